@@ -1,0 +1,264 @@
+"""Every prompt and every chat rendering, and the token budget.
+
+Training, evaluation and serving all come here, so that a model is asked in exactly the tokens that it was
+trained on. Text of users and repositories never becomes a control token: a file that spells ``<|im_end|>``
+is read as those characters and cannot end a turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from inhouse_retrieval import InhouseError, Passage
+
+from .engine import Message
+
+IGNORED = -100
+"""The label of a token that the loss skips."""
+
+SYSTEM = (
+    "You are the assistant of this code repository. Answer with the repository's own code and conventions. "
+    "When passages are given, rely on them and name the file. Say so when you do not know."
+)
+"""Short: small models follow short instructions best, and each question pays for every token of it."""
+
+
+# ----------------------------------------------------------------------------------------------------------
+# From text and messages to token ids
+
+
+@lru_cache(maxsize=4)
+def _literal_backend(tokenizer: Any) -> Any:
+    """A twin of the tokenizer that reads control tokens as plain text."""
+    from tokenizers import Tokenizer
+
+    twin = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    twin.encode_special_tokens = True
+    twin.no_truncation()
+    twin.no_padding()
+    return twin
+
+
+@lru_cache(maxsize=4)
+def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """Matches every added token that the tokenizer treats as special; ``None`` when there are none."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    special.sort(key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, special))) if special else None
+
+
+def literal_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of ``text`` as data: nothing is added, and control tokens in it are plain characters."""
+    ids: list[int] = _literal_backend(tokenizer).encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids that end an assistant's turn."""
+    return frozenset({tokenizer.eos_token_id} - {None})
+
+
+def _render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    from jinja2 import TemplateError
+
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+        )
+    except TemplateError:
+        # Some templates know no system turn (Mistral-7B-Instruct-v0.2): it then opens the first user turn.
+        if len(turns) < 2 or turns[0]["role"] != "system" or turns[1]["role"] != "user":
+            raise
+        folded = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+        text = tokenizer.apply_chat_template(
+            [folded, *turns[2:]], tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    return str(text)
+
+
+def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
+    """Token ids of a conversation in the model's own chat template.
+
+    Args:
+        add_generation_prompt: whether the ids end where the assistant begins to speak.
+    """
+    control = _control_tokens(tokenizer)
+    if control is None or not any(control.search(message.content) for message in messages):
+        text = _render(tokenizer, messages, add_generation_prompt)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    # Control tokens in the content are hidden from the template behind characters of the private use area,
+    # so that those that the template itself wrote can be told apart.
+    found: list[str] = []
+
+    def hide(match: re.Match[str]) -> str:
+        found.append(match.group())
+        return f"\U0010fffc{len(found) - 1}\U0010fffd"
+
+    hidden = [Message(message.role, control.sub(hide, message.content)) for message in messages]
+    text = _render(tokenizer, hidden, add_generation_prompt)
+    ids: list[int] = []
+    position = 0
+    for match in [*control.finditer(text), None]:
+        plain = text[position : match.start() if match else len(text)]
+        plain = re.sub("\U0010fffc(\\d+)\U0010fffd", lambda at: found[int(at.group(1))], plain)
+        if plain:
+            ids += literal_ids(tokenizer, plain)
+        if match:
+            ids.append(tokenizer.convert_tokens_to_ids(match.group()))
+            position = match.end()
+    return ids
+
+
+def chat_row(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    """``(input_ids, labels)`` of a training conversation.
+
+    Labels are set on what the assistant says and on the token that ends its turn, the rest is
+    :data:`IGNORED`. The ids before each answer are those that serving sends, so answers lose leading blanks:
+    the generation prompt ends the line.
+
+    Raises:
+        InhouseError: the chat template renders earlier turns differently once later ones follow.
+    """
+    turns = [
+        Message(turn.role, turn.content.lstrip()) if turn.role == "assistant" else turn for turn in messages
+    ]
+    ids = chat_ids(tokenizer, turns, add_generation_prompt=False)
+    labels = [IGNORED] * len(ids)
+    ends = end_of_turn_ids(tokenizer)
+    for number, turn in enumerate(turns):
+        if turn.role != "assistant":
+            continue
+        asked = chat_ids(tokenizer, turns[:number], add_generation_prompt=True)
+        answered = chat_ids(tokenizer, turns[: number + 1], add_generation_prompt=False)
+        if ids[: len(asked)] != asked or ids[: len(answered)] != answered:
+            raise InhouseError(
+                "The chat template of this base model renders a turn differently once another follows.",
+                "Train it on conversations of one question and one answer.",
+            )
+        stop = next(
+            (i + 1 for i in range(len(answered) - 1, len(asked) - 1, -1) if ids[i] in ends), len(answered)
+        )
+        labels[len(asked) : stop] = ids[len(asked) : stop]
+    return ids, labels
+
+
+def _opening_ids(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before a text: the begin-of-sequence token of some models, mostly nothing."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+    return list(whole[:start])
+
+
+def raw_row(tokenizer: Any, text: str, *, ends: bool = True) -> tuple[list[int], list[int]]:
+    """``(input_ids, labels)`` of raw text; every token is labelled.
+
+    Args:
+        ends: whether the document ends here; if so the row closes with the end token. ``False`` for all but
+            the last piece of a document that was split.
+    """
+    ids = _opening_ids(tokenizer) + literal_ids(tokenizer, text)
+    if ends and tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    return ids, list(ids)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# The question with its passages
+
+
+class SelectedCode(Protocol):
+    """Code that the user marked. The server's ``Selection`` is one."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def start_line(self) -> int: ...
+    @property
+    def end_line(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPrompt:
+    """A prompt that fits its budget.
+
+    Attributes:
+        included: passages that are in the prompt, best first.
+        omitted: passages that did not fit, best first.
+        dropped_turns: earlier turns that did not fit; the oldest go first.
+    """
+
+    messages: tuple[Message, ...]
+    included: tuple[Passage, ...]
+    omitted: tuple[Passage, ...]
+    dropped_turns: int = 0
+
+
+def code_block(path: str, start_line: int, end_line: int, text: str) -> str:
+    """``path:start-end`` and the lines in a fence that is longer than any fence inside them."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{path}:{start_line}-{end_line}\n{fence}\n{text.rstrip(chr(10))}\n{fence}\n"
+
+
+def _question_message(question: str, passages: Sequence[Passage], selection: SelectedCode | None) -> Message:
+    parts = [code_block(p.path, p.start_line, p.end_line, p.text) for p in passages]
+    if passages:
+        parts.insert(0, "Passages of the repository:\n")
+    if selection is not None:
+        block = code_block(selection.path, selection.start_line, selection.end_line, selection.text)
+        parts.append(f"Selected code:\n\n{block}")
+    # The question comes last: small models answer what they read last, and all of the context lies before it.
+    return Message("user", "\n".join([*parts, question]) if parts else question)
+
+
+def build_answer_prompt(
+    question: str,
+    passages: Sequence[Passage],
+    count_tokens: Callable[[Sequence[Message]], int],
+    budget: int,
+    history: Sequence[Message] = (),
+    selection: SelectedCode | None = None,
+) -> AnswerPrompt:
+    """The messages that ask ``question`` within ``budget`` tokens, generation prompt included.
+
+    The question and the selection always stay. Earlier turns come next, the latest first and at most half of
+    what is left when there are passages to show; then passages, best first. One that does not fit is passed
+    over for a smaller one.
+
+    Raises:
+        InhouseError: the question, with the selection, is longer than the budget.
+    """
+
+    def messages(turns: Sequence[Message], chosen: Sequence[Passage]) -> tuple[Message, ...]:
+        return (Message("system", SYSTEM), *turns, _question_message(question, chosen, selection))
+
+    least = count_tokens(messages((), ()))
+    if least > budget:
+        what = "The question with the selected code" if selection is not None else "The question"
+        raise InhouseError(
+            f"{what} takes {least} tokens, and {budget} fit beside the answer.",
+            "Shorten it, select less code, or lower answer.max_tokens.",
+        )
+    limit = least + (budget - least) // 2 if passages else budget
+    # An exchange is dropped whole, so that the conversation still opens with a user's turn.
+    starts = [i for i, turn in enumerate(history) if turn.role == "user"]
+    kept: Sequence[Message] = ()
+    for start in reversed(starts):
+        if count_tokens(messages(history[start:], ())) > limit:
+            break
+        kept = history[start:]
+    included: list[Passage] = []
+    omitted: list[Passage] = []
+    for passage in passages:
+        if count_tokens(messages(kept, [*included, passage])) <= budget:
+            included.append(passage)
+        else:
+            omitted.append(passage)
+    return AnswerPrompt(messages(kept, included), tuple(included), tuple(omitted), len(history) - len(kept))
