@@ -1,0 +1,157 @@
+"""Ask: retrieve, fit the prompt, stream the answer, cite.
+
+Citations are the passages that were in the prompt and nothing else, so each of them opens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from threading import Event
+
+from inhouse_retrieval import Index, Passage, SearchResult
+from inhouse_retrieval.errors import InhouseError
+from inhouse_training import (
+    BASE,
+    Engine,
+    Finished,
+    GenerationRequest,
+
+    Registry,
+    TextDelta,
+    build_answer_prompt,
+)
+
+from inhouse_server.answers import (
+    CURRENT,
+    AnswerEvent,
+    AnswerFinished,
+    Provenance,
+    Question,
+    Timings,
+)
+from inhouse_server.settings import AnswerSettings
+
+
+class Assistant:
+    """Answers questions about one repository. Safe to call from several threads at once.
+
+    Args:
+        engine: returns the loaded engine; the first call may take seconds.
+    """
+
+    def __init__(
+        self, engine: Callable[[], Engine], index: Index, registry: Registry, settings: AnswerSettings
+    ) -> None:
+        self._engine = engine
+        self._index = index
+        self._registry = registry
+        self._settings = settings
+
+    def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
+        """Stream the answer: text deltas, then one :class:`AnswerFinished`.
+
+        Setting ``cancel`` stops before the next token; what was said so far stays.
+
+        Raises:
+            InhouseError: the question is empty or too long, the adapter is unknown, or the engine failed.
+        """
+        started = time.perf_counter()
+        if not question.text.strip():
+            raise InhouseError("The question is empty.", "Ask something about the repository.")
+        adapter = self._adapter(question.adapter)
+        found = self._retrieve(question)
+        retrieved = time.perf_counter()
+
+        engine = self._engine()
+        max_tokens = question.max_tokens or self._settings.max_tokens
+        prompt = build_answer_prompt(
+            question.text,
+            found.passages if found else (),
+            engine.count_tokens,
+            min(self._settings.prompt_tokens, engine.context_tokens - max_tokens),
+            question.history,
+            _selection_passage(question),
+        )
+        request = GenerationRequest(prompt.messages, adapter, max_tokens)
+        first_token: float | None = None
+        finished = Finished("cancelled", 0, 0)
+        for event in engine.stream(request, cancel):
+            if isinstance(event, TextDelta):
+                first_token = first_token or time.perf_counter()
+                yield event
+            else:
+                finished = event
+        ended = time.perf_counter()
+        yield AnswerFinished(
+            citations=prompt.included,
+            omitted=prompt.omitted,
+            notes=_notes(prompt.omitted, found, finished),
+            reason=finished.reason,
+            provenance=Provenance(
+                base_model=engine.base_model,
+                adapter=None if adapter == BASE else adapter,
+                index_commit=found.index_commit if found else None,
+                pending=found.pending if found else 0,
+            ),
+            timings=Timings(
+                retrieve_ms=_milliseconds(started, retrieved),
+                first_token_ms=_milliseconds(started, first_token or ended),
+                total_ms=_milliseconds(started, ended),
+                prompt_tokens=finished.prompt_tokens,
+                completion_tokens=finished.completion_tokens,
+            ),
+        )
+
+    def _adapter(self, name: str) -> str:
+        """The version (or the base) that this answer is pinned to from its first token to its last."""
+        if name == CURRENT:
+            return self._registry.current() or BASE
+        if name != BASE:
+            self._registry.get(name)
+        return name
+
+    def _retrieve(self, question: Question) -> SearchResult | None:
+        if not question.retrieve or self._settings.passages == 0:
+            return None
+        query = question.text
+        if question.selection is not None:
+            query = f"{query}\n{question.selection.path}\n{question.selection.text}"
+        return self._index.search(query, self._settings.passages, question.open_documents)
+
+
+def _selection_passage(question: Question) -> Passage | None:
+    selection = question.selection
+    if selection is None:
+        return None
+    return Passage(
+        path=selection.path,
+        start_line=selection.start_line,
+        end_line=selection.end_line,
+        text=selection.text,
+        source="code",
+        blob_id="",
+        commit="",
+        score=1.0,
+        legs=("selection",),
+    )
+
+
+def _notes(omitted: tuple[Passage, ...], found: SearchResult | None, finished: Finished) -> tuple[str, ...]:
+    notes: list[str] = []
+    if omitted:
+        places = ", ".join(f"{p.path}:{p.start_line}" for p in omitted)
+        notes.append(f"The prompt was full, so {len(omitted)} passage(s) were left out: {places}.")
+    if found and found.pending:
+        notes.append(f"{found.pending} changed file(s) are not in the index yet.")
+    if found is not None and not found.passages:
+        notes.append("The search found nothing; the answer comes from the model alone.")
+    if finished.reason == "length":
+        notes.append("The answer was cut at its longest allowed length.")
+    return tuple(notes)
+
+
+def _milliseconds(start: float, end: float) -> float:
+    return round((end - start) * 1000, 1)
+
+

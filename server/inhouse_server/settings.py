@@ -1,0 +1,223 @@
+"""`inhouse.toml` and `INHOUSE_*` variables, typed.
+
+Everything has a default, so every command works with no file. An unknown key or a wrong type is refused with file, line
+and the nearest valid name. A variable stands above the file: ``INHOUSE_SERVER_PORT=0`` sets ``[server] port``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from inhouse_retrieval.errors import InhouseError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FILE_NAME = "inhouse.toml"
+
+NOT_SETTINGS = frozenset({"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL"})
+"""`INHOUSE_*` variables that steer the process rather than a setting."""
+
+
+class InvalidSettings(InhouseError):
+    """`inhouse.toml` or an `INHOUSE_*` variable says something that inhouse cannot use."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class EngineSettings(_Section):
+    """Where answers are generated."""
+
+    kind: Literal["transformers", "openai"] = Field(
+        "transformers", description="'transformers' runs in this process; 'openai' asks a compatible server"
+    )
+    url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
+    model: str | None = Field(None, description="name of the base model at that server")
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description="adapter version -> model name at that server"
+    )
+    api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
+    context_tokens: int = Field(8192, ge=512, description="context length of the server's model")
+
+
+class AnswerSettings(_Section):
+    """How a question is answered."""
+
+    max_tokens: int = Field(384, ge=1, description="longest answer, in tokens")
+    prompt_tokens: int = Field(2048, ge=256, description="longest prompt, passages included, in tokens")
+    passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
+
+
+class ServerSettings(_Section):
+    """Where the owner process listens."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8470, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="further Host names that requests may carry"
+    )
+
+
+class Settings(_Section):
+    """All of `inhouse.toml`."""
+
+    state_dir: str = Field(".inhouse", description="where index, adapters and logs live")
+    base_model: str = Field("SmolLM2-135M-Instruct", description="model that is fine-tuned and served")
+    recipe: str = Field("cpu-trial", description="training recipe: a shipped name or a path")
+    encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers encoder of the index")
+    answer: AnswerSettings = Field(default_factory=AnswerSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+
+    def state_path(self, root: Path) -> Path:
+        """The state directory of the repository at ``root``, absolute."""
+        return (root / Path(self.state_dir).expanduser()).resolve()
+
+
+def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings of the repository at ``root``: defaults, then `inhouse.toml`, then `INHOUSE_*` variables.
+
+    Raises:
+        InvalidSettings: the file is not TOML, or a key or value is not one that inhouse knows.
+    """
+    path = root / FILE_NAME
+    text = ""
+    if path.exists():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSettings(f"{path} cannot be read: {error}.", "Mend or remove the file.") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{path} is not valid TOML: {error}.", "Mend that line.") from error
+    origins = _apply_environment(values, os.environ if environ is None else environ)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, path, text, origins) from error
+    if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
+        raise InvalidSettings(
+            "[engine] kind = \"openai\" needs url and model.", f"Add both to [engine] in {path}."
+        )
+    return settings
+
+
+def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lay `INHOUSE_*` variables over ``values``; returns which variable set which key."""
+    names = _environment_names()
+    origins: dict[tuple[str, ...], str] = {}
+    for variable, raw in environ.items():
+        if not variable.startswith("INHOUSE_") or variable in NOT_SETTINGS:
+            continue
+        if variable not in names:
+            near = difflib.get_close_matches(variable, [*names, *NOT_SETTINGS], n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(names))}."
+            raise InvalidSettings(f"The variable {variable} is not a setting.", hint)
+        location = names[variable]
+        target = values
+        for part in location[:-1]:
+            inner = target.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise InvalidSettings(f"[{part}] must be a table.", f"Write it as [{part}] in {FILE_NAME}.")
+            target = inner
+        target[location[-1]] = int(raw) if re.fullmatch(r"-?\d+", raw) else raw
+        origins[location] = variable
+    return origins
+
+
+def _environment_names() -> dict[str, tuple[str, ...]]:
+    names: dict[str, tuple[str, ...]] = {}
+    for key, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for inner, inner_field in section.model_fields.items():
+                if inner_field.annotation in (str, int) or inner in ("kind", "url", "model"):
+                    names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
+        else:
+            names[f"INHOUSE_{key}".upper()] = (key,)
+    return names
+
+
+def _explain(
+    error: ValidationError, path: Path, text: str, origins: Mapping[tuple[str, ...], str]
+) -> InvalidSettings:
+    """The first complaint of pydantic in plain words, with the place where it was written."""
+    detail = error.errors()[0]
+    location = tuple(str(part) for part in detail["loc"])
+    name = ".".join(location)
+    place = origins.get(location) or f"{path}:{_line_of(location, text)}"
+    if detail["type"] == "extra_forbidden":
+        valid = _keys_at(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Valid here: {', '.join(valid)}."
+        return InvalidSettings(f"{place}: unknown setting {name!r}.", hint)
+    return InvalidSettings(
+        f"{place}: {name!r} has the value {detail['input']!r}, which is not usable: {detail['msg']}.",
+        "Correct the value.",
+    )
+
+
+def _keys_at(parents: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in parents:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _line_of(location: tuple[str, ...], text: str) -> int:
+    """Line where ``location`` is written. ``tomllib`` keeps no positions, so the text is searched again."""
+    section: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            section = [part.strip().strip("\"'") for part in header[1].split(".")]
+            if tuple(section) == location[: len(section)] and len(section) == len(location):
+                return number
+        elif key := re.match(r"\s*([^=#]+?)\s*=", line):
+            written = (*section, *(part.strip().strip("\"'") for part in key[1].split(".")))
+            if written == location[: len(written)]:
+                return number
+    return 1
+
+
+def settings_template(settings: Settings, remarks: Mapping[str, str]) -> str:
+    """A commented `inhouse.toml` that says what each key means and which value holds without it.
+
+    Args:
+        remarks: what was detected, by key of the top level; written above that key.
+    """
+    lines = ["# inhouse.toml: settings of inhouse for this repository.",
+             "# Each line shows the default; remove the '#' in front to change it.", ""]  # fmt: skip
+    sections: list[str] = []
+    for key, field in Settings.model_fields.items():
+        value = getattr(settings, key)
+        if isinstance(value, BaseModel):
+            sections += ["", f"# {(type(value).__doc__ or '').strip()}", f"[{key}]"]
+            for inner, inner_field in type(value).model_fields.items():
+                sections += _template_lines(inner, getattr(value, inner), inner_field.description)
+        else:
+            lines += [f"# {remarks[key]}"] if key in remarks else []
+            lines += _template_lines(key, value, field.description)
+    return "\n".join([*lines, *sections]) + "\n"
+
+
+def _template_lines(key: str, value: object, description: str | None) -> list[str]:
+    match value:
+        case None:
+            shown = '"…"'
+        case str():
+            shown = f'"{value}"'
+        case dict():
+            shown = "{}"
+        case _:
+            shown = str(value)
+    return [f"# {description}", f"# {key} = {shown}"]

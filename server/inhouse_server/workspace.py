@@ -1,0 +1,160 @@
+"""What the owner process holds of one repository: settings, index, registry, engine, assistant.
+
+Only one process holds a repository at a time (``owner.lock`` in the state directory), because two Chroma clients on
+one folder corrupt it. A command that finds no owner opens a workspace itself, under the same lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from inhouse_retrieval import Index, IndexReport, Repository
+from inhouse_retrieval.errors import Busy, StateUnwritable
+from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_training import Engine, Registry
+
+from inhouse_server.assistant import Assistant
+from inhouse_server.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
+
+
+def prepare_state_dir(state_dir: Path) -> None:
+    """Make the state directory, private to the user and ignored by git.
+
+    Raises:
+        StateUnwritable: it cannot be written.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ignore = state_dir / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+        probe = state_dir / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StateUnwritable(
+            f"The state directory {state_dir} cannot be written: {error.strerror}.",
+            "Free some space or change its rights, or set state_dir in inhouse.toml to a writable folder.",
+        ) from error
+
+
+class Workspace:
+    """One repository, held by this process until :meth:`close`. Methods may be called from any thread."""
+
+    def __init__(self, repository: Repository, settings: Settings, state_dir: Path, lock: FileLock) -> None:
+        self.repository = repository
+        self.root = repository.root
+        self.settings = settings
+        self.state_dir = state_dir
+        self.registry = Registry(state_dir / "adapters")
+        self._lock = lock
+        self._index: Index | None = None
+        self._engine: Engine | None = None
+        self._loading = threading.RLock()
+        self._refreshing = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Workspace:
+        """Hold the repository that ``path`` lies in.
+
+        Raises:
+            NotARepository: ``path`` is not in a git work tree.
+            InvalidSettings: `inhouse.toml` is wrong.
+            StateUnwritable: the state directory cannot be written.
+            Busy: another process holds the repository.
+        """
+        repository = Repository.open(path)
+        settings = load_settings(repository.root)
+        state_dir = settings.state_path(repository.root)
+        prepare_state_dir(state_dir)
+        lock = FileLock(state_dir / "owner.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Busy(
+                f"Another inhouse process holds {repository.root}.",
+                "Let it finish, or stop it with 'inhouse serve --stop'.",
+            ) from None
+        return cls(repository, settings, state_dir, lock)
+
+    @property
+    def index(self) -> Index:
+        """The index, opened on first use."""
+        with self._loading:
+            if self._index is None:
+                self._index = Index.open(self.repository, self.state_dir, encoder_name=self.settings.encoder)
+            return self._index
+
+    def engine(self) -> Engine:
+        """The engine, loaded on first use; that takes seconds.
+
+        Raises:
+            InhouseError: the base model cannot be had, or the configured server cannot be used.
+        """
+        with self._loading:
+            if self._engine is None:
+                self._engine = self._load_engine()
+            return self._engine
+
+    def assistant(self) -> Assistant:
+        """An assistant over this workspace; cheap, the models load with the first question."""
+        return Assistant(self.engine, self.index, self.registry, self.settings.answer)
+
+    def refresh(self, progress: Progress = no_progress) -> IndexReport:
+        """Bring the index up to the work tree. Calls take turns."""
+        with self._refreshing:
+            return self.index.refresh(progress)
+
+    def status(self) -> dict[str, Any]:
+        """What this workspace holds, as the status of every surface shows it."""
+        status = self.index.status()
+        return {
+            "root": str(self.root),
+            "base_model": self.settings.base_model,
+            "adapter": self.registry.current(),
+            "index_commit": status.commit,
+            "files": status.files,
+            "chunks": status.chunks,
+            "pending": status.pending,
+            "model_loaded": self._engine is not None,
+        }
+
+    def close(self) -> None:
+        """Let go of the repository."""
+        with self._loading:
+            if self._index is not None:
+                self._index.close()
+                self._index = None
+            self._engine = None
+        self._lock.release()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _load_engine(self) -> Engine:
+        engine = self.settings.engine
+        if engine.kind == "openai":
+            from inhouse_server.engines import OpenAIEngine
+
+            assert engine.url and engine.model, "load_settings checks both"
+            return OpenAIEngine(
+                engine.url,
+                engine.model,
+                api_key=os.environ.get(engine.api_key_env) or "none",
+                adapters=engine.adapters,
+                context_tokens=engine.context_tokens,
+            )
+        from inhouse_training import TransformersEngine, resolve_base_model
+
+        log.info("loading %s", self.settings.base_model)
+        return TransformersEngine(resolve_base_model(self.settings.base_model), self.registry.verify)
