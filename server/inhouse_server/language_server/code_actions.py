@@ -1,0 +1,78 @@
+"""textDocument/codeAction and codeAction/resolve: questions about the marked code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
+
+from inhouse_server.language_server.ask_command import COMMAND
+from inhouse_server.language_server.uris import path_in
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.server import InhouseServer
+
+EXPLAIN, CONVENTION = "inhouse.explain", "inhouse.convention"
+OPTIONS = types.CodeActionOptions(code_action_kinds=[EXPLAIN, CONVENTION], resolve_provider=True)
+_ACTIONS = {
+    EXPLAIN: ("Explain", "Explain what this code does and how the rest of the repository uses it."),
+    CONVENTION: (
+        "How do we usually do this here?",
+        "How is what this code does usually done in this repository? Show the convention with an example.",
+    ),
+}
+
+
+def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types.CodeAction]:
+    """Both questions on a selection; on a bare cursor only when the user asked for actions."""
+    if path_in(ls.house.root, params.text_document.uri) is None:
+        return []
+    automatic = params.context.trigger_kind == types.CodeActionTriggerKind.Automatic
+    if params.range.start == params.range.end and automatic:
+        return []
+    lazily = _resolves_commands(ls.client_capabilities)
+    actions = []
+    for kind in _ACTIONS:
+        if _wanted(kind, params.context.only):
+            data = {
+                "kind": kind,
+                "textDocument": {"uri": params.text_document.uri},
+                "range": _plain(params.range),
+            }
+            action = types.CodeAction(title=_ACTIONS[kind][0], kind=kind, data=data)
+            actions.append(action if lazily else code_action_resolve(ls, action))
+    return actions
+
+
+def code_action_resolve(ls: InhouseServer, params: types.CodeAction) -> types.CodeAction:
+    """Fill in the command that asks."""
+    data: Any = params.data
+    if not isinstance(data, dict) or data.get("kind") not in _ACTIONS:
+        raise JsonRpcInvalidParams("This code action is not one of inhouse's.")
+    title, question = _ACTIONS[data["kind"]]
+    argument = {"question": question, "textDocument": data.get("textDocument"), "range": data.get("range")}
+    params.command = types.Command(title=title, command=COMMAND, arguments=[argument])
+    return params
+
+
+def _resolves_commands(client: types.ClientCapabilities) -> bool:
+    ability = client.text_document.code_action if client.text_document else None
+    if ability is None or ability.resolve_support is None or not ability.data_support:
+        return False
+    return "command" in ability.resolve_support.properties
+
+
+def _wanted(kind: str, only: Any) -> bool:
+    """Kinds are a hierarchy: asking for ``inhouse`` gets ``inhouse.explain``."""
+    if not only:
+        return True
+    asked = [str(getattr(item, "value", item)) for item in only]
+    return any(item == "" or kind == item or kind.startswith(f"{item}.") for item in asked)
+
+
+def _plain(span: types.Range) -> dict[str, dict[str, int]]:
+    return {
+        "start": {"line": span.start.line, "character": span.start.character},
+        "end": {"line": span.end.line, "character": span.end.character},
+    }

@@ -1,0 +1,33 @@
+"""textDocument/didOpen, didChange and didClose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from inhouse_server.text_sync import UTF16, Edit, Position
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.server import InhouseServer
+
+
+def did_open(ls: InhouseServer, params: types.DidOpenTextDocumentParams) -> None:
+    ls.documents.open(params.text_document.uri, params.text_document.text)
+
+
+def did_change(ls: InhouseServer, params: types.DidChangeTextDocumentParams) -> None:
+    encoding = ls.server_capabilities.position_encoding or UTF16
+    edits = [_edit(change) for change in params.content_changes]
+    ls.documents.change(params.text_document.uri, edits, str(getattr(encoding, "value", encoding)))
+
+
+def did_close(ls: InhouseServer, params: types.DidCloseTextDocumentParams) -> None:
+    ls.documents.close(params.text_document.uri)
+
+
+def _edit(change: types.TextDocumentContentChangeEvent) -> Edit:
+    if isinstance(change, types.TextDocumentContentChangePartial):
+        start, end = change.range.start, change.range.end
+        return Edit(change.text, Position(start.line, start.character), Position(end.line, end.character))
+    return Edit(change.text)

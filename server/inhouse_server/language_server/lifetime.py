@@ -1,0 +1,31 @@
+"""initialized and exit: models load while the editor works; leaving ends the connection, never the owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from inhouse_retrieval import InhouseError
+from inhouse_server.background import run_in_thread
+from inhouse_server.language_server.progress import work
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.server import InhouseServer
+
+
+def initialized(ls: InhouseServer, params: types.InitializedParams) -> None:
+    ls.spawn(_load(ls))
+
+
+async def _load(ls: InhouseServer) -> None:
+    async with work(ls, "inhouse", cancellable=False) as job:
+        job.report("loading the model and the index")
+        try:
+            await run_in_thread(ls.house.assistant)
+        except InhouseError as error:
+            ls.window_show_message(types.ShowMessageParams(types.MessageType.Error, f"inhouse: {error}"))
+
+
+def exit_connection(ls: InhouseServer, params: object) -> None:
+    ls.exited = True

@@ -1,0 +1,46 @@
+"""What one editor has open. Its buffers, saved or not, stand for the files on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote
+
+from inhouse_server.language_server.uris import path_in
+from inhouse_server.text_sync import UTF16, Edit, apply_edits
+
+
+class OpenDocuments:
+    """Texts by URI. Files outside the repository, and inhouse's and git's own, are kept but never read."""
+
+    def __init__(self, root: Path, state_dir: Path) -> None:
+        self._root = root
+        self._state_dir = state_dir
+        self._texts: dict[str, tuple[str | None, str]] = {}
+
+    def open(self, uri: str, text: str) -> None:
+        self._texts[unquote(uri)] = (self._readable_path(uri), text)
+
+    def change(self, uri: str, edits: Iterable[Edit], encoding: str = UTF16) -> None:
+        """Apply ``edits``; a document that is not open has nothing to change."""
+        if (held := self._texts.get(unquote(uri))) is not None:
+            path, text = held
+            self._texts[unquote(uri)] = (path, apply_edits(text, edits, encoding))
+
+    def close(self, uri: str) -> None:
+        self._texts.pop(unquote(uri), None)
+
+    def text(self, uri: str) -> str | None:
+        """The text of an open document."""
+        held = self._texts.get(unquote(uri))
+        return held[1] if held else None
+
+    def by_path(self) -> dict[str, str]:
+        """Texts by path relative to the repository root: a snapshot that later edits do not change."""
+        return {path: text for path, text in self._texts.values() if path is not None}
+
+    def _readable_path(self, uri: str) -> str | None:
+        path = path_in(self._root, uri)
+        if path is None or path.split("/", 1)[0] == ".git":
+            return None
+        return None if (self._root / path).is_relative_to(self._state_dir) else path

@@ -1,0 +1,56 @@
+"""pygls' protocol object, changed where one process serves many editors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from lsprotocol import types
+from pygls.protocol import LanguageServerProtocol
+
+# pygls' own handlers of these: `exit` ends the whole process; `workspace/executeCommand` cannot be cancelled
+# and hides the client's progress token; the document ones split lines where the protocol does not, and keep a
+# future for every keystroke.
+_OURS = (
+    types.EXIT,
+    types.WORKSPACE_EXECUTE_COMMAND,
+    types.TEXT_DOCUMENT_DID_OPEN,
+    types.TEXT_DOCUMENT_DID_CHANGE,
+    types.TEXT_DOCUMENT_DID_CLOSE,
+)
+
+
+@attrs.define
+class CustomRequest:
+    """A request of ours; its parameters are checked by its handler."""
+
+    id: int | str
+    method: str
+    params: Any = None
+    jsonrpc: str = "2.0"
+
+
+class InhouseProtocol(LanguageServerProtocol):
+    """One connection's protocol state."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for method in _OURS:
+            del self.fm.builtin_features[method]
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """A message as its type: one of the specification's, or our own."""
+        if "id" in data and str(data.get("method", "")).startswith("inhouse/"):
+            return CustomRequest(data["id"], data["method"], data.get("params"))
+        return super().structure_message(data)
+
+    @property
+    def shutting_down(self) -> bool:
+        return self._shutdown
+
+    def running_requests(self) -> list[asyncio.Task[Any]]:
+        """The client's requests that are being handled."""
+        futures: Iterable[object] = self._request_futures.values()
+        return [future for future in futures if isinstance(future, asyncio.Task)]

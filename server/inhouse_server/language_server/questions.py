@@ -1,0 +1,148 @@
+"""From a client's parameters to a question, and from the stream that answers it to what the client gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from inhouse_retrieval import Passage
+from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
+from inhouse_server.background import iterate_in_thread
+from inhouse_server.language_server.uris import file_of, path_in
+from inhouse_server.text_sync import split_lines
+from inhouse_training import TextDelta
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.progress import Work
+    from inhouse_server.language_server.server import InhouseServer
+
+_MAX_FILE_BYTES = 1_000_000
+
+
+class _Params(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, strict=True)
+
+
+class PositionParams(_Params):
+    line: int = Field(ge=0)
+    character: int = Field(ge=0)
+
+
+class RangeParams(_Params):
+    start: PositionParams
+    end: PositionParams
+
+
+class DocumentParams(_Params):
+    uri: str
+
+
+class AskParams(_Params):
+    """What ``inhouse/ask`` and the command ``inhouse.ask`` take."""
+
+    question: str = Field(min_length=1)
+    text_document: DocumentParams | None = None
+    range: RangeParams | None = None
+    adapter: str = CURRENT
+    partial_result_token: int | str | None = None
+    work_done_token: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole answer, and sentences about the question itself that the user should see."""
+
+    text: str
+    finished: AnswerFinished
+    notes: tuple[str, ...]
+
+
+async def answer(
+    ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]
+) -> Answered:
+    """Ask the assistant in a thread; deltas arrive on the loop. ``job.cancel`` stops it within one token.
+
+    Raises:
+        InhouseError: the assistant cannot answer, with the reason.
+    """
+    question, notes = question_from(ls, params)
+    pieces: list[str] = []
+    finished: AnswerFinished | None = None
+    job.report("reading the code")
+    async for event in iterate_in_thread(lambda: ls.house.assistant().ask(question, job.cancel)):
+        if isinstance(event, TextDelta):
+            pieces.append(event.text)
+            on_delta(event.text)
+            job.report(f"answering, {sum(map(len, pieces))} characters so far")
+        else:
+            finished = event
+    if finished is None:
+        raise RuntimeError("the assistant ended without its last event")
+    return Answered("".join(pieces), finished, (*notes, *finished.notes))
+
+
+def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple[str, ...]]:
+    """The question with the marked code and the editor's buffers."""
+    selection, note = None, ""
+    if params.text_document is not None and params.range is not None:
+        selection = _selection(ls, params.text_document.uri, params.range)
+        if selection is None:
+            note = "The selection is not in a readable file of this repository, so it was not read."
+    question = Question(
+        text=params.question,
+        selection=selection,
+        open_documents=ls.documents.by_path(),
+        adapter=params.adapter,
+    )
+    return question, (note,) if note else ()
+
+
+def _selection(ls: InhouseServer, uri: str, marked: RangeParams) -> Selection | None:
+    path = path_in(ls.house.root, uri)
+    text = ls.documents.text(uri)
+    if path is None or (text is None and (text := _read(ls.house.root, uri)) is None):
+        return None
+    lines = split_lines(text)
+    first = min(marked.start.line, len(lines) - 1)
+    # A selection of whole lines ends at the start of the line after them.
+    past = marked.end.line + (marked.end.character > 0 or marked.end.line == marked.start.line)
+    last = max(first, min(past, len(lines)) - 1)
+    return Selection(path, first + 1, last + 1, "\n".join(lines[first : last + 1]))
+
+
+def _read(root: Path, uri: str) -> str | None:
+    """A file that is not open, as long as it really lies in the repository."""
+    file = file_of(uri)
+    try:
+        if file is None or not file.resolve().is_relative_to(root) or file.stat().st_size > _MAX_FILE_BYTES:
+            return None
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def location(passage: Passage, root: Path) -> dict[str, Any]:
+    """A passage as an LSP ``Location``."""
+    start = {"line": passage.start_line - 1, "character": 0}
+    return {
+        "uri": (root / passage.path).as_uri(),
+        "range": {"start": start, "end": {"line": passage.end_line, "character": 0}},
+    }
+
+
+def result(answered: Answered, root: Path, streamed: bool) -> dict[str, Any]:
+    """The result of ``inhouse/ask``. As the protocol asks, a text that was streamed is not sent again."""
+    finished = answered.finished
+    return {
+        "answer": "" if streamed else answered.text,
+        "citations": [location(passage, root) for passage in finished.citations],
+        "notes": list(answered.notes),
+        "reason": finished.reason,
+        "provenance": asdict(finished.provenance),
+        "timings": asdict(finished.timings),
+    }

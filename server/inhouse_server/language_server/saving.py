@@ -1,0 +1,48 @@
+"""textDocument/didSave: the index follows what was saved."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from inhouse_retrieval import InhouseError
+from inhouse_server.background import run_in_thread
+from inhouse_server.language_server.uris import path_in
+
+if TYPE_CHECKING:
+    from inhouse_server.workspace import Workspace
+
+    from inhouse_server.language_server.server import InhouseServer
+
+logger = logging.getLogger(__name__)
+
+
+def did_save(ls: InhouseServer, params: types.DidSaveTextDocumentParams) -> None:
+    if path_in(ls.house.root, params.text_document.uri) is not None:
+        ls.spawn(ls.saves.refresh())
+
+
+class RefreshOnSave:
+    """At most one refresh at a time; saves during one are followed by one more, not by one each."""
+
+    def __init__(self, house: Workspace) -> None:
+        self._house = house
+        self._running = False
+        self._again = False
+
+    async def refresh(self) -> None:
+        self._again = True
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._again:
+                self._again = False
+                await run_in_thread(self._house.refresh)
+        except InhouseError as error:
+            # Nothing is lost: search notices files that changed, and the next save tries again.
+            logger.warning("the index was not refreshed after saving: %s", error)
+        finally:
+            self._running = False

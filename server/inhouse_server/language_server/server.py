@@ -1,0 +1,149 @@
+"""The server object of one connection, and the table of every method that it handles."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pydantic import ValidationError
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import default_converter
+
+from inhouse_retrieval import InhouseError
+from inhouse_server.language_server import (
+    ask,
+    ask_command,
+    code_actions,
+    documents,
+    lifetime,
+    saving,
+    status,
+)
+from inhouse_server.language_server.open_documents import OpenDocuments
+from inhouse_server.language_server.protocol import InhouseProtocol
+
+if TYPE_CHECKING:
+    from inhouse_server.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+# pygls logs a traceback for every error that a request is answered with; ours are logged below, once.
+logging.getLogger("pygls").setLevel(logging.CRITICAL)
+
+FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
+    (types.INITIALIZED, lifetime.initialized, None),
+    (types.EXIT, lifetime.exit_connection, None),
+    (types.TEXT_DOCUMENT_DID_OPEN, documents.did_open, None),
+    (types.TEXT_DOCUMENT_DID_CHANGE, documents.did_change, None),
+    (types.TEXT_DOCUMENT_DID_CLOSE, documents.did_close, None),
+    (types.TEXT_DOCUMENT_DID_SAVE, saving.did_save, types.SaveOptions(include_text=False)),
+    (types.TEXT_DOCUMENT_CODE_ACTION, code_actions.code_action, code_actions.OPTIONS),
+    (types.CODE_ACTION_RESOLVE, code_actions.code_action_resolve, None),
+    (types.WORKSPACE_EXECUTE_COMMAND, ask_command.execute_command, None),
+    (ask.METHOD, ask.ask, None),
+    (status.METHOD, status.status, None),
+)
+COMMANDS: tuple[str, ...] = (ask_command.COMMAND,)
+
+
+class InhouseServer(LanguageServer):
+    """One editor's server.
+
+    Attributes:
+        house: the repository, its index and its assistant, shared by every connection.
+        documents: what this editor has open, saved or not.
+        exited: the editor said ``exit``; the connection ends.
+    """
+
+    protocol: InhouseProtocol
+
+    def __init__(self, house: Workspace) -> None:
+        super().__init__(
+            "inhouse",
+            version("inhouse"),
+            protocol_cls=InhouseProtocol,
+            converter_factory=default_converter,
+            text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
+        )
+        self.house = house
+        self.documents = OpenDocuments(house.root, house.state_dir)
+        self.saves = saving.RefreshOnSave(house)
+        self.exited = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the client's capabilities are known."""
+        return hasattr(self.protocol, "client_capabilities")
+
+    @property
+    def shutting_down(self) -> bool:
+        return self.protocol.shutting_down
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside the messages, until it ends or the connection does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what this connection still has under way."""
+        tasks = [*self._tasks, *self.protocol.running_requests()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def build_server(house: Workspace) -> InhouseServer:
+    """A server object with every feature of :data:`FEATURES`, for one connection."""
+    server = InhouseServer(house)
+    for method, handler, options in FEATURES:
+        server.feature(method, options)(with_plain_errors(handler))
+    for command in COMMANDS:
+        # Only the name is used, for the capabilities: the handler of workspace/executeCommand runs them.
+        server.command(command)(ask_command.execute_command)
+    return server
+
+
+def with_plain_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """``handler`` whose errors reach the client as one plain message instead of a traceback."""
+    if not asyncio.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        def call(ls: InhouseServer, params: Any) -> Any:
+            try:
+                return handler(ls, params)
+            except Exception as error:
+                raise _as_json_rpc(error) from error
+
+        return call
+
+    waiting: Callable[..., Awaitable[Any]] = handler
+
+    @functools.wraps(handler)
+    async def call_and_wait(ls: InhouseServer, params: Any) -> Any:
+        try:
+            return await waiting(ls, params)
+        except Exception as error:
+            raise _as_json_rpc(error) from error
+
+    return call_and_wait
+
+
+def _as_json_rpc(error: Exception) -> JsonRpcException:
+    """What a client is told about ``error``, of whatever kind: pygls would send a traceback."""
+    if isinstance(error, JsonRpcException):
+        return error
+    if isinstance(error, InhouseError):
+        return JsonRpcException(str(error), types.LSPErrorCodes.RequestFailed.value)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "params"
+        return JsonRpcInvalidParams(f"{where}: {first['msg']}")
+    logger.error("a request failed unexpectedly", exc_info=error)
+    return JsonRpcException(f"Something went wrong in inhouse: {type(error).__name__}: {error}")

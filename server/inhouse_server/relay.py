@@ -1,0 +1,371 @@
+"""``inhouse lsp``: what an editor starts on stdio. It carries messages to the owner's ``/lsp`` and back.
+
+The owner holds the model and may die or be replaced while editors stay open. The relay then connects again
+(starting a new owner when it is a local one), tells the new server what the old one knew, answers what the
+old one left unanswered, and tells the user. It imports no torch, so an editor gets it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from inhouse_retrieval.errors import InhouseError
+from inhouse_server.background import run_in_thread
+from inhouse_server.framing import FrameReader, frame
+from inhouse_server.relay_memory import (
+    REQUEST_CANCELLED,
+    REQUEST_FAILED,
+    Message,
+    SessionMemory,
+    error_response,
+    is_request,
+    shown_error,
+    shown_info,
+    shown_warning,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE = 15 * 1024 * 1024
+"""Below what the owner accepts in one message (16 MiB): a longer one would cost the whole connection."""
+_PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
+_GREETING_ID = "inhouse-relay-initialize"
+_BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STABLE_S = 5.0
+_GONE = 1
+"""Exit code when the editor closed its pipe without ``shutdown``."""
+
+
+def run_relay(root: Path, server_url: str | None = None, token: str | None = None) -> int:
+    """Relay between this process's stdio and the server until the editor leaves.
+
+    Args:
+        root: the repository; its owner is started when none runs.
+        server_url: a team's server to use instead of a local owner.
+        token: bearer token for ``server_url``.
+
+    Returns:
+        Exit code: 0 after ``shutdown`` and ``exit``, 1 when the editor went away without them.
+    """
+    return asyncio.run(Relay(root, server_url, token).run())
+
+
+class Relay:
+    """One editor's session, across any number of connections."""
+
+    def __init__(self, root: Path, server_url: str | None, token: str | None) -> None:
+        self._root = root
+        self._server_url = server_url
+        self._token = token
+        self._memory = SessionMemory()
+        self._to_server: asyncio.Queue[str | None] | None = None
+        self._held: list[Message] = []
+        self._problem: str | None = None
+        self._retry_now = asyncio.Event()
+        self._to_editor: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._warned_large = False
+
+    async def run(self) -> int:
+        from_editor: asyncio.Queue[bytes | int | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, from_editor.put_nowait, 128 + number)
+        threading.Thread(target=_read_stdin, args=(loop, from_editor), daemon=True).start()
+        writer = threading.Thread(
+            target=_write_stdout, args=(loop, self._to_editor, from_editor), daemon=True
+        )
+        writer.start()
+        connection = loop.create_task(self._keep_connected())
+        connection.add_done_callback(lambda task: from_editor.put_nowait(_GONE))
+        try:
+            while not isinstance(body := await from_editor.get(), int):
+                if self._take_from_editor(body):
+                    return 0 if self._memory.shut_down else 1
+            return 0 if body == _GONE and self._memory.shut_down else body
+        finally:
+            await self._leave(connection)
+            self._to_editor.put(None)
+            await run_in_thread(lambda: writer.join(2))
+
+    # From the editor.
+
+    def _take_from_editor(self, body: bytes | None) -> bool:
+        """Pass one message on. True when the editor said ``exit``."""
+        try:
+            message = json.loads(body) if body is not None else None
+        except (ValueError, RecursionError):
+            message = None
+        if message is None:
+            self._tell_editor(error_response(None, _PARSE_ERROR, "The message is not framed JSON."))
+        elif not isinstance(message, dict):
+            self._tell_editor(error_response(None, _INVALID_REQUEST, "The message is not a JSON object."))
+        elif message.get("method") == "exit":
+            return True
+        else:
+            self._memory.note_from_editor(message)
+            self._pass_on(message)
+        return False
+
+    def _pass_on(self, message: Message) -> None:
+        if self._to_server is not None:
+            self._tell_server(message, self._to_server)
+        elif is_request(message):
+            if self._problem is not None or message["method"] == "shutdown":
+                self._answer_here(message)
+                self._retry_now.set()
+            else:
+                self._held.append(message)
+        elif message.get("method") == "$/cancelRequest":
+            self._cancel_held(message)
+        elif message.get("method") == "textDocument/didSave":
+            self._held.append(message)
+        # The rest is replayed, or was meant for the server that is gone.
+
+    def _answer_here(self, request: Message) -> None:
+        identifier = request["id"]
+        self._memory.answered(identifier)
+        if request["method"] == "shutdown":
+            self._tell_editor({"jsonrpc": "2.0", "id": identifier, "result": None})
+        else:
+            self._tell_editor(
+                error_response(identifier, REQUEST_FAILED, self._problem or "inhouse is not connected.")
+            )
+
+    def _cancel_held(self, message: Message) -> None:
+        identifier = (message.get("params") or {}).get("id")
+        for request in self._held:
+            if is_request(request) and request["id"] == identifier and request["method"] != "initialize":
+                self._held.remove(request)
+                self._memory.answered(identifier)
+                self._tell_editor(error_response(identifier, REQUEST_CANCELLED, "The request was cancelled."))
+                return
+
+    def _tell_server(self, message: Message, outbox: asyncio.Queue[str | None]) -> None:
+        text = json.dumps(message)
+        if len(text) <= MAX_MESSAGE:
+            outbox.put_nowait(text)
+        elif is_request(message):
+            self._memory.answered(message["id"])
+            self._tell_editor(
+                error_response(message["id"], REQUEST_FAILED, "The message is too long for inhouse.")
+            )
+        elif not self._warned_large:
+            self._warned_large = True
+            self._tell_editor(
+                shown_warning("inhouse does not read a file as large as one that is open here.")
+            )
+
+    def _tell_editor(self, message: Message) -> None:
+        self._to_editor.put(frame(json.dumps(message).encode()))
+
+    # To and from the server.
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        while True:
+            started = time.monotonic()
+            try:
+                async with await self._connect() as socket:
+                    await self._serve(socket)
+            except InhouseError as error:
+                self._report_problem(str(error))
+            except ConnectionClosed:
+                pass
+            if self._to_server is not None:
+                self._to_server = None
+                self._report_loss()
+            failures = 0 if time.monotonic() - started > _STABLE_S else failures + 1
+            await self._pause(failures)
+
+    async def _pause(self, failures: int) -> None:
+        """Wait longer after every failure; a new request ends the wait."""
+        self._retry_now.clear()
+        if failures:
+            delay = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._retry_now.wait(), delay)
+
+    async def _connect(self) -> ClientConnection:
+        """A connection to the team's server or to the local owner, which is started when none runs.
+
+        Raises:
+            InhouseError: it cannot be had, with the reason.
+        """
+        url, token = self._server_url, self._token
+        if url is None:
+            # Imported here: a relay to a team's server needs none of it.
+            from inhouse_server.owner import ensure_owner
+
+            address = await run_in_thread(lambda: ensure_owner(self._root))
+            url, token = address.url, address.token
+        local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+        try:
+            return await connect(
+                f"ws{url.removeprefix('http').rstrip('/')}/lsp",
+                additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+                proxy=None if local else True,
+                compression=None if local else "deflate",
+                # A local owner that is busy is not a lost one: the system says when it dies.
+                ping_interval=None if local else 20,
+                ping_timeout=60,
+                close_timeout=1,
+                max_size=None,
+            )
+        except InvalidStatus as error:
+            status = error.response.status_code
+            refused = "refused the token" if status in (401, 403) else f"answered with HTTP status {status}"
+            raise InhouseError(
+                f"The inhouse server at {url} {refused}.", "Check the address and the token."
+            ) from None
+        except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise InhouseError(
+                f"The inhouse server at {url} cannot be reached ({reason}).", "Check that it runs."
+            ) from None
+
+    async def _serve(self, socket: ClientConnection) -> None:
+        """Carry messages over one connection until it is lost."""
+        if self._memory.ready:
+            await self._greet(socket)
+        outbox: asyncio.Queue[str | None] = asyncio.Queue()
+        # No await from here to the assignment: what the editor sends next must come after what it sent
+        # before.
+        if self._memory.ready:
+            for message in self._memory.replay():
+                self._tell_server(message, outbox)
+            self._tell_editor(shown_info("inhouse is connected again and has your open files."))
+        for message in self._held:
+            self._tell_server(message, outbox)
+        self._held.clear()
+        self._problem = None
+        self._to_server = outbox
+        sender = asyncio.create_task(_send(socket, outbox))
+        try:
+            async for text in socket:
+                self._take_from_server(text)
+        finally:
+            sender.cancel()
+
+    async def _greet(self, socket: ClientConnection) -> None:
+        """Initialize a new server as the editor initialized the one before; the editor sees none of it."""
+        await socket.send(json.dumps({**(self._memory.initialize or {}), "id": _GREETING_ID}))
+        async for text in socket:
+            message = json.loads(text)
+            if message.get("id") == _GREETING_ID and "method" not in message:
+                if "error" in message:
+                    raise InhouseError(
+                        f"The new inhouse server refused the session: {message['error']['message']}"
+                    )
+                return
+            self._tell_editor(message)
+        raise InhouseError("The new inhouse server closed the connection.", "Its log says why.")
+
+    def _take_from_server(self, text: str | bytes) -> None:
+        message: Any = json.loads(text)
+        self._memory.note_from_server(message)
+        self._tell_editor(message)
+
+    def _report_loss(self) -> None:
+        """The connection is gone: nothing that waits for it may wait for ever."""
+        if self._memory.shut_down:
+            for identifier in self._memory.take_unanswered():
+                self._tell_editor({"jsonrpc": "2.0", "id": identifier, "result": None})
+            return
+        text = "The inhouse server went away before it answered. It is being started again; please ask again."
+        for identifier in self._memory.take_unanswered():
+            self._tell_editor(error_response(identifier, REQUEST_FAILED, text))
+        for message in self._memory.end_progress():
+            self._tell_editor(message)
+        if (unanswered := self._memory.unanswered_initialize()) is not None:
+            self._held.insert(0, unanswered)
+        self._tell_editor(shown_warning("The inhouse server went away. Connecting again."))
+
+    def _report_problem(self, problem: str) -> None:
+        """There is no connection for now. Said once; requests are answered with it until there is one."""
+        logger.warning("%s", problem)
+        first, self._problem = self._problem is None, problem
+        held, self._held = self._held, []
+        for message in held:
+            if is_request(message):
+                self._answer_here(message)
+        if first and self._memory.ready:
+            self._tell_editor(shown_error(f"inhouse: {problem}"))
+
+    async def _leave(self, connection: asyncio.Task[None]) -> None:
+        """Give what the editor said last a moment to arrive, then end the connection."""
+        if self._to_server is not None:
+            self._to_server.put_nowait(json.dumps({"jsonrpc": "2.0", "method": "exit"}))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._to_server.join(), 1)
+        connection.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await connection  # Raises what went wrong, when something unforeseen ended it.
+
+
+async def _send(socket: ClientConnection, outbox: asyncio.Queue[str | None]) -> None:
+    while (text := await outbox.get()) is not None:
+        try:
+            await socket.send(text)
+        except ConnectionClosed:
+            return  # The receiving side notices as well, and connects again.
+        finally:
+            outbox.task_done()
+
+
+def _read_stdin(loop: asyncio.AbstractEventLoop, messages: asyncio.Queue[bytes | int | None]) -> None:
+    """Read frames until the editor closes the pipe, which counts as leaving without ``exit``.
+
+    Reads the descriptor and not ``sys.stdin``: a thread that holds its lock makes the interpreter's end a
+    crash.
+    """
+    reader, descriptor = FrameReader(), sys.stdin.fileno()
+    while data := _read_some(descriptor):
+        for body in reader.feed(data):
+            loop.call_soon_threadsafe(messages.put_nowait, body)
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(messages.put_nowait, _GONE)
+
+
+def _read_some(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            select.select([descriptor], [], [])  # Some editors hand over a pipe in non-blocking mode.
+        except OSError:
+            return b""
+
+
+def _write_stdout(
+    loop: asyncio.AbstractEventLoop,
+    frames: queue.SimpleQueue[bytes | None],
+    messages: asyncio.Queue[bytes | int | None],
+) -> None:
+    descriptor = sys.stdout.fileno()
+    while (data := frames.get()) is not None:
+        try:
+            while data:
+                try:
+                    data = data[os.write(descriptor, data) :]
+                except BlockingIOError:
+                    select.select([], [descriptor], [])
+        except OSError:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(messages.put_nowait, _GONE)
+            return

@@ -1,0 +1,108 @@
+"""Applying an editor's edits to a document, in lines and characters as the protocol counts them.
+
+Lines end with ``\\n``, ``\\r\\n`` or ``\\r`` and nothing else: ``str.splitlines`` also splits at form feeds
+and Unicode separators, which would move every edit below one. The language server and the relay both keep
+documents with this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+UTF16 = "utf-16"
+"""The encoding in which positions count when client and server agreed on nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Zero-based line, and code units of the agreed encoding from its start."""
+
+    line: int
+    character: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """``text`` in place of what lies from ``start`` to ``end``; of everything when both are ``None``."""
+
+    text: str
+    start: Position | None = None
+    end: Position | None = None
+
+
+def edits_from_json(changes: Any) -> list[Edit]:
+    """The ``contentChanges`` of a ``textDocument/didChange`` notification.
+
+    Raises:
+        ValueError: it is not what the protocol says.
+    """
+    try:
+        return [_edit_from_json(change) for change in changes]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a list of content changes: {error}") from error
+
+
+def _edit_from_json(change: Mapping[str, Any]) -> Edit:
+    text = change["text"]
+    if not isinstance(text, str):
+        raise TypeError("text is not a string")
+    span = change.get("range")
+    if span is None:
+        return Edit(text)
+    start, end = (
+        Position(int(span[side]["line"]), int(span[side]["character"])) for side in ("start", "end")
+    )
+    return Edit(text, start, end)
+
+
+def apply_edits(text: str, edits: Iterable[Edit], encoding: str = UTF16) -> str:
+    """Apply ``edits`` one after the other: each counts in the text that the one before it left."""
+    for edit in edits:
+        if edit.start is None or edit.end is None:
+            text = edit.text
+        else:
+            begin, end = offset_at(text, edit.start, encoding), offset_at(text, edit.end, encoding)
+            text = text[:begin] + edit.text + text[max(begin, end) :]
+    return text
+
+
+def offset_at(text: str, position: Position, encoding: str = UTF16) -> int:
+    """Index into ``text``. Past the last line means the end, past a line's last character that line's end."""
+    start, end = _line_bounds(text, position.line)
+    line = text[start:end]
+    return start + _index_in_line(line, position.character, encoding)
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines without their ends; a text that ends in a line end has an empty last line, as editors count."""
+    return _LINE_END.split(text)
+
+
+def _line_bounds(text: str, number: int) -> tuple[int, int]:
+    """Where line ``number`` starts, and where it ends before its line end."""
+    start = 0
+    for index, match in enumerate(_LINE_END.finditer(text)):
+        if index == number:
+            return start, match.start()
+        start = match.end()
+    # Past the last line end there is one more line; anything further is the end of the document.
+    return (start, len(text)) if number == len(_LINE_END.findall(text)) else (len(text), len(text))
+
+
+def _index_in_line(line: str, units: int, encoding: str) -> int:
+    if units <= 0:
+        return 0
+    if encoding == "utf-32" or line.isascii():
+        return min(units, len(line))
+    counted = 0
+    for index, char in enumerate(line):
+        # A position inside a character is not one the protocol knows; its start is the nearest that exists.
+        width = len(char.encode("utf-8", "surrogatepass")) if encoding == "utf-8" else 1 + (char > "\uffff")
+        if counted + width > units:
+            return index
+        counted += width
+    return len(line)
