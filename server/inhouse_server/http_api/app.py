@@ -1,0 +1,86 @@
+"""The owner's ASGI application: routes, and the guard in front of all of them."""
+
+from __future__ import annotations
+
+import os
+
+from inhouse_retrieval.errors import InhouseError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from inhouse_server.http_api import chat, commands
+from inhouse_server.http_api.errors import error_response
+from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard
+from inhouse_server.workspace import Workspace
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlette:
+    """The application for one held repository.
+
+    Args:
+        token: bearer token that every route but ``/healthz`` wants.
+        host: address that the owner listens on; requests may name it, loopback and ``allowed_hosts``.
+    """
+    activity = Activity()
+    hosts = LOOPBACK | {host.lower()} | {name.lower() for name in workspace.settings.server.allowed_hosts}
+    app = Starlette(
+        routes=[
+            Route("/healthz", _health),
+            Route("/v1/models", chat.models),
+            Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+            Route("/inhouse/search", commands.search, methods=["POST"]),
+            Route("/inhouse/ask", commands.ask, methods=["POST"]),
+            Route("/inhouse/index", commands.index, methods=["POST"]),
+            Route("/inhouse/status", commands.status),
+            Route("/inhouse/shutdown", commands.shutdown, methods=["POST"]),
+            WebSocketRoute("/lsp", _language_server),
+        ],
+        middleware=[Middleware(Guard, token=token, allowed_hosts=hosts, activity=activity)],
+        exception_handlers={
+            InhouseError: _inhouse_error,
+            HTTPException: _http_error,
+            BodyTooLarge: _body_too_large,
+            Exception: _unexpected,
+        },
+    )
+    app.state.workspace = workspace
+    app.state.activity = activity
+    app.state.stop = lambda: None
+    return app
+
+
+async def _health(request: Request) -> Response:
+    """Alive; says nothing about the repository, because it needs no token."""
+    return JSONResponse({"status": "ok", "pid": os.getpid()})
+
+
+async def _language_server(websocket: WebSocket) -> None:
+    from inhouse_server.language_server import serve_connection
+
+    await websocket.accept()
+    await serve_connection(websocket, websocket.app.state.workspace)
+
+
+async def _inhouse_error(request: Request, error: Exception) -> Response:
+    return error_response(400, str(error), "inhouse_error")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return error_response(error.status_code, f"{error.detail}: {request.url.path}", "invalid_request_error")
+
+
+async def _body_too_large(request: Request, error: Exception) -> Response:
+    return error_response(413, "The body is too large.", "body_too_large")
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # Starlette logs the traceback; the caller gets a plain sentence.
+    return error_response(500, "The server failed; its log says why.", "server_error")

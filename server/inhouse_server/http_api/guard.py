@@ -1,0 +1,114 @@
+"""Who may call: Host, Origin, token and body size, checked before any route runs.
+
+Other users of the machine and web pages reach loopback too. The Host check stops DNS rebinding, the Origin check stops
+a page of another site, and the token stops everyone else.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inhouse_server.http_api.errors import error_response
+
+MAX_BODY_BYTES = 4 * 2**20
+OPEN_PATHS = frozenset({"/healthz"})
+
+
+class Activity:
+    """When the owner was last used; says when a detached one may exit."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._last = time.monotonic()
+
+    def begin(self) -> None:
+        """A request or an editor came."""
+        self._open += 1
+
+    def end(self) -> None:
+        """It went."""
+        self._open -= 1
+        self._last = time.monotonic()
+
+    def idle_for(self, seconds: float) -> bool:
+        """Nobody is connected, and nobody was for ``seconds``."""
+        return self._open == 0 and time.monotonic() - self._last > seconds
+
+
+class BodyTooLarge(Exception):
+    """The request body is above :data:`MAX_BODY_BYTES`."""
+
+
+class Guard:
+    """ASGI middleware; everything it refuses gets an error in OpenAI's shape."""
+
+    def __init__(self, app: ASGIApp, token: str, allowed_hosts: frozenset[str], activity: Activity) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._hosts = allowed_hosts
+        self._activity = activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        if refusal := self._refusal(connection):
+            status, message, kind = refusal
+            if scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": 1008, "reason": message})
+            else:
+                await error_response(status, message, kind)(scope, receive, send)
+            return
+        counted = connection.url.path not in OPEN_PATHS
+        if counted:
+            self._activity.begin()
+        try:
+            await self._app(scope, _limited(receive) if scope["type"] == "http" else receive, send)
+        finally:
+            if counted:
+                self._activity.end()
+
+    def _refusal(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
+        host = _host_name(connection.headers.get("host", ""))
+        if host not in self._hosts:
+            return 403, f"This server does not answer for the host {host!r}.", "forbidden_host"
+        origin = connection.headers.get("origin")
+        if origin is not None and _host_name(urlsplit(origin).netloc) not in self._hosts:
+            return 403, "Requests from pages of another origin are refused.", "forbidden_origin"
+        if connection.url.path in OPEN_PATHS:
+            return None
+        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+            return 401, "A valid bearer token is needed; it lies in .inhouse/token.", "invalid_api_key"
+        length = connection.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            return 413, f"The body may have at most {MAX_BODY_BYTES} bytes.", "body_too_large"
+        return None
+
+
+def _host_name(netloc: str) -> str:
+    """``name:port`` or ``[v6]:port`` without the port, in lower case."""
+    name, bracket, _ = netloc.partition("]") if netloc.startswith("[") else (netloc.rpartition(":")[0], "", "")
+    return (name + bracket if bracket else name or netloc).lower()
+
+
+def _limited(receive: Receive) -> Receive:
+    """Count a chunked body too, which announces no length."""
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES:
+            raise BodyTooLarge
+        return message
+
+    return limited

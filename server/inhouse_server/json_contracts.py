@@ -1,0 +1,89 @@
+"""The JSON that the command line and the HTTP API print. Stable: fields are added, never renamed or removed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from inhouse_retrieval import IndexReport, Passage, SearchResult
+from inhouse_training import AdapterVersion, RetrainResult
+
+from inhouse_server.answers import AnswerFinished
+
+
+def search_json(result: SearchResult) -> dict[str, Any]:
+    """``{"results": […], "index_commit", "pending"}``, best first."""
+    return {
+        "results": [_passage_json(passage) for passage in result.passages],
+        "index_commit": result.index_commit,
+        "pending": result.pending,
+    }
+
+
+def _passage_json(passage: Passage) -> dict[str, Any]:
+    return {
+        "path": passage.path,
+        "start_line": passage.start_line,
+        "end_line": passage.end_line,
+        "score": passage.score,
+        "source": passage.source,
+        "legs": list(passage.legs),
+        "commit": passage.commit,
+        "text": passage.text,
+    }
+
+
+def location_json(passage: Passage) -> dict[str, Any]:
+    """``{"path", "start_line", "end_line"}``."""
+    return {"path": passage.path, "start_line": passage.start_line, "end_line": passage.end_line}
+
+
+def answer_json(text: str, finished: AnswerFinished) -> dict[str, Any]:
+    """``{"answer", "citations", "provenance", "timings"}`` and what the user should know."""
+    return {
+        "answer": text,
+        "citations": [location_json(passage) for passage in finished.citations],
+        "omitted": [location_json(passage) for passage in finished.omitted],
+        "notes": list(finished.notes),
+        "reason": finished.reason,
+        "provenance": asdict(finished.provenance),
+        "timings": asdict(finished.timings),
+    }
+
+
+def index_json(report: IndexReport) -> dict[str, Any]:
+    """``{"files", "chunks", "embedded", "reused", "skipped", "seconds", "commit"}``."""
+    return {
+        "files": report.files,
+        "chunks": report.chunks,
+        "embedded": report.embedded,
+        "reused": report.reused,
+        "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
+        "seconds": round(report.seconds, 3),
+        "commit": report.commit,
+    }
+
+
+def retrain_json(result: RetrainResult) -> dict[str, Any]:
+    """``{"decision", "reasons", "candidate", "current", "metrics", "report"}``."""
+    return {
+        "decision": result.decision,
+        "reasons": list(result.reasons),
+        "candidate": result.candidate,
+        "current": result.current,
+        "metrics": result.metrics,
+        "report": str(result.report) if result.report else None,
+    }
+
+
+def adapter_json(version: AdapterVersion, current: str | None) -> dict[str, Any]:
+    """``{"version", "created", "base_model", "snapshot", "current", "metrics"}``."""
+    manifest = version.manifest
+    return {
+        "version": version.version,
+        "created": manifest.created,
+        "base_model": manifest.base_model,
+        "snapshot": manifest.snapshot,
+        "current": version.version == current,
+        "metrics": manifest.metrics,
+    }

@@ -1,0 +1,212 @@
+"""The owner process: the one process that holds a repository's model and index, on one port.
+
+It leaves ``owner.json`` (where it listens) and ``token`` (mode 0600) in the state directory; whoever can read the token
+may ask. The relay and the command line find it through these two files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inhouse_retrieval.errors import InhouseError
+
+if TYPE_CHECKING:
+    from inhouse_server.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+ADDRESS_FILE = "owner.json"
+TOKEN_FILE = "token"
+IDLE_EXIT_S = 900.0
+"""A detached owner without an editor or a request for this long exits."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerAddress:
+    """Where an owner listens, and the token that it wants."""
+
+    url: str
+    token: str
+
+
+def read_token(state_dir: Path) -> str | None:
+    """The token of this state directory, if one was written."""
+    try:
+        return (state_dir / TOKEN_FILE).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def ensure_token(state_dir: Path) -> str:
+    """The token of this state directory; written with mode 0600 when there is none."""
+    if token := read_token(state_dir):
+        return token
+    token = secrets.token_urlsafe(32)
+    path = state_dir / TOKEN_FILE
+    partial = state_dir / f"{TOKEN_FILE}.{os.getpid()}"
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(token)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return token
+
+
+def find_owner(state_dir: Path) -> OwnerAddress | None:
+    """The running owner of this state directory, or ``None``; a stale address is not an owner."""
+    import httpx
+
+    token = read_token(state_dir)
+    try:
+        written = json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
+        url, pid = str(written["url"]), int(written["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if token is None:
+        return None
+    try:
+        health = httpx.get(f"{url}/healthz", timeout=5, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return OwnerAddress(url, token) if health.get("pid") == pid else None
+
+
+def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
+    """The running owner of the repository at ``root``; starts a detached one when none runs.
+
+    Raises:
+        InhouseError: the owner did not come up within ``timeout_s`` seconds.
+    """
+    from inhouse_server.settings import load_settings
+    from inhouse_server.workspace import prepare_state_dir
+
+    state_dir = load_settings(root).state_path(root)
+    if found := find_owner(state_dir):
+        return found
+    prepare_state_dir(state_dir)
+    log_path = state_dir / "logs" / "owner.log"
+    log_path.parent.mkdir(exist_ok=True)
+    with log_path.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0",
+             "--exit-when-idle"],  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            cwd=root,
+        )
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := find_owner(state_dir):
+            return found
+        if process.poll() is not None:
+            # Two relays may start an owner at once: the second one ends, and the first one is found here.
+            if found := find_owner(state_dir):
+                return found
+            time.sleep(0.5)
+        time.sleep(0.05)
+    raise InhouseError(
+        f"The owner process did not start within {timeout_s:.0f} seconds.", f"Its log is {log_path}."
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound TCP socket.
+
+    Raises:
+        InhouseError: the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise InhouseError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.",
+            "Choose another port with --port, or 0 for any free one.",
+        ) from error
+    return bound
+
+
+def serve(root: Path, host: str | None = None, port: int | None = None, exit_when_idle: bool = False) -> None:
+    """Hold the repository and serve until a signal comes.
+
+    Raises:
+        InhouseError: the repository is held already, or the port cannot be had.
+    """
+    from inhouse_server.workspace import Workspace
+
+    with Workspace.open(root) as workspace:
+        server = workspace.settings.server
+        listener = bind(host or server.host, server.port if port is None else port)
+        try:
+            asyncio.run(_serve(workspace, listener, exit_when_idle))
+        finally:
+            listener.close()
+            (workspace.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+async def _serve(workspace: Workspace, listener: socket.socket, exit_when_idle: bool) -> None:
+    import uvicorn
+
+    from inhouse_server.http_api import build_app
+
+    host, port = listener.getsockname()[:2]
+    token = ensure_token(workspace.state_dir)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    app = build_app(workspace, token, host, port)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            ws_max_size=16 * 2**20,
+            h11_max_incomplete_event_size=64 * 2**10,
+            timeout_graceful_shutdown=10,
+        )
+    )
+    app.state.stop = lambda: setattr(server, "should_exit", True)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    _write_address(workspace.state_dir, url)
+    log.info("listening on %s", url)
+    warming = asyncio.create_task(asyncio.to_thread(_warm, workspace))
+    if exit_when_idle:
+        while not serving.done() and not app.state.activity.idle_for(IDLE_EXIT_S):
+            await asyncio.sleep(1)
+        server.should_exit = True
+    await serving
+    await warming
+
+
+def _warm(workspace: Workspace) -> None:
+    """Bring the index up to date and load the model, so that the first question does not wait for either."""
+    try:
+        workspace.refresh()
+        workspace.engine()
+    except InhouseError as error:
+        # The first question meets the same problem and tells the user; here it goes to the log.
+        log.error("%s", error)
+
+
+def _write_address(state_dir: Path, url: str) -> None:
+    partial = state_dir / f"{ADDRESS_FILE}.{os.getpid()}"
+    partial.write_text(
+        json.dumps({"url": url, "pid": os.getpid(), "started": time.time()}), encoding="utf-8"
+    )
+    partial.replace(state_dir / ADDRESS_FILE)
