@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from inhouse_retrieval import IndexReport, Passage, SearchResult
-from inhouse_training import AdapterVersion, RetrainResult
+from inhouse_training import AdapterVersion
 
 from inhouse_server.answers import AnswerFinished
 
@@ -61,18 +61,6 @@ def index_json(report: IndexReport) -> dict[str, Any]:
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
         "seconds": round(report.seconds, 3),
         "commit": report.commit,
-    }
-
-
-def retrain_json(result: RetrainResult) -> dict[str, Any]:
-    """``{"decision", "reasons", "candidate", "current", "metrics", "report"}``."""
-    return {
-        "decision": result.decision,
-        "reasons": list(result.reasons),
-        "candidate": result.candidate,
-        "current": result.current,
-        "metrics": result.metrics,
-        "report": str(result.report) if result.report else None,
     }
 
 

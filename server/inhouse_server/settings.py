@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FILE_NAME = "inhouse.toml"
 
-NOT_SETTINGS = frozenset({"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL"})
+NOT_SETTINGS = frozenset({"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL", "INHOUSE_TOKEN"})
 """`INHOUSE_*` variables that steer the process rather than a setting."""
 
 
@@ -104,7 +104,7 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
         raise _explain(error, path, text, origins) from error
     if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
         raise InvalidSettings(
-            "[engine] kind = \"openai\" needs url and model.", f"Add both to [engine] in {path}."
+            '[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}."
         )
     return settings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from inhouse_retrieval import Index, IndexReport, Repository
+from inhouse_retrieval import DEFAULT_ENCODER, Index, IndexReport, Repository, load_encoder
 from inhouse_retrieval.errors import Busy, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_training import Engine, Registry
@@ -89,7 +89,9 @@ class Workspace:
         """The index, opened on first use."""
         with self._loading:
             if self._index is None:
-                self._index = Index.open(self.repository, self.state_dir, encoder_name=self.settings.encoder)
+                name = self.settings.encoder
+                encoder = None if name == DEFAULT_ENCODER else load_encoder(name)
+                self._index = Index.open(self.repository, self.state_dir, encoder)
             return self._index
 
     def engine(self) -> Engine:

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_server.answers import CURRENT, AnswerFinished, Question
 from inhouse_server.http_api.errors import error_body, error_response
-from inhouse_server.http_api.streaming import in_thread, server_sent
+from inhouse_server.http_api.streaming import cancellable, server_sent
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
 
@@ -91,7 +91,9 @@ async def chat_completions(request: Request) -> Response:
     workspace: Workspace = request.app.state.workspace
     adapter = _adapter(body.model, workspace)
     if adapter is None:
-        return error_response(404, f"The model {body.model!r} does not exist here.", "model_not_found", "model")
+        return error_response(
+            404, f"The model {body.model!r} does not exist here.", "model_not_found", "model"
+        )
     if body.messages[-1].role != "user":
         return error_response(
             400, "The last message must have the role 'user'.", "invalid_request_error", "messages"
@@ -107,7 +109,7 @@ async def chat_completions(request: Request) -> Response:
         max_tokens=body.max_completion_tokens or body.max_tokens,
     )
     assistant = workspace.assistant()
-    events = in_thread(lambda cancel: assistant.ask(question, cancel))
+    events = cancellable(lambda cancel: assistant.ask(question, cancel))
     identity = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),

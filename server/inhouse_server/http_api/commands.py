@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.streaming import in_thread, server_sent
+from inhouse_server.http_api.streaming import cancellable, server_sent
 from inhouse_server.json_contracts import answer_json, index_json, search_json
 from inhouse_server.workspace import Workspace
 
@@ -64,7 +64,7 @@ async def ask(request: Request) -> Response:
     async def events() -> AsyncIterator[bytes]:
         text = ""
         try:
-            async for event in in_thread(lambda cancel: workspace.assistant().ask(question, cancel)):
+            async for event in cancellable(lambda cancel: workspace.assistant().ask(question, cancel)):
                 if isinstance(event, TextDelta):
                     text += event.text
                     yield server_sent({"text": event.text}, "delta")
@@ -82,7 +82,7 @@ async def index(request: Request) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for name, data in in_thread(lambda cancel: _refresh_events(workspace, cancel)):
+            async for name, data in cancellable(lambda cancel: _refresh_events(workspace, cancel)):
                 yield server_sent(data, name)
         except InhouseError as error:
             yield _error_event(error)

@@ -1,0 +1,54 @@
+"""The command line: one file per command.
+
+Exit codes: 0 done; 1 a problem, told in plain words; 2 wrong usage; 3 the gate rejected the candidate; 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+from inhouse_retrieval.errors import Cancelled, InhouseError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. Whatever goes wrong is told in plain words, never as a traceback."""
+    import typer
+    from typer.exceptions import TyperException
+
+    from inhouse_server.cli.app import app
+    from inhouse_server.cli.terminal import explain
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = app(args=arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except InhouseError as error:
+        explain(error.problem, error.remedy)
+        return error.exit_code
+    except typer.Exit as error:
+        return error.exit_code
+    except TyperException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        explain("Cancelled.", "What was finished is kept; run the command again to continue.")
+        return Cancelled.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away, as `inhouse search … | head` does.
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        explain(
+            f"inhouse met a problem that it does not know: {type(error).__name__}: {error}.",
+            "Run it again with INHOUSE_LOG=debug and report what .inhouse/logs says.",
+        )
+        return 1
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a job as Ctrl-C does: cleanly."""
+    raise KeyboardInterrupt

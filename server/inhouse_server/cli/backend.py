@@ -1,0 +1,184 @@
+"""Where a command does its work: in the owner process when one runs, otherwise here under the same lock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+
+from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.progress import Progress, no_progress
+
+from inhouse_server.answers import CURRENT, Question
+from inhouse_server.cli.terminal import start_logging
+from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_server.settings import Settings, load_settings
+
+
+class Backend(Protocol):
+    """What commands ask for; every result has the shape of the JSON contracts."""
+
+    def search(self, query: str, limit: int) -> dict[str, Any]:
+        """Passages, best first."""
+
+    def ask(self, question: str, adapter: str, retrieve: bool) -> Iterator[str | dict[str, Any]]:
+        """Pieces of the answer's text, then the whole contract."""
+
+    def index(self, progress: Progress) -> dict[str, Any]:
+        """Bring the index up to the work tree."""
+
+
+@contextmanager
+def open_backend(repo: Path, progress: Progress | None = None) -> Iterator[tuple[Path, Backend]]:
+    """The root of the repository and what answers for it.
+
+    Args:
+        progress: when given and no owner runs, the index is brought up to date first and reports here.
+
+    Raises:
+        InhouseError: not a repository, wrong settings, or held by a process that does not answer.
+    """
+    root, settings, state_dir = locate(repo)
+    if owner := find_owner(state_dir):
+        yield root, OwnerBackend(owner)
+        return
+    from inhouse_server.workspace import Workspace
+
+    with Workspace.open(root) as workspace:
+        start_logging(state_dir, "inhouse")
+        if progress is not None:
+            workspace.refresh(progress)
+        yield root, LocalBackend(workspace)
+
+
+def locate(repo: Path) -> tuple[Path, Settings, Path]:
+    """Root, settings and state directory of the repository that ``repo`` lies in."""
+    from inhouse_retrieval import Repository
+
+    root = Repository.open(repo).root
+    settings = load_settings(root)
+    return root, settings, settings.state_path(root)
+
+
+class LocalBackend:
+    """The work, done in this process."""
+
+    def __init__(self, workspace: Any) -> None:
+        self._workspace = workspace
+
+    def search(self, query: str, limit: int) -> dict[str, Any]:
+        from inhouse_server.json_contracts import search_json
+
+        return search_json(self._workspace.index.search(query, limit))
+
+    def ask(
+        self, question: str, adapter: str = CURRENT, retrieve: bool = True
+    ) -> Iterator[str | dict[str, Any]]:
+        from inhouse_training import TextDelta
+
+        from inhouse_server.json_contracts import answer_json
+
+        text = ""
+        cancel = Event()
+        try:
+            for event in self._workspace.assistant().ask(
+                Question(question, adapter=adapter, retrieve=retrieve), cancel
+            ):
+                if isinstance(event, TextDelta):
+                    text += event.text
+                    yield event.text
+                else:
+                    yield answer_json(text, event)
+        finally:
+            cancel.set()
+
+    def index(self, progress: Progress = no_progress) -> dict[str, Any]:
+        from inhouse_server.json_contracts import index_json
+
+        return index_json(self._workspace.refresh(progress))
+
+
+class OwnerBackend:
+    """The work, done by a running owner."""
+
+    def __init__(self, owner: OwnerAddress) -> None:
+        self._owner = owner
+
+    def search(self, query: str, limit: int) -> dict[str, Any]:
+        import httpx
+
+        with _plain_connection_errors():
+            answer = httpx.post(
+                f"{self._owner.url}/inhouse/search",
+                json={"query": query, "limit": limit},
+                headers=self._headers,
+                timeout=60,
+                trust_env=False,
+            )
+            if answer.is_error:
+                raise InhouseError(answer.json()["error"]["message"])
+            found: dict[str, Any] = answer.json()
+            return found
+
+    def ask(
+        self, question: str, adapter: str = CURRENT, retrieve: bool = True
+    ) -> Iterator[str | dict[str, Any]]:
+        body = {"question": question, "adapter": adapter, "retrieve": retrieve}
+        for name, data in self._events("/inhouse/ask", body):
+            yield data["text"] if name == "delta" else data
+
+    def index(self, progress: Progress = no_progress) -> dict[str, Any]:
+        for name, data in self._events("/inhouse/index", {}):
+            if name == "finished":
+                return data
+            progress(data["stage"], data["done"], data["total"])
+        raise InhouseError("The owner process ended while indexing.", "Run the command again.")
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._owner.token}"}
+
+    def _events(self, route: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The server-sent events of ``route``; an ``error`` event is raised."""
+        import httpx
+
+        with (
+            _plain_connection_errors(),
+            httpx.stream(
+                "POST",
+                f"{self._owner.url}{route}",
+                json=body,
+                headers=self._headers,
+                timeout=httpx.Timeout(10, read=None),
+                trust_env=False,
+            ) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+                raise InhouseError(answer.json()["error"]["message"])
+            name = ""
+            for line in answer.iter_lines():
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data = json.loads(value)
+                    if name == "error":
+                        raise InhouseError(data["problem"], data["remedy"])
+                    yield name, data
+
+
+@contextmanager
+def _plain_connection_errors() -> Iterator[None]:
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise InhouseError(
+            f"The owner process stopped answering ({type(error).__name__}).",
+            "Run the command again; .inhouse/logs/owner.log says what happened.",
+        ) from error

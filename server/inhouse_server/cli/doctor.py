@@ -1,0 +1,64 @@
+"""`inhouse doctor`: look at the machine and say what fits and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from inhouse_server.cli.backend import locate
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import print_json
+
+
+def doctor(repo: RepoOption = HERE, json: JsonOption = False) -> int:
+    """Look at the machine: what fits, what is missing."""
+    checks = list(_checks(repo))
+    if json:
+        print_json({"checks": checks, "ok": all(check["ok"] for check in checks)})
+    else:
+        for check in checks:
+            typer.echo(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']}: {check['detail']}")
+    return 0 if all(check["ok"] for check in checks) else 1
+
+
+def _checks(repo: Path) -> Any:
+    def check(name: str, ok: bool, detail: str) -> dict[str, Any]:
+        return {"name": name, "ok": ok, "detail": detail}
+
+    yield check("python", True, platform.python_version())
+    git = shutil.which("git")
+    version = subprocess.run([git, "--version"], capture_output=True, text=True).stdout if git else ""
+    yield check("git", bool(git), version.strip() or "not found; install git")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield check("memory", memory >= 4, f"{memory:.1f} GiB (4 GiB are enough for the small model)")
+    try:
+        sqlite3.connect(":memory:").execute("CREATE VIRTUAL TABLE t USING fts5(x)")
+        yield check("sqlite", True, f"{sqlite3.sqlite_version} with full-text search")
+    except sqlite3.OperationalError:
+        yield check("sqlite", False, "has no FTS5; use a Python whose sqlite has it")
+    import torch
+
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        size = gpu.total_memory / 2**30
+        fits = "default-7b" if size >= 23 else "cpu-trial"
+        yield check("gpu", True, f"{gpu.name}, {size:.0f} GiB; the recipe {fits} fits")
+    else:
+        yield check("gpu", True, "none; the recipe cpu-trial with SmolLM2-135M-Instruct fits")
+    yield check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    root, settings, state_dir = locate(repo)
+    yield check("repository", True, str(root))
+    free = shutil.disk_usage(root).free / 2**30
+    yield check("disk", free > 2, f"{free:.1f} GiB free where the state lies (2 GiB are enough to begin)")
+    from inhouse_server.owner import find_owner
+
+    owner = find_owner(state_dir)
+    yield check("owner", True, f"runs at {owner.url}" if owner else "does not run; it starts when needed")
+    yield check("base model", True, settings.base_model)

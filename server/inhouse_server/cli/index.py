@@ -1,0 +1,58 @@
+"""`inhouse index`: bring the index up to the work tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from inhouse_retrieval.errors import InhouseError
+
+from inhouse_server.cli.backend import locate, open_backend
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import print_json, progress_bar
+
+
+def index(
+    repo: RepoOption = HERE,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and refresh after every change.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring the index up to the work tree."""
+    with open_backend(repo) as (_, backend), progress_bar() as progress:
+        report = backend.index(progress)
+    _show(report, json)
+    if watch:
+        _watch(repo, json)
+
+
+def _show(report: dict[str, object], json: bool) -> None:
+    if json:
+        print_json(report)
+        return
+    skipped = report["skipped"]
+    assert isinstance(skipped, list)
+    typer.echo(
+        f"{report['files']} files, {report['chunks']} chunks: {report['embedded']} embedded, "
+        f"{report['reused']} reused, in {report['seconds']} s at {str(report['commit'])[:12]}"
+    )
+    for entry in skipped[:20]:
+        typer.echo(f"  skipped {entry['path']!r}: {entry['reason']}")
+    if len(skipped) > 20:
+        typer.echo(f"  … and {len(skipped) - 20} more; --json lists them all")
+
+
+def _watch(repo: RepoOption, json: bool) -> None:
+    from threading import Event
+
+    from inhouse_retrieval import watch
+
+    from inhouse_server.json_contracts import index_json
+    from inhouse_server.owner import find_owner
+    from inhouse_server.workspace import Workspace
+
+    root, _, state_dir = locate(repo)
+    if find_owner(state_dir):
+        raise InhouseError("The owner process watches this repository already.", "Nothing more is needed.")
+    with Workspace.open(root) as workspace:
+        typer.echo("Watching for changes; Ctrl-C ends it.", err=True)
+        watch(workspace.index, Event(), lambda report: _show(index_json(report), json))

@@ -1,0 +1,47 @@
+"""`inhouse search`: passages of the repository, best first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from inhouse_retrieval.errors import InhouseError
+
+from inhouse_server.cli.backend import open_backend
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import location, print_json, progress_bar
+
+
+def search(
+    query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    repo: RepoOption = HERE,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages at most.")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option("--queries", help="A file with one query a line.", dir_okay=False)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Find passages of the repository."""
+    if (query is None) == (queries is None):
+        raise typer.BadParameter("give either a query or --queries FILE")
+    with progress_bar() as progress, open_backend(repo, progress) as (root, backend):
+        for text in [query] if query is not None else _lines(queries):
+            found = backend.search(text, limit)
+            if json:
+                print_json(found)
+                continue
+            for passage in found["results"]:
+                where = location(root, passage["path"], passage["start_line"])
+                typer.echo(f"{where}-{passage['end_line']}  ({', '.join(passage['legs'])})")
+                first = next((line for line in passage["text"].splitlines() if line.strip()), "")
+                typer.echo(f"    {first.strip()[:100]}")
+            typer.echo(f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending")
+
+
+def _lines(queries: Path | None) -> list[str]:
+    assert queries is not None
+    try:
+        return [line for line in queries.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InhouseError(f"{queries} cannot be read: {error}.", "Give a UTF-8 text file.") from error

@@ -1,0 +1,57 @@
+"""`inhouse serve`: the owner process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inhouse_server.cli.backend import locate
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import print_json, start_logging
+
+
+def serve(
+    repo: RepoOption = HERE,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0 takes a free port.")] = None,
+    exit_when_idle: Annotated[
+        bool, typer.Option("--exit-when-idle", help="End when nobody has asked for a quarter of an hour.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the running owner.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Hold the model and the index, and answer over HTTP and LSP."""
+    from inhouse_server import owner
+    from inhouse_server.workspace import prepare_state_dir
+
+    root, settings, state_dir = locate(repo)
+    if stop:
+        _stop(state_dir, json)
+        return
+    prepare_state_dir(state_dir)
+    start_logging(state_dir, "owner")
+    if not exit_when_idle:
+        typer.echo(f"Serving {root}. The token lies in {state_dir / owner.TOKEN_FILE}.", err=True)
+    owner.serve(root, host, port, exit_when_idle)
+
+
+def _stop(state_dir: Path, json: bool) -> None:
+    import time
+
+    import httpx
+
+    from inhouse_server.owner import find_owner
+
+    found = find_owner(state_dir)
+    if found:
+        headers = {"Authorization": f"Bearer {found.token}"}
+        httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False)
+        deadline = time.monotonic() + 30
+        while find_owner(state_dir) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if json:
+        print_json({"stopped": found is not None})
+    else:
+        typer.echo("Stopped." if found else "No owner runs here.")

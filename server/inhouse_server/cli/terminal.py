@@ -1,0 +1,102 @@
+"""What the command line draws: errors, progress bars, clickable locations, logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from inhouse_retrieval.progress import Progress
+
+LOG_VARIABLE = "INHOUSE_LOG"
+
+
+def explain(problem: str, remedy: str = "") -> None:
+    """Say on standard error what is wrong and what to do."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("error: ", style="bold red").append(Text(problem, style="not bold")))
+    if remedy:
+        console.print(Text(remedy, style="dim"))
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def start_logging(state_dir: Path, name: str) -> None:
+    """Write warnings (or what ``INHOUSE_LOG`` names) to standard error and to ``state_dir/logs/NAME.log``."""
+    level = os.environ.get(LOG_VARIABLE, "warning").upper()
+    known = logging.getLevelNamesMapping().get(level, logging.WARNING)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    folder = state_dir / "logs"
+    folder.mkdir(exist_ok=True)
+    to_file = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
+    to_file.setLevel(min(known, logging.INFO))
+    handlers[0].setLevel(known)
+    handlers.append(to_file)
+    logging.basicConfig(
+        level=min(known, logging.INFO),
+        handlers=handlers,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+
+
+@contextmanager
+def progress_bar(shown: bool = True) -> Iterator[Progress]:
+    """A progress bar with time left, on standard error; one line per stage where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not shown:
+        yield lambda stage, done, total: None
+        return
+    if not console.is_terminal:
+        yield _stage_lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield update
+
+
+def _stage_lines(console: Any) -> Progress:
+    seen: set[str] = set()
+
+    def update(stage: str, done: int, total: int | None) -> None:
+        if stage not in seen:
+            seen.add(stage)
+            console.print(f"{stage} …", highlight=False, markup=False)
+
+    return update
+
+
+def location(root: Path, path: str, line: int) -> str:
+    """``path:line`` as a link that terminals open (OSC 8), plain where output is no terminal."""
+    text = f"{path}:{line}"
+    if not sys.stdout.isatty():
+        return text
+    uri = (root / path).as_uri()
+    return f"\x1b]8;;{uri}#{line}\x1b\\{text}\x1b]8;;\x1b\\"

@@ -1,0 +1,29 @@
+"""`inhouse train`: fine-tune on the repository as it is now. `inhouse retrain` goes on from there: it evaluates, promotes."""
+
+from __future__ import annotations
+
+import typer
+
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import print_json, progress_bar
+from inhouse_server.cli.training_job import RecipeOption, training_job
+
+
+def train(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption = False) -> None:
+    """Fine-tune without evaluating or promoting; a run that was interrupted continues."""
+    from inhouse_training import build_dataset, finetune, load_tokenizer, training_curve
+
+    with progress_bar() as progress:
+        job = training_job(repo, recipe, progress, "train")
+        run = job.open_run()
+        dataset = build_dataset(
+            job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress
+        )
+        adapter = finetune(job.base, dataset.directory, job.recipe, run.training, progress)
+    curve = training_curve(run.training)
+    first, last = (curve[0].loss, curve[-1].loss) if curve else (None, None)
+    if json:
+        print_json({"adapter": str(adapter), "steps": len(curve), "first_loss": first, "last_loss": last})
+    else:
+        typer.echo(f"{len(curve)} steps, training loss {first} -> {last}; the adapter lies in {adapter}.")
+        typer.echo("'inhouse retrain' evaluates it and promotes it if it is better.")

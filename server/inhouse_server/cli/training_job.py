@@ -1,0 +1,63 @@
+"""What the commands `dataset`, `train`, `eval` and `retrain` begin with: repository, recipe, base model, run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from inhouse_retrieval.progress import Progress
+
+from inhouse_server.cli.backend import locate
+from inhouse_server.cli.terminal import start_logging
+from inhouse_server.settings import Settings
+
+if TYPE_CHECKING:
+    from inhouse_retrieval import Repository
+    from inhouse_training import BaseModel, Recipe, Run
+
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """The inputs of one training command."""
+
+    repository: Repository
+    settings: Settings
+    state_dir: Path
+    recipe: Recipe
+    base: BaseModel
+
+    @property
+    def retrieval(self) -> bool:
+        """Whether this repository is answered with retrieved passages."""
+        return self.settings.answer.passages > 0
+
+    def open_run(self) -> Run:
+        """The run that belongs to the repository as it is now; its folder exists."""
+        from inhouse_training import open_run, start_run
+
+        run = open_run(self.repository, self.state_dir, self.recipe, self.base, self.retrieval)
+        start_run(run)
+        return run
+
+
+def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) -> TrainingJob:
+    """Resolve everything; logs go to ``NAME.log``.
+
+    Raises:
+        InhouseError: no repository, an unknown recipe, or a base model that cannot be had.
+    """
+    from inhouse_retrieval import Repository
+    from inhouse_training import load_recipe, resolve_base_model
+
+    from inhouse_server.workspace import prepare_state_dir
+
+    root, settings, state_dir = locate(repo)
+    prepare_state_dir(state_dir)
+    start_logging(state_dir, name)
+    chosen = load_recipe(recipe or settings.recipe)
+    base = resolve_base_model(settings.base_model, progress)
+    return TrainingJob(Repository.open(root), settings, state_dir, chosen, base)

@@ -1,0 +1,175 @@
+"""The command line as a user meets it: output, JSON contracts, exit codes, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inhouse_training import BaseModel
+
+from .conftest import git, make_repository
+
+
+def inhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "inhouse_server.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def json_of(*arguments: str) -> Any:
+    done = inhouse(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_index_then_search_keep_their_contracts(shop: Path) -> None:
+    report = json_of("index", "--repo", str(shop))
+    assert report.keys() == {"files", "chunks", "embedded", "reused", "skipped", "seconds", "commit"}
+    assert report["files"] == 2
+    assert json_of("index", "--repo", str(shop))["embedded"] == 0
+
+    found = json_of("search", "when do couriers come", "--repo", str(shop), "--limit", "1")
+    assert found.keys() == {"results", "index_commit", "pending"}
+    [best] = found["results"]
+    assert best["path"] == "shipping.py"
+    assert {"path", "start_line", "end_line", "score", "source", "legs", "commit"} <= best.keys()
+
+
+def test_many_queries_print_one_object_a_line(shop: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("courier\ncharge customer\n")
+    done = inhouse("search", "--queries", str(queries), "--repo", str(shop), "--json")
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert first["results"][0]["path"] == "shipping.py"
+    assert second["results"][0]["path"] == "billing.py"
+
+
+def test_ask_keeps_its_contract(shop: Path, base_model: BaseModel) -> None:
+    answer = json_of("ask", "Who books couriers?", "--repo", str(shop))
+    assert {"answer", "citations", "provenance", "timings"} <= answer.keys()
+    assert answer["provenance"].keys() == {"base_model", "adapter", "index_commit", "pending"}
+    assert answer["timings"].keys() == {
+        "retrieve_ms",
+        "first_token_ms",
+        "total_ms",
+        "prompt_tokens",
+        "completion_tokens",
+    }
+    for citation in answer["citations"]:
+        lines = (shop / citation["path"]).read_text().splitlines()
+        assert 1 <= citation["start_line"] <= citation["end_line"] <= len(lines)
+
+
+def test_ask_streams_then_shows_what_it_rests_on(shop: Path, base_model: BaseModel) -> None:
+    done = inhouse("ask", "Who books couriers?", "--repo", str(shop))
+    assert done.returncode == 0
+    assert "shipping.py:" in done.stdout
+    assert "SmolLM2-135M-Instruct, adapter none, index " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["search"], 2, "query"),
+        (["search", "x", "--limit", "0"], 2, "limit"),
+        (["nonsense"], 2, "nonsense"),
+        (["adapters", "show", "nobody"], 1, "nobody"),
+        (["adapters", "promote", "../../etc"], 1, "../../etc"),
+        (["ask", " "], 1, "empty"),
+        (["ask", "x", "--adapter", "nobody"], 1, "nobody"),
+        (["retrain", "--recipe", "nobody"], 1, "nobody"),
+        (["serve", "--port", "99999"], 2, "99999"),
+        (["lsp", "--server", "http://127.0.0.1:9"], 1, "token"),
+    ],
+)
+def test_wrong_use_is_told_plainly(shop: Path, arguments: list[str], code: int, told: str) -> None:
+    done = inhouse(*arguments, "--repo", str(shop)) if arguments != ["nonsense"] else inhouse(*arguments)
+    assert done.returncode == code
+    assert told in done.stderr
+
+
+def test_outside_a_repository(tmp_path: Path) -> None:
+    done = inhouse("index", "--repo", str(tmp_path))
+    assert done.returncode == 1
+    assert "not inside a git work tree" in done.stderr
+
+
+def test_a_repository_without_commits(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    done = inhouse("index", "--repo", str(tmp_path))
+    assert done.returncode == 1
+    assert "no commit" in done.stderr
+
+
+def test_too_short_a_history_to_train_on(shop: Path, base_model: BaseModel) -> None:
+    done = inhouse("retrain", "--repo", str(shop))
+    assert done.returncode == 1
+    assert "too short" in done.stderr
+
+
+def test_init_writes_a_file_that_is_then_used(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "fresh")
+    assert inhouse("init", "--repo", str(root)).returncode == 0
+    again = inhouse("init", "--repo", str(root))
+    assert (again.returncode, "exists already" in again.stderr) == (1, True)
+    settings = root / "inhouse.toml"
+    settings.write_text(settings.read_text().replace('# state_dir = ".inhouse"', 'state_dir = ".cache/inhouse"'))
+    assert inhouse("index", "--repo", str(root)).returncode == 0
+    assert (root / ".cache" / "inhouse" / "catalog.sqlite").exists() or any((root / ".cache" / "inhouse").iterdir())
+    assert not (root / ".inhouse").exists()
+
+
+def test_an_unknown_setting_stops_every_command(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "wrong")
+    (root / "inhouse.toml").write_text("pasages = 3\n")
+    done = inhouse("search", "x", "--repo", str(root))
+    assert done.returncode == 1
+    assert "inhouse.toml:1" in done.stderr
+
+
+def test_the_state_is_ignored_by_git(shop: Path) -> None:
+    json_of("index", "--repo", str(shop))
+    assert git(shop, "status", "--porcelain") == ""
+
+
+def test_a_port_in_use_is_told_plainly(shop: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = inhouse("serve", "--repo", str(shop), "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "Cannot listen on" in done.stderr
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Signals) -> None:
+    root = make_repository(tmp_path / "stopped")
+    for number in range(40):
+        (root / f"module_{number}.py").write_text(f"def function_{number}():\n    return {number}\n" * 8)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inhouse_server.cli", "index", "--repo", str(root)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1.5)
+    process.send_signal(signal_number)
+    told = process.communicate(timeout=60)[1]
+    assert "Traceback" not in told
+    assert process.returncode in (0, 130, -signal.SIGKILL)
+    report = json_of("index", "--repo", str(root))
+    assert report["files"] == 42
+    assert json_of("search", "function_39", "--repo", str(root))["results"][0]["path"] == "module_39.py"

@@ -1,0 +1,206 @@
+"""The owner's HTTP surface, over a real socket, with the real model and the `openai` client."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_training import BaseModel
+
+
+@pytest.fixture(scope="module")
+def owner(shop: Path, base_model: BaseModel) -> Iterator[OwnerAddress]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(shop), "--port", "0"]
+    )
+    deadline = time.monotonic() + 60
+    found = None
+    while found is None and time.monotonic() < deadline and process.poll() is None:
+        found = find_owner(shop / ".inhouse")
+        time.sleep(0.1)
+    assert found, "the owner did not come up"
+    yield found
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def client(owner: OwnerAddress) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{owner.url}/v1", api_key=owner.token, max_retries=0)
+
+
+def authorised(owner: OwnerAddress, **headers: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {owner.token}", **headers}
+
+
+def test_the_token_is_private(shop: Path, owner: OwnerAddress) -> None:
+    assert (shop / ".inhouse" / "token").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/inhouse/search"),
+        ("POST", "/inhouse/ask"),
+        ("POST", "/inhouse/index"),
+        ("GET", "/inhouse/status"),
+        ("POST", "/inhouse/shutdown"),
+        ("GET", "/lsp"),
+        ("GET", "/no/such/route"),
+    ],
+)
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic x", "Bearer "])
+def test_every_route_wants_the_token(
+    owner: OwnerAddress, method: str, path: str, authorization: str | None
+) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
+    answer = httpx.request(method, f"{owner.url}{path}", headers=headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_health_needs_no_token_and_says_nothing_of_the_repository(owner: OwnerAddress, shop: Path) -> None:
+    answer = httpx.get(f"{owner.url}/healthz")
+    assert answer.json().keys() == {"status", "pid"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+)
+def test_other_hosts_and_origins_are_refused_even_with_the_token(
+    owner: OwnerAddress, headers: dict[str, str]
+) -> None:
+    answer = httpx.get(f"{owner.url}/v1/models", headers=authorised(owner, **headers))
+    assert answer.status_code == 403
+
+
+def test_a_page_of_the_owner_itself_is_let_in(owner: OwnerAddress) -> None:
+    answer = httpx.get(f"{owner.url}/v1/models", headers=authorised(owner, Origin=owner.url))
+    assert answer.status_code == 200
+
+
+def test_models_list_the_current_one_and_the_base(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["inhouse", "SmolLM2-135M-Instruct"]
+
+
+def test_a_streamed_answer_cites_passages_and_says_what_produced_it(client: openai.OpenAI, shop: Path) -> None:
+    stream = client.chat.completions.create(
+        model="inhouse",
+        messages=[{"role": "user", "content": "When do couriers come?"}],
+        max_tokens=12,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    text, extra, usage, reason = "", None, None, None
+    for chunk in stream:
+        usage = chunk.usage or usage
+        extra = (chunk.model_extra or {}).get("inhouse", extra)
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reason = choice.finish_reason or reason
+    assert text
+    assert reason in ("stop", "length")
+    assert usage is not None and 0 < usage.completion_tokens <= 12
+    assert extra is not None and extra["answer"] == text
+    assert "shipping.py" in [citation["path"] for citation in extra["citations"]]
+    assert extra["provenance"]["adapter"] is None
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=shop, capture_output=True, text=True)
+    assert extra["provenance"]["index_commit"] == head.stdout.strip()
+
+
+def test_streamed_and_whole_answers_are_the_same_text(client: openai.OpenAI) -> None:
+    def ask(stream: bool) -> str:
+        answer = client.chat.completions.create(
+            model="SmolLM2-135M-Instruct",
+            messages=[{"role": "user", "content": "Name a colour."}],
+            max_tokens=16,
+            stream=stream,
+        )
+        if not stream:
+            return str(answer.choices[0].message.content)
+        return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+
+    assert ask(True) == ask(False)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"model": "inhouse", "messages": []}', 400),
+        (b'{"model": "inhouse", "messages": [{"role": "wizard", "content": "x"}]}', 400),
+        (b'{"model": "inhouse", "messages": [{"role": "user", "content": "x"}], "tools": [{}]}', 400),
+        (b'{"model": "inhouse", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1}', 400),
+        (b'{"model": "inhouse", "messages": [{"role": "assistant", "content": "x"}]}', 400),
+        (b'{"model": "inhouse", "messages": [{"role": "user", "content": " "}]}', 400),
+        (b'{"model": "nobody", "messages": [{"role": "user", "content": "x"}]}', 404),
+        (b"\xff\xfe", 400),
+        (b"[" * 100_000, 400),
+        (b"x" * (5 * 2**20), 413),
+    ],
+)
+def test_malformed_requests_get_errors_in_the_clients_shape(
+    owner: OwnerAddress, body: bytes, status: int
+) -> None:
+    answer = httpx.post(f"{owner.url}/v1/chat/completions", content=body, headers=authorised(owner))
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+
+
+def test_an_overlong_question_is_refused_in_plain_words(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="token"):
+        client.chat.completions.create(
+            model="inhouse", messages=[{"role": "user", "content": "why " * 20_000}], max_tokens=8
+        )
+
+
+def test_a_client_that_leaves_stops_its_answer(owner: OwnerAddress, client: openai.OpenAI) -> None:
+    started = time.monotonic()
+    with httpx.stream(
+        "POST",
+        f"{owner.url}/v1/chat/completions",
+        json={
+            "model": "SmolLM2-135M-Instruct",
+            "messages": [{"role": "user", "content": "Count from one to one thousand in words."}],
+            "max_tokens": 4000,
+            "stream": True,
+            "inhouse": {"retrieve": False},
+        },
+        headers=authorised(owner),
+        timeout=60,
+    ) as answer:
+        next(answer.iter_lines())
+    # Generation is serial, so the next answer comes soon only if the abandoned one stopped.
+    client.chat.completions.create(
+        model="SmolLM2-135M-Instruct", messages=[{"role": "user", "content": "Hi"}], max_tokens=2
+    )
+    assert time.monotonic() - started < 30
+
+
+def test_the_owner_stays_below_its_memory_limit(owner: OwnerAddress, client: openai.OpenAI) -> None:
+    pid = httpx.get(f"{owner.url}/healthz").json()["pid"]
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert resident < 2.5 * 2**30
+
+
+def test_a_second_owner_is_told_that_one_runs(owner: OwnerAddress, shop: Path) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(shop), "--port", "0"],
+        capture_output=True,
+        text=True,
+    )
+    assert second.returncode == 1
+    assert "Another inhouse process holds" in second.stderr
+    assert "Traceback" not in second.stderr

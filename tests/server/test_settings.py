@@ -1,0 +1,61 @@
+"""`inhouse.toml`: what is accepted, and what a user reads when something is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from inhouse_server.settings import InvalidSettings, Settings, load_settings, settings_template
+
+
+def write(root: Path, text: str) -> Path:
+    (root / "inhouse.toml").write_text(text)
+    return root
+
+
+def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {}) == Settings()
+
+
+def test_the_file_and_then_the_variables_win(tmp_path: Path) -> None:
+    write(tmp_path, "[server]\nport = 9000\nhost = '127.0.0.2'\n")
+    server = load_settings(tmp_path, {"INHOUSE_SERVER_PORT": "0"}).server
+    assert (server.port, server.host) == (0, "127.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("stat_dir = 'x'\n", ["inhouse.toml:1", "stat_dir", "'state_dir'"]),
+        ("\n[server]\nhost = 'x'\nprot = 1\n", ["inhouse.toml:4", "server.prot", "'port'"]),
+        ("[server]\nport = 'eighty'\n", ["inhouse.toml:2", "server.port", "eighty"]),
+        ("[server]\nport = true\n", ["inhouse.toml:2", "server.port"]),
+        ("server = 3\n", ["inhouse.toml:1", "server"]),
+        ("[server\n", ["not valid TOML"]),
+        ("[engine]\nkind = 'openai'\n", ["url and model"]),
+        ("[engine]\nkind = 'vllm'\n", ["inhouse.toml:2", "engine.kind"]),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, parts: list[str]) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(write(tmp_path, text), {})
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_wrong_variable_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="INHOUSE_SERVER_PORT"):
+        load_settings(tmp_path, {"INHOUSE_SERVER_PROT": "1"})
+    with pytest.raises(InvalidSettings, match=r"INHOUSE_SERVER_PORT: 'server.port'"):
+        load_settings(tmp_path, {"INHOUSE_SERVER_PORT": "many"})
+
+
+def test_the_template_names_every_setting_and_means_the_defaults(tmp_path: Path) -> None:
+    text = settings_template(Settings(), {"state_dir": "Detected: 3 files."})
+    assert load_settings(write(tmp_path, text), {}) == Settings()
+    uncommented = "\n".join(
+        line.removeprefix("# ") for line in text.splitlines() if " = " in line and '"…"' not in line or "[" in line[:1]
+    )
+    assert Settings.model_validate(tomllib.loads(uncommented)) == Settings()
+    assert "Detected: 3 files." in text
