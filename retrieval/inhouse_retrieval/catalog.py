@@ -1,0 +1,412 @@
+"""The catalog: one SQLite file that is the truth about what is indexed. The vector store only mirrors it.
+
+It holds the files as last seen, their chunks with a full-text index over them, and every vector ever paid
+for, keyed by what was embedded and by which encoder. Each method is one transaction, so a process killed at
+any point leaves a whole catalog behind. Not thread-safe: its owner holds a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk
+from inhouse_retrieval.errors import InhouseError, StateUnwritable
+from inhouse_retrieval.terms import index_terms
+
+_log = logging.getLogger(__name__)
+
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE files (
+        id INTEGER PRIMARY KEY,
+        path TEXT NOT NULL UNIQUE,
+        blob_id TEXT NOT NULL,
+        skipped TEXT
+    );
+    CREATE TABLE chunks (
+        id INTEGER PRIMARY KEY,
+        file_id INTEGER NOT NULL REFERENCES files (id),
+        start_line INTEGER NOT NULL,
+        end_line INTEGER NOT NULL,
+        header TEXT NOT NULL,
+        text TEXT NOT NULL,
+        symbols TEXT NOT NULL,
+        vector_key TEXT NOT NULL
+    );
+    CREATE INDEX chunks_by_file ON chunks (file_id);
+    CREATE INDEX chunks_by_vector ON chunks (vector_key);
+    CREATE VIRTUAL TABLE full_text USING fts5 (path, symbols, body, tokenize = 'porter unicode61');
+    CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE mirrored (key TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
+)
+"""Entry n takes the schema from version n to n + 1. Entries are added, never changed."""
+
+_SPARE_VECTORS = 20_000
+"""Vectors kept beyond those in use, so that switching back to a branch costs nothing (16 MB at 384
+dimensions)."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk with where it is stored; ``blob_id`` is that of the file it was cut from."""
+
+    id: int
+    blob_id: str
+    chunk: Chunk
+    vector_key: str
+
+
+class CatalogCorrupt(Exception):
+    """The file is not a catalog any more. Its owner sets it aside and builds a new one."""
+
+
+def vector_key(encoder: str, chunk: Chunk) -> str:
+    """Names the vector of ``chunk``: one text under one header is embedded once by each encoder."""
+    told = f"{encoder}\0{CHUNKER_VERSION}\0{chunk.embedded}".encode()
+    return hashlib.blake2b(told, digest_size=20).hexdigest()
+
+
+class Catalog:
+    """An open catalog file.
+
+    Raises:
+        CatalogCorrupt: on opening or later, from any method.
+        StateUnwritable: on opening or later, when the disk is full or the file read-only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _translated(path):
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    @classmethod
+    def open_or_rebuild(cls, path: Path) -> tuple[Catalog, bool]:
+        """The catalog at ``path``; a corrupt one is set aside first. The flag tells whether that happened."""
+        try:
+            return cls(path), False
+        except CatalogCorrupt as error:
+            _log.warning("the catalog is corrupt and is rebuilt: %s", error)
+            set_aside(path)
+            return cls(path), True
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise InhouseError(
+                "This repository's index was made by a newer inhouse.",
+                f"Update inhouse, or remove {self.path.parent} to index again.",
+            )
+        for number in range(version, len(MIGRATIONS)):
+            self._db.executescript(f"BEGIN;{MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
+        # A catalog that was closed properly is believed; after a crash its pages are read through once.
+        if version and self.meta("closed") != "1":
+            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise CatalogCorrupt(verdict)
+        self.set_meta("closed", "0")
+
+    def close(self) -> None:
+        """Close the file. Calling it again does nothing."""
+        with suppress(sqlite3.Error, StateUnwritable, CatalogCorrupt):
+            self.set_meta("closed", "1")
+        self._db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        with _translated(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    # -- facts -----------------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """A fact by name, or ``None``."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Remember a fact."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def files(self) -> dict[str, str]:
+        """Path -> blob id of every file as last seen, also of those that turned out not to be text."""
+        return {str(path): str(blob) for path, blob in self._rows("SELECT path, blob_id FROM files")}
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """``(path, reason)`` of the files that turned out not to be text when they were read."""
+        rows = self._rows("SELECT path, skipped FROM files WHERE skipped IS NOT NULL ORDER BY path")
+        return [(str(path), str(reason)) for path, reason in rows]
+
+    def counts(self) -> tuple[int, int, int]:
+        """Indexed files, chunks, and distinct chunks that have no vector yet."""
+        row = self._rows(
+            """SELECT (SELECT count(*) FROM files WHERE skipped IS NULL), (SELECT count(*) FROM chunks),
+               (SELECT count(DISTINCT vector_key) FROM chunks WHERE vector_key NOT IN (SELECT key FROM
+               vectors))"""
+        )[0]
+        return int(str(row[0])), int(str(row[1])), int(str(row[2]))
+
+    # -- files and chunks ------------------------------------------------------------------------------------
+
+    def replace(self, encoder: str, documents: Iterable[tuple[str, str, Sequence[Chunk] | str]]) -> None:
+        """Put ``(path, blob id, chunks or the reason for having none)`` in place of what was known of each
+        path."""
+        with self._writing() as db:
+            for path, blob_id, content in documents:
+                _put(db, encoder, path, blob_id, content)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Forget files that are gone. Their vectors stay in the cache."""
+        with self._writing() as db:
+            for path in paths:
+                _drop(db, path)
+
+    def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
+        """Chunks by id; unknown ids are left out."""
+        rows = self._rows(
+            """SELECT c.id, f.blob_id, f.path, c.start_line, c.end_line, c.text, c.header, c.symbols,
+            c.vector_key
+               FROM chunks c JOIN files f ON f.id = c.file_id
+               WHERE c.id IN (SELECT value FROM json_each(?))""",
+            (json.dumps(list(ids)),),
+        )
+        return {row[0]: _stored(row) for row in rows if isinstance(row[0], int)}
+
+    # -- vectors ---------------------------------------------------------------------------------------------
+
+    def without_vector(self) -> list[tuple[str, str]]:
+        """``(vector key, text to embed)`` of each distinct chunk whose vector is missing."""
+        rows = self._rows(
+            """SELECT vector_key, header || char(10) || text FROM chunks
+               WHERE vector_key NOT IN (SELECT key FROM vectors) GROUP BY vector_key"""
+        )
+        return [(str(key), str(text)) for key, text in rows]
+
+    def add_vectors(self, keys: Sequence[str], vectors: Vectors) -> None:
+        """Keep vectors, [len(keys), dimension], in half precision (an error of 0.0005 in a cosine)."""
+        now = time.time()
+        with self._writing() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
+                [(key, row.astype("<f2").tobytes(), now) for key, row in zip(keys, vectors, strict=True)],
+            )
+
+    def vectors(self, keys: Sequence[str]) -> dict[str, Vectors]:
+        """Cached vectors by key; unknown keys are left out."""
+        rows = self._rows(
+            "SELECT key, vector FROM vectors WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        return {
+            str(key): np.frombuffer(blob, "<f2").astype(np.float32)
+            for key, blob in rows
+            if isinstance(blob, bytes)
+        }
+
+    def prune_vectors(self) -> None:
+        """Drop the longest unused vectors beyond :data:`_SPARE_VECTORS` spare ones."""
+        with self._writing() as db:
+            db.execute(
+                """DELETE FROM vectors WHERE key IN (
+                     SELECT key FROM vectors WHERE key NOT IN (SELECT vector_key FROM chunks)
+                     ORDER BY used DESC LIMIT -1 OFFSET ?)""",
+                (_SPARE_VECTORS,),
+            )
+
+    # -- the mirror in the vector store ----------------------------------------------------------------------
+
+    def to_mirror(self) -> tuple[list[str], list[str]]:
+        """Vector keys that the vector store lacks, and those that it should drop."""
+        add = self._rows(
+            """SELECT DISTINCT vector_key FROM chunks WHERE vector_key IN (SELECT key FROM vectors)
+               AND vector_key NOT IN (SELECT key FROM mirrored)"""
+        )
+        drop = self._rows("SELECT key FROM mirrored WHERE key NOT IN (SELECT vector_key FROM chunks)")
+        return [str(row[0]) for row in add], [str(row[0]) for row in drop]
+
+    def mirrored(self) -> int:
+        """How many records the vector store holds if it lost none."""
+        return int(str(self._rows("SELECT count(*) FROM mirrored")[0][0]))
+
+    def note_mirrored(self, added: Sequence[str] = (), dropped: Sequence[str] = ()) -> None:
+        """The vector store acknowledged these changes."""
+        with self._writing() as db:
+            db.executemany("INSERT OR IGNORE INTO mirrored VALUES (?)", [(key,) for key in added])
+            db.executemany("DELETE FROM mirrored WHERE key = ?", [(key,) for key in dropped])
+
+    def forget_mirror(self) -> None:
+        """The vector store was lost: everything has to be mirrored again."""
+        with self._writing() as db:
+            db.execute("DELETE FROM mirrored")
+
+    # -- search ----------------------------------------------------------------------------------------------
+
+    def match(self, expression: str, limit: int) -> list[int]:
+        """Chunk ids for an FTS5 expression, best first: BM25, path and symbols weighted above the body."""
+        rows = self._rows(
+            """SELECT rowid FROM full_text WHERE full_text MATCH ?
+               ORDER BY bm25(full_text, 3.0, 2.0, 1.0) LIMIT ?""",
+            (expression, limit),
+        )
+        return [row[0] for row in rows if isinstance(row[0], int)]
+
+    def chunks_of_vectors(self, keys: Sequence[str]) -> dict[str, list[int]]:
+        """Vector key -> ids of the chunks that it stands for."""
+        rows = self._rows(
+            """SELECT vector_key, id FROM chunks
+               WHERE vector_key IN (SELECT value FROM json_each(?)) ORDER BY id""",
+            (json.dumps(list(keys)),),
+        )
+        found: dict[str, list[int]] = {}
+        for key, chunk_id in rows:
+            if isinstance(chunk_id, int):
+                found.setdefault(str(key), []).append(chunk_id)
+        return found
+
+    def chunks_of_path(self, path: str) -> list[int]:
+        """Ids of the chunks of one file."""
+        rows = self._rows(
+            "SELECT c.id FROM chunks c JOIN files f ON f.id = c.file_id WHERE f.path = ?", (path,)
+        )
+        return [row[0] for row in rows if isinstance(row[0], int)]
+
+    @contextmanager
+    def pretending(
+        self, encoder: str, documents: Mapping[str, tuple[str, Sequence[Chunk]] | None]
+    ) -> Iterator[None]:
+        """Within the block, files read as given (``None``: gone). Nothing is kept afterwards.
+
+        An open transaction is rolled back at the end, so unsaved text is ranked with the real statistics of
+        the full-text index and never reaches the disk.
+        """
+        if not documents:
+            yield
+            return
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for path, content in documents.items():
+                    if content is None:
+                        _drop(self._db, path)
+                    else:
+                        _put(self._db, encoder, path, *content)
+                yield
+            finally:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+
+
+def _put(
+    db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content: Sequence[Chunk] | str
+) -> None:
+    _drop(db, path)
+    reason = content if isinstance(content, str) else None
+    file_id = db.execute(
+        "INSERT INTO files (path, blob_id, skipped) VALUES (?, ?, ?)", (path, blob_id, reason)
+    ).lastrowid
+    if isinstance(content, str):
+        return
+    for chunk in content:
+        chunk_id = db.execute(
+            """INSERT INTO chunks (file_id, start_line, end_line, header, text, symbols, vector_key)
+               VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            (
+                file_id,
+                chunk.start_line,
+                chunk.end_line,
+                chunk.header,
+                chunk.text,
+                "\n".join(chunk.symbols),
+                vector_key(encoder, chunk),
+            ),
+        ).lastrowid
+        db.execute(
+            "INSERT INTO full_text (rowid, path, symbols, body) VALUES (?, ?, ?, ?)",
+            (
+                chunk_id,
+                index_terms(path),
+                index_terms(" ".join([chunk.header, *chunk.symbols])),
+                index_terms(chunk.text),
+            ),
+        )
+
+
+def _drop(db: sqlite3.Connection, path: str) -> None:
+    ids = "SELECT c.id FROM chunks c JOIN files f ON f.id = c.file_id WHERE f.path = ?"
+    db.execute(f"DELETE FROM full_text WHERE rowid IN ({ids})", (path,))
+    db.execute(
+        f"UPDATE vectors SET used = ? WHERE key IN (SELECT vector_key FROM chunks WHERE id IN ({ids}))",
+        (time.time(), path),
+    )
+    db.execute("DELETE FROM chunks WHERE file_id IN (SELECT id FROM files WHERE path = ?)", (path,))
+    db.execute("DELETE FROM files WHERE path = ?", (path,))
+
+
+def _stored(row: tuple[object, ...]) -> StoredChunk:
+    chunk_id, blob, path, start, end, text, header, symbols, key = row
+    names = tuple(name for name in str(symbols).split("\n") if name)
+    chunk = Chunk(str(path), int(str(start)), int(str(end)), str(text), str(header), names)
+    return StoredChunk(int(str(chunk_id)), str(blob), chunk, str(key))
+
+
+def set_aside(path: Path) -> None:
+    """Move a corrupt catalog out of the way (one is kept, for a look) with its side files."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").replace(f"{path}.corrupt{suffix}")
+
+
+_FULL = ("disk is full", "disk i/o error", "readonly", "read-only", "unable to open")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as the two that matter: cannot write, or corrupt."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if any(word in str(error).lower() for word in _FULL):
+            raise StateUnwritable(
+                f"The index in {path.parent} cannot be written: {error}.",
+                "Free some disk space or make the folder writable, then try again; what was indexed is kept.",
+            ) from error
+        if "locked" in str(error):
+            raise
+        raise CatalogCorrupt(str(error)) from error
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise CatalogCorrupt(str(error)) from error

@@ -1,0 +1,210 @@
+"""Cutting a file into chunks that an encoder reads whole, each under a header that says where it is.
+
+The cut falls where a person would make it: before a definition or a heading, else at a blank line, else at
+the shallowest indentation, looking back over the later half of a full chunk. That needs no grammar, so it
+works alike for every language; every line of the file lands in exactly one chunk (a line too long for the
+encoder, in several).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+CHUNKER_VERSION = 1
+"""Part of every vector's cache key: raise it when the same file would be cut or headed differently."""
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+
+_DEFINITION = re.compile(
+    r"""^(?P<indent>[ \t]*)
+    (?:(?:export|default|declare|public|private|protected|internal|static|async|abstract|final|sealed|open|override
+        |inline|virtual|unsafe|extern|pub(?:\([a-z]+\))?|data|partial|readonly)\s+)*
+    (?:
+        (?:class|interface|struct|enum|trait|impl|def|func|fn|fun|function\*?|module|namespace|object|record|protocol
+           |extension|type|union|macro_rules!|sub|procedure|package)\s+(?:\([^)]*\)\s*)?(?:<[^>]*>\s*)?(?P<name>[A-Za-z_$][\w$]*)
+      | (?:const|let|var|val)\s+(?P<value>[A-Za-z_$][\w$]*)\s*(?::[^=]+)?=\s*(?:async\s*)?
+        (?:function\b|\(.*=>|\w+\s*=>|\($|<|React\.|styled|css)
+      | (?P<heading>\#{1,6})\s+(?P<title>\S.*)
+    )""",
+    re.X,
+)
+_LEADS_IN = re.compile(r"^\s*(@\w|#\[|//|/\*|\*|#(?!include)|--|\"\"\"|<!--)")
+"""Decorators, attributes and comments: they belong to the definition below them."""
+_NEUTRAL = re.compile(r"^\s*([)\]}>]|#|//|/?\*|--)")
+_HEADED_FILE = re.compile(r"\.(md|mdx|markdown|rst|txt)$", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Lines ``start_line`` to ``end_line`` (1-based, inclusive) of ``path``.
+
+    Attributes:
+        text: the lines themselves.
+        header: path, then the definitions or headings that enclose the first line, such as ``a/b.py > Basket
+            > add``.
+        symbols: names defined within.
+    """
+
+    path: str
+    start_line: int
+    end_line: int
+    text: str
+    header: str
+    symbols: tuple[str, ...]
+
+    @property
+    def embedded(self) -> str:
+        """What the encoder reads."""
+        return f"{self.header}\n{self.text}"
+
+
+def chunk_text(path: str, text: str, count_tokens: CountTokens, max_tokens: int) -> list[Chunk]:
+    """Cut ``text`` so that header and lines together take at most ``max_tokens`` of ``count_tokens``.
+
+    Raises:
+        ValueError: ``max_tokens`` is too small to hold anything (below 16).
+    """
+    if max_tokens < 16:
+        raise ValueError("max_tokens must be at least 16")
+    lines = text.split("\n")
+    if lines and lines[-1] == "":
+        lines.pop()
+    if not lines:
+        return []
+    counts = count_tokens(lines)
+    definitions = _definitions(path, lines)
+    enclosing = _enclosing(path, lines, definitions)
+    chunks: list[Chunk] = []
+    at = 0
+    while at < len(lines):
+        header = _fitting_header(path, enclosing[at], count_tokens, max_tokens // 3)
+        room = max_tokens - count_tokens([header])[0]
+        if counts[at] > room:
+            pieces = _split_line(lines[at], count_tokens, room)
+            chunks += [Chunk(path, at + 1, at + 1, piece, header, ()) for piece in pieces]
+            at += 1
+            continue
+        end, used = at, 0
+        while end < len(lines) and used + counts[end] <= room:
+            used += counts[end]
+            end += 1
+        if end < len(lines):
+            end = _best_cut(lines, definitions, at, end)
+        # Tokens of lines need not add up exactly for every tokenizer.
+        while end > at + 1 and count_tokens(["\n".join([header, *lines[at:end]])])[0] > max_tokens:
+            end -= 1
+        body = "\n".join(lines[at:end])
+        if body.strip() or not chunks:
+            symbols = tuple(
+                dict.fromkeys(definitions[row][1] for row in range(at, end) if row in definitions)
+            )
+            chunks.append(Chunk(path, at + 1, end, body, header, symbols))
+        at = end
+    return chunks
+
+
+def _definitions(path: str, lines: Sequence[str]) -> dict[int, tuple[int, str]]:
+    """Row -> (depth, name). Depth is the indentation, or the level of a heading in a document."""
+    found: dict[int, tuple[int, str]] = {}
+    document = _HEADED_FILE.search(path) is not None
+    for row, line in enumerate(lines):
+        match = _DEFINITION.match(line[:300])
+        if match is None:
+            continue
+        if match["heading"]:
+            if document:
+                found[row] = (len(match["heading"]), match["title"].strip().strip("#").strip()[:60])
+        elif not document:
+            found[row] = (_indent(line), match["name"] or match["value"])
+    return found
+
+
+def _indent(line: str) -> int:
+    expanded = line.expandtabs(4)
+    return len(expanded) - len(expanded.lstrip())
+
+
+def _enclosing(
+    path: str, lines: Sequence[str], definitions: dict[int, tuple[int, str]]
+) -> list[tuple[str, ...]]:
+    """For each row, the names of the definitions or headings that it is inside of, outermost first."""
+    if not definitions:
+        return [()] * len(lines)
+    document = _HEADED_FILE.search(path) is not None
+    stack: list[tuple[int, str]] = []
+    names: tuple[str, ...] = ()
+    rows: list[tuple[str, ...]] = []
+    for row, line in enumerate(lines):
+        defines = definitions.get(row)
+        # In code, a line as shallow as a definition ends it; closing brackets and comments do not count.
+        ends = not document and line.strip() and not _NEUTRAL.match(line)
+        depth = defines[0] if defines is not None else _indent(line) if ends else None
+        if depth is not None and stack and stack[-1][0] >= depth:
+            while stack and stack[-1][0] >= depth:
+                stack.pop()
+            names = tuple(name for _, name in stack)
+        rows.append(names)
+        if defines is not None:
+            stack.append(defines)
+            names = (*names, defines[1])
+    # Blank rows and comments above a definition read as part of what follows.
+    for row in range(len(rows) - 2, -1, -1):
+        if not document and (not lines[row].strip() or _LEADS_IN.match(lines[row])):
+            rows[row] = rows[row + 1]
+    return rows
+
+
+def _fitting_header(path: str, names: Sequence[str], count_tokens: CountTokens, room: int) -> str:
+    """Path and enclosing names, shortened from the outside until they take at most ``room`` tokens."""
+    candidates = [" > ".join([path, *names[skip:]]) for skip in range(len(names) + 1)]
+    parts = path.split("/")
+    candidates += ["…/" + "/".join(parts[skip:]) for skip in range(1, len(parts))]
+    candidates += ["…" + parts[-1][-length:] for length in (40, 20, 8)]
+    for candidate, tokens in zip(candidates, count_tokens(candidates), strict=True):
+        if tokens <= room:
+            return candidate
+    return ""
+
+
+def _best_cut(lines: Sequence[str], definitions: dict[int, tuple[int, str]], start: int, end: int) -> int:
+    """The best row in the later half of ``start..end`` to begin the next chunk at."""
+
+    def cost(row: int) -> tuple[int, int, int]:
+        blank_above = not lines[row - 1].strip()
+        target = row
+        while target < len(lines) - 1 and _LEADS_IN.match(lines[target]) and target not in definitions:
+            target += 1
+        depth = _indent(lines[target]) if lines[target].strip() else 99
+        if not lines[row].strip() or (_LEADS_IN.match(lines[row - 1]) and not blank_above):
+            kind = 3  # would start with nothing, or part a comment from what it explains
+        elif target in definitions:
+            kind, depth = 0, definitions[target][0]
+        elif blank_above:
+            kind = 1
+        else:
+            kind = 2
+        return depth * 2 + kind * 3, kind, -row
+
+    earliest = start + max(1, (end - start + 1) // 2)
+    return min(range(earliest, end + 1), key=cost) if earliest <= end < len(lines) else end
+
+
+def _split_line(line: str, count_tokens: CountTokens, room: int) -> list[str]:
+    """Cut one line into pieces of at most ``room`` tokens; joined, they are the line again."""
+    pieces: list[str] = []
+    rest = line
+    while rest:
+        low, high = 1, min(len(rest), room * 16)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if count_tokens([rest[:middle]])[0] <= room:
+                low = middle
+            else:
+                high = middle - 1
+        space = rest.rfind(" ", low // 2, low) if low < len(rest) else -1
+        cut = space + 1 if space > 0 else low
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    return pieces

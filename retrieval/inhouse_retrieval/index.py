@@ -1,0 +1,551 @@
+"""The index of one repository: build it, refresh it, search it, watch for changes.
+
+``refresh`` works in steps that each leave a usable index: files are cut into chunks and become searchable by
+words; their vectors are computed and kept a few at a time; the vector store is brought in line. Killed at any
+point, the next refresh goes on from there, and no vector that was kept is computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
+from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
+from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
+from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
+from inhouse_retrieval.passage import SearchResult
+from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_retrieval.reading import NotText, decode, reason_by_name, reason_by_size
+from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
+from inhouse_retrieval.search import UNCHANGED, Document, hybrid_search, leg_depth
+from inhouse_retrieval.secrets import redact
+from inhouse_retrieval.terms import match_expression
+from inhouse_retrieval.vector_store import MirrorLost, VectorStore
+
+_log = logging.getLogger(__name__)
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+_FILES_A_STEP = 20
+_VECTORS_A_STEP = 32
+"""Vectors are kept this many at a time: a kill loses less than a second of embedding."""
+_MIRROR_A_STEP = 1000
+_PENDING_SECONDS = 2.0
+"""Searches within this time share one look at the whole work tree. Hits themselves are always checked."""
+_CUTS_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a refresh did.
+
+    Attributes:
+        files: files of the work tree that the index now holds.
+        chunks: chunks that they were cut into.
+        embedded: chunks whose vector was computed by this refresh.
+        reused: chunks whose vector was there already.
+        skipped: what was not indexed, each with its reason.
+        seconds: wall time.
+        commit: HEAD at the beginning.
+        redactions: secrets taken out of the files that were read by this refresh.
+    """
+
+    files: int
+    chunks: int
+    embedded: int
+    reused: int
+    skipped: tuple[SkippedFile, ...]
+    seconds: float
+    commit: str
+    redactions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """What the index holds.
+
+    Attributes:
+        commit: HEAD at the last refresh; empty when there was none.
+        pending: files added, changed or deleted since.
+        unembedded: chunks that only the lexical leg can find so far.
+    """
+
+    commit: str
+    files: int
+    chunks: int
+    pending: int
+    unembedded: int = 0
+
+
+class Index:
+    """One repository's index, held by one process. Methods may be called from any thread.
+
+    Searches go on while a refresh runs: the lock is never held while text is being embedded.
+    """
+
+    def __init__(self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock) -> None:
+        self.repository = repository
+        self.state_dir = state_dir
+        self._encoder = encoder
+        self._file_lock = lock
+        self._lock = threading.RLock()
+        self._refreshing = threading.Lock()
+        self._closed = False
+        self._store: VectorStore | None = None
+        self._pending: tuple[float, int] | None = None
+        self._cuts: OrderedDict[tuple[str, str], tuple[Chunk, ...]] = OrderedDict()
+        self._loose: OrderedDict[str, Vectors] = OrderedDict()
+        self._catalog = self._open_catalog()
+
+    @classmethod
+    def open(cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None) -> Index:
+        """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.
+
+        Raises:
+            Busy: another process, or another index of this one, holds it.
+            StateUnwritable: the folder is read-only or the disk is full.
+        """
+        state_dir = Path(state_dir)
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True)
+            ignore = state_dir / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            lock = FileLock(state_dir / "index.lock", timeout=0)
+            lock.acquire()
+            (state_dir / "index.pid").write_text(f"{os.getpid()}\n")
+        except Timeout:
+            raise Busy(
+                f"Another inhouse process{_holder(state_dir)} holds the index of this repository.",
+                "Use that one, or stop it and try again.",
+            ) from None
+        except OSError as error:
+            raise StateUnwritable(
+                f"{state_dir} cannot be written: {error.strerror or error}.",
+                "Make the folder writable, free some disk space, or set state_dir to another folder.",
+            ) from error
+        try:
+            return cls(repository, state_dir, encoder or load_encoder(), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _open_catalog(self) -> Catalog:
+        catalog, rebuilt = Catalog.open_or_rebuild(self.state_dir / "catalog.sqlite")
+        if rebuilt:
+            # What the vector store holds is unknown now.
+            catalog.set_meta("generation", str(time.time_ns()))
+        return catalog
+
+    def close(self) -> None:
+        """Let go of the index. A refresh under way in another thread stops with :class:`Cancelled`."""
+        self._closed = True
+        with self._refreshing, self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._catalog.close()
+            with suppress(OSError):
+                if self._file_lock.is_locked:
+                    (self.state_dir / "index.pid").unlink(missing_ok=True)
+            self._file_lock.release()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- refresh ---------------------------------------------------------------------------------------------
+
+    def refresh(self, progress: Progress = no_progress, embed: bool = True) -> IndexReport:
+        """Bring the index in line with the work tree.
+
+        Args:
+            embed: ``False`` stops once everything can be found by its words, before the slow part.
+
+        Raises:
+            NoCommits: there is nothing to index yet.
+            StateUnwritable: the disk is full or the folder read-only. What was done so far is kept.
+            Cancelled: by ``progress``, or since the index was closed. What was done so far is kept.
+        """
+        with self._refreshing:
+            try:
+                return self._refresh(progress, embed)
+            except CatalogCorrupt as error:
+                self._rebuild_catalog(error)
+                return self._refresh(progress, embed)
+
+    def _refresh(self, progress: Progress, embed: bool) -> IndexReport:
+        started = time.monotonic()
+        self._check(progress, "reading", 0, None)
+        snapshot = self.repository.work_tree()
+        with self._lock:
+            redactions = self._refresh_chunks(snapshot, progress)
+            self._catalog.set_meta("commit", snapshot.commit)
+            files, chunks, missing = self._catalog.counts()
+            self._pending = (time.monotonic(), 0)
+        embedded = 0
+        if embed:
+            embedded = self._embed_missing(progress)
+            self._mirror(progress)
+            with self._lock:
+                self._catalog.prune_vectors()
+                chunks = self._catalog.counts()[1]
+        with self._lock:
+            read = [SkippedFile(path, reason) for path, reason in self._catalog.skipped()]
+        skipped = sorted([*snapshot.skipped, *read], key=lambda file: file.path)
+        reused = max(0, chunks - (embedded if embed else missing))
+        seconds = time.monotonic() - started
+        return IndexReport(
+            files, chunks, embedded, reused, tuple(skipped), seconds, snapshot.commit, redactions
+        )
+
+    def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
+        """Cut what changed. Returns how many secrets were redacted in it."""
+        identity = f"{self._encoder.name} {CHUNKER_VERSION}"
+        known = self._catalog.files() if self._catalog.meta("encoder") == identity else {}
+        if not known:
+            # Nothing indexed, or by other means: cut everything; what has a vector under these means keeps
+            # it.
+            self._catalog.remove(self._catalog.files())
+            self._catalog.set_meta("encoder", identity)
+        now = {file.path for file in snapshot.files}
+        gone = [path for path in known if path not in now]
+        if gone:
+            self._catalog.remove(gone)
+        changed = tuple(file for file in snapshot.files if known.get(file.path) != file.blob_id)
+        part = Snapshot(snapshot.commit, changed, (), snapshot.from_work_tree)
+        step: list[tuple[str, str, Sequence[Chunk] | str]] = []
+        redactions = 0
+        texts = self.repository.iter_texts(part)
+        for done, (file, read) in enumerate(zip(changed, texts, strict=True), start=1):
+            if isinstance(read, SkippedFile):
+                if read.reason == "vanished while reading":
+                    self._catalog.remove([file.path])
+                else:
+                    step.append((file.path, file.blob_id, read.reason))
+            else:
+                current, text = read
+                redactions += text.count("[REDACTED ")
+                step.append((file.path, current.blob_id, self._cut(file.path, text)))
+            if len(step) >= _FILES_A_STEP or done == len(changed):
+                self._catalog.replace(self._encoder.name, step)
+                step = []
+                self._check(progress, "reading", done, len(changed))
+        return redactions
+
+    def _cut(self, path: str, text: str) -> list[Chunk]:
+        return chunk_text(path, text, self._encoder.count_tokens, self._encoder.max_tokens)
+
+    def _embed_missing(self, progress: Progress) -> int:
+        with self._lock:
+            missing = self._catalog.without_vector()
+        if not missing:
+            return 0
+        self._check(progress, "embedding", 0, len(missing))
+        # Like lengths together, so that little of a batch is padding; longest first, so that time left only
+        # improves.
+        lengths = self._encoder.count_tokens([text for _, text in missing])
+        order = sorted(range(len(missing)), key=lambda at: -lengths[at])
+        for at in range(0, len(order), _VECTORS_A_STEP):
+            batch = [missing[row] for row in order[at : at + _VECTORS_A_STEP]]
+            vectors = self._encoder.encode_documents([text for _, text in batch])
+            with self._lock:
+                if self._closed:
+                    raise _closed()
+                self._catalog.add_vectors([key for key, _ in batch], vectors)
+            self._check(progress, "embedding", min(at + _VECTORS_A_STEP, len(order)), len(order))
+        return len(missing)
+
+    def _check(self, progress: Progress, stage: str, done: int, total: int | None) -> None:
+        if self._closed:
+            raise _closed()
+        progress(stage, done, total)
+
+    # -- the vector store ------------------------------------------------------------------------------------
+
+    def _mirror(self, progress: Progress = no_progress) -> None:
+        """Bring the vector store in line with the catalog; a lost one is filled again from the cached
+        vectors."""
+        for _ in range(2):
+            with self._lock:
+                add, drop = self._catalog.to_mirror()
+            if not add and not drop:
+                return
+            try:
+                self._mirror_changes(progress)
+                return
+            except MirrorLost as error:
+                self._give_up_store(error)
+        raise InhouseError(
+            "The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again."
+        )
+
+    def _mirror_changes(self, progress: Progress) -> None:
+        with self._lock:
+            store = self._opened_store()
+            add, drop = self._catalog.to_mirror()  # opening may have found records missing
+        for at in range(0, len(add), _MIRROR_A_STEP):
+            keys = add[at : at + _MIRROR_A_STEP]
+            with self._lock:
+                if self._closed:
+                    raise _closed()
+                vectors = self._catalog.vectors(keys)
+                store.add(list(vectors), np.stack(list(vectors.values())))
+                self._catalog.note_mirrored(added=list(vectors))
+            self._check(progress, "storing vectors", min(at + _MIRROR_A_STEP, len(add)), len(add))
+        if drop:
+            with self._lock:
+                store.remove(drop)
+                self._catalog.note_mirrored(dropped=drop)
+
+    def _opened_store(self) -> VectorStore:
+        if self._store is None:
+            generation = int(self._catalog.meta("generation") or 0)
+            store = VectorStore(self.state_dir / "vectors", generation)
+            # A kill between a write and its note leaves more records than noted, which is harmless.
+            if store.count() < self._catalog.mirrored():
+                store.close()
+                raise MirrorLost("it holds fewer records than were written")
+            self._store = store
+        return self._store
+
+    def _give_up_store(self, error: MirrorLost) -> None:
+        _log.warning("the vector store is rebuilt from cached vectors: %s", error)
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._catalog.forget_mirror()
+            self._catalog.set_meta("generation", str(int(self._catalog.meta("generation") or 0) + 1))
+
+    def _rebuild_catalog(self, error: CatalogCorrupt) -> None:
+        _log.warning("the catalog is corrupt and is rebuilt: %s", error)
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._catalog.close()
+            set_aside(self._catalog.path)
+            self._catalog = self._open_catalog()
+            self._catalog.set_meta("generation", str(time.time_ns()))
+
+    # -- search ----------------------------------------------------------------------------------------------
+
+    def search(
+        self, query: str, limit: int = 10, open_documents: Mapping[str, str] | None = None
+    ) -> SearchResult:
+        """Passages for ``query``, best first, as the files are now.
+
+        Args:
+            open_documents: unsaved text by path; it stands for the file on disk.
+
+        Raises:
+            InhouseError: the index cannot be read or was closed.
+        """
+        try:
+            return self._search(query, limit, open_documents or {})
+        except CatalogCorrupt as error:
+            with self._refreshing:
+                self._rebuild_catalog(error)
+            self.refresh(embed=False)
+            return self._search(query, limit, open_documents or {})
+
+    def _search(self, query: str, limit: int, open_documents: Mapping[str, str]) -> SearchResult:
+        if self._closed:
+            raise _closed()
+        pending = self._count_pending()
+        with self._lock:
+            commit = self._catalog.meta("commit") or ""
+        question: Vectors | None = None
+        nearest: list[tuple[str, float]] | None = None
+        if match_expression(query) is not None and self._has_vectors():
+            question = self._encoder.encode_query(query)
+            nearest = self._nearest(question, leg_depth(limit))
+        overlay: dict[str, Document | None] = {
+            path: self._document(path, text.encode()) for path, text in open_documents.items()
+        }
+
+        def similarity(texts: Mapping[str, str]) -> dict[str, float]:
+            vectors = self._vectors_of(texts)
+            return {key: float(vectors[key] @ question) for key in vectors} if question is not None else {}
+
+        passages = hybrid_search(
+            self._catalog,
+            self._lock,
+            self._encoder.name,
+            query,
+            limit,
+            commit,
+            overlay,
+            self._reread,
+            nearest,
+            similarity,
+        )
+        return SearchResult(passages, commit, pending)
+
+    def _has_vectors(self) -> bool:
+        with self._lock:
+            return self._catalog.mirrored() > 0
+
+    def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
+        for _ in range(2):
+            try:
+                with self._lock:
+                    return self._opened_store().nearest(question, depth)
+            except MirrorLost as error:
+                self._give_up_store(error)
+                self._mirror()
+        return []
+
+    def _reread(self, path: str, blob_id: str) -> Document | None:
+        current = self.repository.current_blob(path)
+        if current == blob_id:
+            return UNCHANGED
+        read = self.repository.read_current(path) if current is not None else None
+        if not isinstance(read, tuple):
+            return None
+        file, text = read
+        return file.blob_id, self._cut_once(file, text)
+
+    def _document(self, path: str, data: bytes) -> Document | None:
+        """An unsaved buffer under the same rules as a file."""
+        if reason_by_name(path) or reason_by_size(len(data)):
+            return None
+        try:
+            text = redact(decode(path, data))[0]
+        except NotText:
+            return None
+        file = TrackedFile(path, self.repository.blob_id(data), len(data))
+        return file.blob_id, self._cut_once(file, text)
+
+    def _cut_once(self, file: TrackedFile, text: str) -> tuple[Chunk, ...]:
+        key = (file.path, file.blob_id)
+        with self._lock:
+            known = self._cuts.get(key)
+        if known is None:
+            known = tuple(self._cut(file.path, text))
+            with self._lock:
+                _keep(self._cuts, key, known, _CUTS_KEPT)
+        return known
+
+    def _vectors_of(self, texts: Mapping[str, str]) -> dict[str, Vectors]:
+        """Vectors of chunks that may not be indexed; computed ones are remembered, in memory only."""
+        with self._lock:
+            found = self._catalog.vectors(list(texts))
+            found |= {key: self._loose[key] for key in texts if key in self._loose}
+        missing = [key for key in texts if key not in found]
+        if missing:
+            for key, vector in zip(
+                missing, self._encoder.encode_documents([texts[k] for k in missing]), strict=True
+            ):
+                found[key] = vector
+                with self._lock:
+                    _keep(self._loose, key, vector, _CUTS_KEPT * 8)
+        return found
+
+    # -- status ----------------------------------------------------------------------------------------------
+
+    def status(self) -> IndexStatus:
+        """What the index holds, and how far the work tree has moved on."""
+        pending = self._count_pending(at_most_old=0.0)
+        with self._lock:
+            files, chunks, missing = self._catalog.counts()
+            return IndexStatus(self._catalog.meta("commit") or "", files, chunks, pending, missing)
+
+    def _count_pending(self, at_most_old: float = _PENDING_SECONDS) -> int:
+        with self._lock:
+            if self._pending is not None and time.monotonic() - self._pending[0] < at_most_old:
+                return self._pending[1]
+            known = self._catalog.files()
+        now = {file.path: file.blob_id for file in self.repository.work_tree().files}
+        count = sum(known.get(path) != blob for path, blob in now.items()) + sum(
+            path not in now for path in known
+        )
+        with self._lock:
+            self._pending = (time.monotonic(), count)
+        return count
+
+
+def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
+    cache[key] = value
+    while len(cache) > limit:
+        cache.popitem(last=False)
+
+
+def _closed() -> Cancelled:
+    return Cancelled("The index was closed.", "Open it again.")
+
+
+def _holder(state_dir: Path) -> str:
+    try:
+        pid = int((state_dir / "index.pid").read_text())
+    except (OSError, ValueError):
+        return ""
+    return f" (process {pid})"
+
+
+def watch(
+    index: Index,
+    stop: threading.Event,
+    on_refresh: Callable[[IndexReport], None],
+    on_error: Callable[[InhouseError], None] | None = None,
+) -> None:
+    """Refresh ``index`` whenever the work tree or HEAD changes, until ``stop`` is set.
+
+    Begins with a refresh. A refresh that fails (a full disk, say) is reported and tried again at the next
+    change.
+    """
+
+    def refresh() -> None:
+        try:
+            on_refresh(index.refresh())
+        except Cancelled:
+            stop.set()
+        except InhouseError as error:
+            _log.warning("refreshing failed: %s", error)
+            if on_error is not None:
+                on_error(error)
+
+    refresh()
+    for _ in _changes(index, stop):
+        refresh()
+
+
+def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
+    from watchfiles import Change
+    from watchfiles import watch as watch_files
+
+    root, git_folder, state = index.repository.root, index.repository.git_folder(), index.state_dir.resolve()
+    refs = (str(git_folder / "HEAD"), str(git_folder / "refs"), str(git_folder / "packed-refs"))
+
+    def matters(change: Change, path: str) -> bool:
+        if path.startswith(f"{state}{os.sep}"):
+            return False
+        if path.startswith(f"{git_folder}{os.sep}"):
+            return path.startswith(refs) and not path.endswith(".lock")
+        return f"{os.sep}node_modules{os.sep}" not in path
+
+    folders = [root] if git_folder.is_relative_to(root) else [root, git_folder]
+    try:
+        for _ in watch_files(*folders, watch_filter=matters, stop_event=stop, debounce=400, step=100):
+            yield None
+    except OSError as error:
+        # inotify runs out of watches in very large trees.
+        _log.warning("watching is not possible, looking every two seconds instead: %s", error)
+        while not stop.wait(_PENDING_SECONDS):
+            if index.status().pending:
+                yield None

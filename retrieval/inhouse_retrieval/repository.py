@@ -1,0 +1,485 @@
+"""A git repository as this product sees it: which files there are, their text, and which were skipped and
+why.
+
+Git itself is asked for everything that is git's business, always with ``-z``, without taking its optional
+locks, and without hooks, prompts, text filters or network access. Files of the work tree are opened one
+component at a time and never through a symbolic link, so nothing outside the tree is ever read.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TypeVar
+
+from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
+from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
+from inhouse_retrieval.secrets import redact
+
+_GIT = ("git", "-c", "core.quotePath=false", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_File = TypeVar("_File", "TrackedFile", "SkippedFile")
+_RACY_NS = 2_000_000_000
+"""A file changed less than this before it was hashed may change again within one clock tick, so it is not
+cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFile:
+    """A file worth reading; ``path`` is relative to the root with forward slashes, ``size`` in bytes."""
+
+    path: str
+    blob_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that was not read, and the reason in a few words."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of one moment, sorted by path.
+
+    Attributes:
+        commit: the commit; for a work tree, the HEAD it sits on.
+        files: what can be read. Whether a file is text shows only on reading.
+        skipped: what is left out by name, size or kind.
+        from_work_tree: whether the content is that on disk rather than that of ``commit``.
+    """
+
+    commit: str
+    files: tuple[TrackedFile, ...]
+    skipped: tuple[SkippedFile, ...]
+    from_work_tree: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A blob id and the stat fields that prove it still holds."""
+
+    key: tuple[int, int, int, int]
+    blob_id: str
+
+
+class Repository:
+    """One git work tree. Methods may be called from any thread.
+
+    Attributes:
+        root: absolute path of the top of the work tree.
+    """
+
+    def __init__(self, root: Path, object_format: str) -> None:
+        self.root = root
+        self._hash = "sha256" if object_format == "sha256" else "sha1"
+        self._seen: dict[str, _Seen] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> Repository:
+        """The repository that ``path`` (any folder in its work tree) belongs to.
+
+        Raises:
+            NotARepository: no git work tree there, or a bare repository, or git refuses to read it.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise NotARepository(f"{path} is not a folder.", "Give a folder inside a git repository.")
+        asked = _run(path, "rev-parse", "--is-bare-repository", "--show-toplevel")
+        words = asked.stdout.decode("utf-8", "surrogateescape").split("\n")
+        if asked.returncode == 0 and len(words) > 1 and words[1]:
+            shown = _run(path, "rev-parse", "--show-object-format").stdout.decode().strip()
+            # The name may itself contain line breaks; only the last one is git's.
+            top = "\n".join(words[1:])[:-1]
+            return cls(Path(top), shown)
+        said = asked.stderr.decode("utf-8", "replace")
+        if "dubious ownership" in said:
+            raise NotARepository(
+                f"Git does not trust {path}, since another user owns it.",
+                f"Run `git config --global --add safe.directory {path}` if you trust it.",
+            )
+        if words[0] == "true":
+            raise NotARepository(
+                f"{path} is a bare repository, which has no files on disk.",
+                "Clone it, and run inhouse in the clone.",
+            )
+        raise NotARepository(
+            f"{path} is not inside a git work tree.",
+            "Run inhouse in a git repository, or name one with --repo.",
+        )
+
+    def git(self, *args: str, allow_failure: bool = False) -> bytes:
+        """Standard output of ``git args`` run at the root.
+
+        Raises:
+            InhouseError: git failed, with the first line that it said.
+        """
+        done = _run(self.root, *args)
+        if done.returncode != 0 and not allow_failure:
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+            raise InhouseError(
+                f"`git {args[0]}` failed: {lines[0]}", "Check the repository with `git fsck`, then try again."
+            )
+        return done.stdout
+
+    def head(self) -> str:
+        """Commit id of HEAD, on a branch or detached.
+
+        Raises:
+            NoCommits: the current branch has no commit yet.
+        """
+        return self.commit_id("HEAD")
+
+    def commit_id(self, revision: str) -> str:
+        """Full commit id of a branch, tag or abbreviation.
+
+        Raises:
+            NoCommits: ``revision`` is HEAD and there is no commit yet.
+            InhouseError: there is no such revision.
+        """
+        asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        out = self.git(*asked, allow_failure=True)
+        commit = out.decode().strip().removeprefix("--end-of-options").strip()
+        if not commit and revision == "HEAD":
+            raise NoCommits("This repository has no commit yet.", "Make a first commit, then try again.")
+        if not commit:
+            raise InhouseError(
+                f"There is no commit `{revision}`.", "Name a branch, tag or commit that exists."
+            )
+        return commit
+
+    def is_shallow(self) -> bool:
+        """Whether the history was cut off when cloning, so that older pull requests are missing."""
+        return self.git("rev-parse", "--is-shallow-repository").strip() == b"true"
+
+    def git_folder(self) -> Path:
+        """Absolute path of this work tree's git directory (``HEAD`` lives there)."""
+        out = self.git("rev-parse", "--absolute-git-dir")
+        return Path(os.fsdecode(out[:-1]))
+
+    # -- snapshots -------------------------------------------------------------------------------------------
+
+    def work_tree(self) -> Snapshot:
+        """Tracked and untracked-not-ignored files as they are on disk now.
+
+        Raises:
+            NoCommits: there is no commit yet.
+            InhouseError: git failed. A failed scan never looks like a repository without files.
+        """
+        commit = self.head()
+        files: list[TrackedFile] = []
+        skipped: list[SkippedFile] = []
+        seen: dict[str, _Seen] = {}
+        for raw, mode, sparse in self._listed():
+            path, unusable = _usable_path(raw)
+            if unusable is not None:
+                skipped.append(unusable)
+                continue
+            reason = _reason_by_mode(mode) or reason_by_name(path)
+            if reason is None and sparse:
+                reason = "not checked out (sparse checkout)"
+            if reason is not None:
+                skipped.append(SkippedFile(path, reason))
+                continue
+            found = self._on_disk(path)
+            if found is None:
+                continue
+            if isinstance(found, SkippedFile):
+                skipped.append(found)
+                continue
+            files.append(found)
+            if path in self._seen:
+                seen[path] = self._seen[path]
+        self._seen = seen
+        return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)), from_work_tree=True)
+
+    def snapshot(self, commit: str) -> Snapshot:
+        """The tree of ``commit`` (any revision), wherever the work tree is.
+
+        Raises:
+            InhouseError: there is no such commit.
+        """
+        commit = self.commit_id(commit)
+        files: list[TrackedFile] = []
+        skipped: list[SkippedFile] = []
+        for entry in _fields(self.git("ls-tree", "-r", "-z", "--long", "--full-tree", commit)):
+            about, _, raw = entry.partition(b"\t")
+            mode, _, blob, size = about.split()
+            path, unusable = _usable_path(raw)
+            if unusable is not None:
+                skipped.append(unusable)
+                continue
+            reason = _reason_by_mode(mode.decode()) or reason_by_name(path)
+            if reason is None:
+                # A partial clone lists objects that it does not have; git says BAD or - for their size.
+                reason = reason_by_size(int(size)) if size.isdigit() else "missing from this partial clone"
+            if reason is None:
+                files.append(TrackedFile(path, blob.decode(), int(size)))
+            else:
+                skipped.append(SkippedFile(path, reason))
+        return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)))
+
+    def _listed(self) -> Iterator[tuple[bytes, str, bool]]:
+        """``(raw path, git mode, left out by a sparse checkout)`` of what is tracked or
+        untracked-not-ignored."""
+        before = None
+        for entry in _fields(self.git("ls-files", "-z", "--stage", "-t")):
+            about, _, raw = entry.partition(b"\t")
+            tag, mode = about.split()[:2]
+            if raw != before:  # an unmerged path is listed once for each side
+                yield raw, mode.decode(), tag == b"S"
+            before = raw
+        for raw in _fields(self.git("ls-files", "-z", "--others", "--exclude-standard")):
+            yield raw, "160000" if raw.endswith(b"/") else "100644", False
+
+    # -- text ------------------------------------------------------------------------------------------------
+
+    def iter_texts(self, snapshot: Snapshot) -> Iterator[tuple[TrackedFile, str] | SkippedFile]:
+        """Text of each file of ``snapshot``, one file in memory at a time, secrets redacted.
+
+        Files that turn out not to be text come as :class:`SkippedFile`. In a work tree a file may have
+        changed since the snapshot; the :class:`TrackedFile` that comes with a text always describes that very
+        text.
+        """
+        if snapshot.from_work_tree:
+            for file in snapshot.files:
+                read = self.read_current(file.path)
+                yield read if read is not None else SkippedFile(file.path, "vanished while reading")
+            return
+        with _ObjectReader(self.root) as objects:
+            for file in snapshot.files:
+                data = objects.read(file.blob_id)
+                if data is None:
+                    yield SkippedFile(file.path, "missing from this partial clone")
+                    continue
+                yield _as_text(file, data)
+
+    def read_text(self, file: TrackedFile) -> str | SkippedFile:
+        """Redacted text of exactly ``file.blob_id``: from disk if that matches, else from git's objects."""
+        current = self.read_current(file.path)
+        if isinstance(current, tuple) and current[0].blob_id == file.blob_id:
+            return current[1]
+        with _ObjectReader(self.root) as objects:
+            data = objects.read(file.blob_id)
+        if data is None:
+            return SkippedFile(file.path, "changed on disk while reading")
+        read = _as_text(file, data)
+        return read if isinstance(read, SkippedFile) else read[1]
+
+    def read_current(self, path: str) -> tuple[TrackedFile, str] | SkippedFile | None:
+        """What is at ``path`` on disk now, redacted; ``None`` when nothing is."""
+        reason = reason_by_name(path)
+        if reason is not None:
+            return SkippedFile(path, reason)
+        data = self._read_bytes(path)
+        if not isinstance(data, bytes):
+            return data
+        return _as_text(TrackedFile(path, self.blob_id(data), len(data)), data)
+
+    def current_blob(self, path: str) -> str | None:
+        """Blob id of what is at ``path`` on disk now; ``None`` when it is gone or not readable any more."""
+        found = self._on_disk(path)
+        return found.blob_id if isinstance(found, TrackedFile) else None
+
+    def blob_id(self, data: bytes) -> str:
+        """The id git gives to these bytes (without any text filter)."""
+        return hashlib.new(self._hash, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+    # -- the disk --------------------------------------------------------------------------------------------
+
+    def _on_disk(self, path: str) -> TrackedFile | SkippedFile | None:
+        """``path`` as it is on disk; unchanged files are not read again."""
+        opened = self._open(path)
+        if not isinstance(opened, int):
+            return opened
+        try:
+            info = os.fstat(opened)
+            reason = "not a regular file" if not stat.S_ISREG(info.st_mode) else reason_by_size(info.st_size)
+            if reason is not None:
+                return SkippedFile(path, reason)
+            key = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
+            seen = self._seen.get(path)
+            if seen is not None and seen.key == key:
+                return TrackedFile(path, seen.blob_id, info.st_size)
+            started = time.time_ns()
+            with os.fdopen(os.dup(opened), "rb") as stream:
+                data = stream.read(MAX_FILE_BYTES + 1)
+            blob = self.blob_id(data)
+            if started - max(info.st_mtime_ns, info.st_ctime_ns) > _RACY_NS:
+                self._seen[path] = _Seen(key, blob)
+            return TrackedFile(path, blob, len(data))
+        except OSError as error:
+            return SkippedFile(path, _unreadable(error))
+        finally:
+            os.close(opened)
+
+    def _read_bytes(self, path: str) -> bytes | SkippedFile | None:
+        opened = self._open(path)
+        if not isinstance(opened, int):
+            return opened
+        try:
+            with os.fdopen(opened, "rb") as stream:
+                info = os.fstat(stream.fileno())
+                if not stat.S_ISREG(info.st_mode):
+                    return SkippedFile(path, "not a regular file")
+                reason = reason_by_size(info.st_size)
+                return SkippedFile(path, reason) if reason is not None else stream.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            return SkippedFile(path, _unreadable(error))
+
+    def _open(self, path: str) -> int | SkippedFile | None:
+        """A descriptor for ``path``, refusing every symbolic link on the way."""
+        parts = path.split("/")
+        if any(part in ("", ".", "..") for part in parts):
+            return SkippedFile(path, "not inside the work tree")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            folder = os.open(self.root, flags | os.O_DIRECTORY)
+        except OSError as error:
+            raise InhouseError(
+                f"{self.root} cannot be read: {error.strerror}.", "Check that it is still there and readable."
+            ) from error
+        try:
+            for part in parts[:-1]:
+                inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            # Non-blocking: a named pipe would otherwise wait for a writer forever.
+            return os.open(parts[-1], flags | os.O_NONBLOCK, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return SkippedFile(path, _unreadable(error))
+        finally:
+            os.close(folder)
+
+
+class _ObjectReader:
+    """Reads blobs through one ``git cat-file --batch``, one at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self._process = subprocess.Popen(
+            [*_GIT, "cat-file", "--batch"],
+            cwd=root,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> _ObjectReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+
+    def read(self, blob_id: str) -> bytes | None:
+        """Content of a blob, or ``None`` when this clone does not have it."""
+        asked, told = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        try:
+            asked.write(blob_id.encode() + b"\n")
+            asked.flush()
+        except BrokenPipeError:
+            return None
+        header = told.readline().split()
+        if len(header) != 3 or not header[2].isdigit():
+            return None
+        data = told.read(int(header[2]))
+        told.read(1)
+        return data
+
+
+def _as_text(file: TrackedFile, data: bytes) -> tuple[TrackedFile, str] | SkippedFile:
+    try:
+        text = decode(file.path, data)
+    except NotText as reason:
+        return SkippedFile(file.path, str(reason))
+    return file, redact(text)[0]
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise RuntimeError("the process was started without this pipe")
+    return stream
+
+
+def _run(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            [*_GIT, *args],
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise InhouseError(
+            "git is not installed.", "Install git and make sure that it is on PATH."
+        ) from error
+    except OSError as error:
+        raise InhouseError(
+            f"git cannot be started in {folder}: {error.strerror}.", "Check the folder."
+        ) from error
+
+
+_INHERITED = re.compile(
+    r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|ALTERNATE_\w+|COMMON_DIR|NAMESPACE)$"
+)
+
+
+def _environment() -> dict[str, str]:
+    """The user's environment without what a git hook sets; git is kept quiet, offline and in English."""
+    kept = {name: value for name, value in os.environ.items() if not _INHERITED.match(name)}
+    # The last two keep a partial clone from fetching what it lacks; the second works before git 2.45 as well.
+    return kept | {
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+    }
+
+
+def _fields(out: bytes) -> list[bytes]:
+    return [field for field in out.split(b"\0") if field]
+
+
+def _usable_path(raw: bytes) -> tuple[str, SkippedFile | None]:
+    try:
+        return raw.decode("utf-8"), None
+    except UnicodeDecodeError:
+        shown = raw.decode("utf-8", "backslashreplace")
+        return shown, SkippedFile(shown, "file name is not UTF-8")
+
+
+def _reason_by_mode(mode: str) -> str | None:
+    return {"120000": "symbolic link", "160000": "submodule or nested repository"}.get(mode)
+
+
+def _unreadable(error: OSError) -> str:
+    if error.errno in (errno.ELOOP, errno.EMLINK):
+        return "symbolic link"
+    if error.errno == errno.ENOTDIR:
+        return "a folder on its path is a symbolic link or a file"
+    return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+
+
+def _by_path(files: list[_File]) -> list[_File]:
+    return sorted(files, key=lambda file: file.path)
