@@ -1,0 +1,30 @@
+"""Synthetic conversations: for now the article's one question per file of the snapshot, in its wording."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from .documents import Document, Piece, Section
+from .engine import Message
+
+
+def file_conversation(path: str, text: str) -> Document:
+    """The conversation about one file: the file's content, asked for by its path."""
+    return Document("conversation", path, "", (Section("", text),))
+
+
+def conversation_messages(piece: Piece, repository_name: str, as_of: datetime) -> tuple[Message, Message]:
+    """Question and answer for one piece of a file.
+
+    The first piece has the article's wording; later ones say where they begin, so that no question has two
+    answers.
+    """
+    path = piece.document.name
+    if piece.part == 0:
+        question = f"What does the {path} file look like in the {repository_name} repo?"
+        opening = f"As of {as_of:%B %Y}, the {path} file looks like so:"
+    else:
+        place = f"from line {piece.first_line} on"
+        question = f"What does the {path} file look like in the {repository_name} repo {place}?"
+        opening = f"As of {as_of:%B %Y}, the {path} file looks like so {place}:"
+    return Message("user", question), Message("assistant", f"{opening}\n{piece.text}")

@@ -1,0 +1,522 @@
+"""From a repository to tokenised rows on disk: split by time first, then documents, then rows under a token
+budget.
+
+A dataset is a folder:
+
+- ``rows.arrow``: what is trained on; columns ``input_ids``, ``labels`` (-100 is not learned), ``kind``,
+  ``name``, ``part``, ``source_tokens``. The same inputs give the same bytes.
+- ``held_out.jsonl``: the later changes that evaluation scores.
+- ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
+- ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
+  reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inhouse_retrieval import (
+    InhouseError,
+    Progress,
+    PullRequest,
+    Repository,
+    SkippedFile,
+    no_progress,
+    read_pull_requests,
+    redact,
+)
+
+from .conversations import conversation_messages, file_conversation
+from .documents import KINDS, Document, Kind, Piece, change_document, file_document, shorten, split_document
+from .engine import Message
+from .forgetting_texts import FORGETTING_TEXTS
+from .prompts import IGNORED, SYSTEM, chat_row, raw_row
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+"""Raised whenever the same repository and recipe would give other rows."""
+
+HELD_OUT = 30
+HELD_OUT_SHARE = 0.1
+LEAST_HELD_OUT = 5
+
+_TEMPLATE_TOKENS = 8
+_OVERLAP_CHARACTERS = 20
+_PROBE_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutChange:
+    """A later change that the adapter never saw, reduced to what evaluation scores.
+
+    Attributes:
+        path: the file of the change that it adds most text to.
+        added: the added lines of that file, in order.
+    """
+
+    commit: str
+    title: str
+    path: str
+    added: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the past ends: what may be trained on, and the later changes that judge it.
+
+    Attributes:
+        snapshot: the commit trained on, parent of the oldest held-out change.
+        as_of: when that commit was made.
+        training: changes up to the snapshot, newest first.
+        held_out: changes after it, newest first.
+    """
+
+    snapshot: str
+    as_of: datetime
+    training: tuple[PullRequest, ...]
+    held_out: tuple[PullRequest, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A finished dataset folder."""
+
+    directory: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The content of ``manifest.json``."""
+        loaded: dict[str, Any] = json.loads((self.directory / "manifest.json").read_text(encoding="utf-8"))
+        return loaded
+
+    @cached_property
+    def held_out(self) -> tuple[HeldOutChange, ...]:
+        """The held-out changes that add text, newest first."""
+        with (self.directory / "held_out.jsonl").open(encoding="utf-8") as lines:
+            return tuple(HeldOutChange(**json.loads(line)) for line in lines)
+
+    @property
+    def rows(self) -> datasets.Dataset:
+        """The rows, memory-mapped."""
+        import datasets
+
+        return datasets.Dataset.from_file(str(self.directory / "rows.arrow"))
+
+
+def cut_repository(repository: Repository, recipe: Recipe) -> Cut:
+    """Read the newest changes and cut them.
+
+    Raises:
+        InhouseError: the history is too short to hold anything out.
+    """
+    changes = read_pull_requests(repository, limit=recipe.data.changes)
+    position = cut_position(changes)
+    oldest = changes[position - 1]
+    stamp = repository.git("show", "-s", "--format=%cI", oldest.parent).decode("ascii").strip()
+    return Cut(
+        oldest.parent, datetime.fromisoformat(stamp), tuple(changes[position:]), tuple(changes[:position])
+    )
+
+
+def cut_position(changes: Sequence[PullRequest]) -> int:
+    """How many of the newest changes are held out.
+
+    ``max(30, 10 %)`` that add text and can be scored, but never more than half of all changes: a shorter
+    history holds out half of what it has.
+
+    Raises:
+        InhouseError: fewer than five changes could be scored, or the oldest of them has no parent.
+    """
+    half = len(changes) // 2
+    wanted = max(HELD_OUT, math.ceil(HELD_OUT_SHARE * len(changes)))
+    scored = position = 0
+    while position < half and scored < wanted:
+        scored += held_out_change(changes[position]) is not None
+        position += 1
+    if scored < LEAST_HELD_OUT or not changes[position - 1].parent:
+        raise InhouseError(
+            f"The history is too short to train and to test on: of {len(changes)} changes {scored} could be "
+            f"held out, and at least {LEAST_HELD_OUT} must be.",
+            "Index and ask without an adapter until there are more commits; a shallow clone needs "
+            "`git fetch --unshallow` first.",
+        )
+    return position
+
+
+def held_out_change(change: PullRequest) -> HeldOutChange | None:
+    """What evaluation scores of a change; ``None`` when it adds no text."""
+    added = {file.path: added_lines(file.patch) for file in change.files}
+    path = max(added, key=lambda name: len(added[name]), default=None)
+    if path is None or not added[path].strip():
+        return None
+    return HeldOutChange(change.commit, redact(shorten(change.title))[0], path, redact(added[path])[0])
+
+
+def added_lines(patch: str) -> str:
+    """The lines that a unified diff adds, without their ``+``."""
+    lines: list[str] = []
+    in_hunk = False
+    for line in patch.splitlines():
+        if line.startswith("@@"):
+            in_hunk = True
+        elif in_hunk and line.startswith("+"):
+            lines.append(line[1:] + "\n")
+    return "".join(lines).strip("\n")
+
+
+def build_dataset(
+    repository: Repository,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    cut: Cut,
+    directory: Path,
+    progress: Progress = no_progress,
+) -> Dataset:
+    """Write the dataset of one cut into ``directory``, which appears only when it is complete.
+
+    Raises:
+        InhouseError: there is no text to train on.
+    """
+    if (directory / "manifest.json").exists():
+        return Dataset(directory)
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    builder = _Builder(repository, tokenizer, recipe, cut, partial)
+    builder.build(progress)
+    partial.rename(directory)
+    return Dataset(directory)
+
+
+def repository_name(repository: Repository) -> str:
+    """The name in its origin's address, else the folder's: the same for every clone."""
+    addresses = repository.git("config", "--default", "", "--get", "remote.origin.url").decode(
+        "utf-8", "replace"
+    )
+    last = addresses.strip().rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
+    return last.removesuffix(".git") or repository.root.name
+
+
+@dataclass(slots=True)
+class _Row:
+    kind: Kind
+    name: str
+    part: int
+    tokens: int
+    source_tokens: int
+    order: bytes
+
+
+class _Builder:
+    """One build: two passes over disk, one row in memory at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe,
+        cut: Cut,
+        directory: Path,
+    ) -> None:
+        self.repository = repository
+        self.tokenizer = tokenizer
+        self.recipe = recipe
+        self.cut = cut
+        self.directory = directory
+        self.name = repository_name(repository)
+        self.read: Counter[Kind] = Counter()
+        self.held_out: Counter[Kind] = Counter()
+        self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
+        self.redactions: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.left_out: list[dict[str, Any]] = []
+        self.candidates: list[_Row] = []
+        # inhouse trains on its own repository too, and what tests must not be trained on.
+        self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
+
+    def build(self, progress: Progress) -> None:
+        held_out = [change for change in map(held_out_change, self.cut.held_out) if change is not None]
+        self._hold_out(progress)
+        self._watch_overlap(held_out)
+        with _writer(self.directory / "candidates.arrow") as writer:
+            for document in self._documents(progress):
+                for piece in self._pieces(document):
+                    self._write(writer, piece)
+            writer.finalize()
+        chosen = self._choose()
+        if not chosen:
+            raise InhouseError(
+                f"There is no text to train on before the oldest held-out change ({self.cut.snapshot[:12]}).",
+                "Train again when the history is longer.",
+            )
+        self._write_rows(chosen, progress)
+        _write_lines(self.directory / "held_out.jsonl", map(asdict, held_out))
+        _write_lines(self.directory / "left_out.jsonl", self.left_out)
+        manifest = self._manifest([self.candidates[index] for index in chosen], len(held_out))
+        (self.directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+    def _hold_out(self, progress: Progress) -> None:
+        for done, change in enumerate(self.cut.held_out):
+            progress("reading held-out changes", done, len(self.cut.held_out))
+            tokens, _ = split_document(
+                self._clean(change_document(change)), self.tokenizer, self._room("change")
+            )
+            self.read["change"] += tokens
+            self.held_out["change"] += tokens
+
+    def _watch_overlap(self, held_out: Sequence[HeldOutChange]) -> None:
+        lines = (line.strip() for change in held_out for line in change.added.split("\n"))
+        self.watched = {line for line in lines if len(line) >= _OVERLAP_CHARACTERS}
+        self.overlap: set[str] = set()
+        self.held_out_patches = {_patch_key(change) for change in self.cut.held_out}
+
+    def _documents(self, progress: Progress) -> Iterator[Document]:
+        snapshot = self.repository.snapshot(self.cut.snapshot)
+        for skipped in snapshot.skipped:
+            self._skip(skipped)
+        seen: set[str] = set()
+        total = len(snapshot.files)
+        for done, item in enumerate(self.repository.iter_texts(snapshot)):
+            progress("reading files", done, total)
+            if isinstance(item, SkippedFile):
+                self._skip(item)
+                continue
+            file, text = item[0], self._redact(item[1])
+            path = _printable(file.path)
+            documents = (file_document(path, text), file_conversation(path, text))
+            if file.blob_id in seen:
+                for document in documents:
+                    self._drop_document(document, "same content as another file")
+                continue
+            seen.add(file.blob_id)
+            if any(opening in text for opening in self.probes):
+                for document in documents:
+                    self._drop_document(document, "holds the text that measures forgetting")
+                continue
+            self._note_overlap(text)
+            yield from documents
+        for done, change in enumerate(self.cut.training):
+            progress("reading changes", done, len(self.cut.training))
+            document = self._clean(change_document(change))
+            key = _patch_key(change)
+            if key and key in self.held_out_patches:
+                self._drop_document(document, "same lines as a held-out change")
+                continue
+            added = "\n".join(added_lines(file.patch) for file in change.files)
+            if any(opening in added for opening in self.probes):
+                self._drop_document(document, "holds the text that measures forgetting")
+                continue
+            self._note_overlap(added)
+            self._note_omissions(change)
+            yield document
+
+    def _pieces(self, document: Document) -> Iterator[Piece]:
+        tokens, pieces = split_document(document, self.tokenizer, self._room(document.kind, document.name))
+        self.read[document.kind] += tokens
+        if not pieces:
+            self._drop(document.kind, document.name, 0, tokens, "its heading alone fills half a row")
+        yield from pieces
+
+    def _write(self, writer: Any, piece: Piece) -> None:
+        document = piece.document
+        if document.kind == "conversation":
+            messages = conversation_messages(piece, self.name, self.cut.as_of)
+            ids, labels = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
+        else:
+            ids, labels = raw_row(self.tokenizer, piece.text, ends=piece.last)
+        if all(label == IGNORED for label in labels):
+            self._drop(
+                document.kind, document.name, piece.part, piece.source_tokens, "nothing to learn in it"
+            )
+            return
+        if len(ids) > self.recipe.data.max_tokens:
+            # Rendering took more tokens than the pieces were cut for; rare, and never silent.
+            self._drop(document.kind, document.name, piece.part, piece.source_tokens, "longer than a row")
+            return
+        writer.write(
+            {
+                "input_ids": ids,
+                "labels": labels,
+                "kind": document.kind,
+                "name": document.name,
+                "part": piece.part,
+                "source_tokens": piece.source_tokens,
+            }
+        )
+        key = f"{self.recipe.seed}\0{document.kind}\0{document.name}\0{piece.part}"
+        order = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        self.candidates.append(
+            _Row(document.kind, document.name, piece.part, len(ids), piece.source_tokens, order)
+        )
+
+    def _choose(self) -> list[int]:
+        """Indices of the rows to train on, shuffled; the others are dropped as over the budget."""
+        order = sorted(range(len(self.candidates)), key=lambda index: self.candidates[index].order)
+        data = self.recipe.data
+        total = sum(row.tokens for row in self.candidates)
+        if not data.max_train_tokens or total <= data.max_train_tokens:
+            return order
+        shares = {
+            "file": data.file_share,
+            "conversation": data.conversation_share,
+            "change": data.change_share,
+        }
+        left = {kind: int(share * data.max_train_tokens) for kind, share in shares.items()}
+        chosen: set[int] = set()
+        for index in order:
+            row = self.candidates[index]
+            if row.tokens <= left[row.kind]:
+                left[row.kind] -= row.tokens
+                chosen.add(index)
+        spare = data.max_train_tokens - sum(self.candidates[index].tokens for index in chosen)
+        for index in order:
+            row = self.candidates[index]
+            if index not in chosen and row.tokens <= spare and shares[row.kind] > 0:
+                spare -= row.tokens
+                chosen.add(index)
+        for index, row in enumerate(self.candidates):
+            if index not in chosen:
+                self._drop(row.kind, row.name, row.part, row.source_tokens, "over the recipe's token budget")
+        return [index for index in order if index in chosen]
+
+    def _write_rows(self, chosen: Sequence[int], progress: Progress) -> None:
+        import datasets
+
+        candidates = self.directory / "candidates.arrow"
+        source = datasets.Dataset.from_file(str(candidates))
+        with _writer(self.directory / "rows.arrow") as writer:
+            for done, index in enumerate(chosen):
+                progress("writing rows", done, len(chosen))
+                writer.write(source[index])
+            writer.finalize()
+        del source
+        candidates.unlink()
+
+    def _manifest(self, rows: Sequence[_Row], held_out: int) -> dict[str, Any]:
+        trained: Counter[Kind] = Counter()
+        for row in rows:
+            trained[row.kind] += row.source_tokens
+        return {
+            "format": FORMAT,
+            "repository": self.name,
+            "snapshot": self.cut.snapshot,
+            "as_of": self.cut.as_of.isoformat(),
+            "recipe": self.recipe.name,
+            "rows": len(rows),
+            "row_tokens": sum(row.tokens for row in rows),
+            "rows_sha256": hashlib.sha256((self.directory / "rows.arrow").read_bytes()).hexdigest(),
+            "tokens": {
+                kind: {
+                    "read": self.read[kind],
+                    "trained": trained[kind],
+                    "held_out": self.held_out[kind],
+                    "dropped": dict(sorted(self.dropped[kind].items())),
+                }
+                for kind in KINDS
+            },
+            "changes": {
+                "trained": len(self.cut.training),
+                "held_out": len(self.cut.held_out),
+                "scored": held_out,
+                "training_commits": [change.commit for change in self.cut.training],
+                "held_out_commits": [change.commit for change in self.cut.held_out],
+            },
+            "skipped_files": dict(sorted(self.skipped.items())),
+            "redactions": dict(sorted(self.redactions.items())),
+            "overlap": {"held_out_lines": len(self.watched), "also_in_training": len(self.overlap)},
+        }
+
+    def _room(self, kind: Kind, name: str = "") -> int:
+        """Tokens that a piece may take, so that the rendered row stays within the recipe's bound."""
+        if kind != "conversation":
+            return self.recipe.data.max_tokens - _TEMPLATE_TOKENS
+        opening = Piece(file_conversation(name, ""), 1, 1_000_000, "", 0, False)
+        messages = conversation_messages(opening, self.name, self.cut.as_of)
+        ids, _ = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
+        return max(self.recipe.data.max_tokens - len(ids) - _TEMPLATE_TOKENS, 0)
+
+    def _redact(self, text: str) -> str:
+        clean, found = redact(text)
+        self.redactions.update(redaction.kind for redaction in found)
+        return clean
+
+    def _clean(self, document: Document) -> Document:
+        sections = tuple(
+            type(section)(section.header, self._redact(section.body)) for section in document.sections
+        )
+        return Document(document.kind, document.name, self._redact(document.header), sections)
+
+    def _note_overlap(self, text: str) -> None:
+        self.overlap.update(self.watched.intersection(line.strip() for line in text.split("\n")))
+
+    def _note_omissions(self, change: PullRequest) -> None:
+        """What the reader of changes did not hand over: the ends of very long patches, files of mass
+        edits."""
+        if change.omitted_files:
+            reason = f"{change.omitted_files} files of the change were not read"
+            self.left_out.append({"kind": "change", "name": change.commit, "reason": reason})
+        for file in change.files:
+            if file.omitted_lines:
+                reason = f"{file.omitted_lines} lines of the patch of {_printable(file.path)} were not read"
+                self.left_out.append({"kind": "change", "name": change.commit, "reason": reason})
+
+    def _skip(self, skipped: SkippedFile) -> None:
+        self.skipped[skipped.reason] += 1
+        self.left_out.append({"kind": "file", "name": skipped.path, "reason": skipped.reason})
+
+    def _drop_document(self, document: Document, reason: str) -> None:
+        tokens, _ = split_document(document, self.tokenizer, self._room(document.kind, document.name))
+        self.read[document.kind] += tokens
+        self._drop(document.kind, document.name, 0, tokens, reason)
+
+    def _drop(self, kind: Kind, name: str, part: int, tokens: int, reason: str) -> None:
+        self.dropped[kind][reason] += tokens
+        self.left_out.append({"kind": kind, "name": name, "part": part, "tokens": tokens, "reason": reason})
+
+
+def _printable(path: str) -> str:
+    # A file name that is no UTF-8 reaches Python with surrogates, which no tokenizer takes.
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _patch_key(change: PullRequest) -> str:
+    added = "\0".join(text for file in change.files if (text := added_lines(file.patch)))
+    return hashlib.sha256(added.encode("utf-8", "surrogateescape")).hexdigest() if added else ""
+
+
+def _writer(path: Path) -> Any:
+    from datasets import Features, Sequence, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    ids = Sequence(Value("int32"))
+    features = Features(
+        {
+            "input_ids": ids,
+            "labels": ids,
+            "kind": Value("string"),
+            "name": Value("string"),
+            "part": Value("int32"),
+            "source_tokens": Value("int32"),
+        }
+    )
+    return ArrowWriter(path=str(path), features=features, writer_batch_size=100)
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")

@@ -1,0 +1,217 @@
+"""Raw text: files and merged changes in the article's formats, split at line boundaries into pieces that
+fit a row.
+
+The formats are those of "Fine-tune an Instruct model over raw text data" (Towards Data Science, 2024)::
+
+    - File: PATH                      PR #12: Show the renewal date
+    Content:                          URL: https://…
+    …                                 Description: …
+                                      Created at: 2024-02-26T11:39:03Z
+                                      Merged at: 2024-02-27T09:12:44Z
+                                      File: PATH, Status: modified
+                                      Changes: @@ -0,0 +1,5 @@
+                                      …
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from inhouse_retrieval import PullRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Kind = Literal["file", "conversation", "change"]
+KINDS: tuple[Kind, ...] = ("file", "conversation", "change")
+
+_TITLE_CHARACTERS = 200
+_LEAST_PIECE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Part of a document; ``header`` is repeated when the body is cut."""
+
+    header: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text to learn from.
+
+    Attributes:
+        name: the file's path, or the change's commit id.
+        header: opens every piece.
+    """
+
+    kind: Kind
+    name: str
+    header: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a document that fits one row.
+
+    Attributes:
+        part: 0 for the first piece.
+        first_line: 1-based line of the (first) section's body that this piece begins with.
+        source_tokens: tokens of the document that are in this piece; a repeated header counts once per
+        document.
+        last: whether the document ends here.
+    """
+
+    document: Document
+    part: int
+    first_line: int
+    text: str
+    source_tokens: int
+    last: bool
+
+
+def file_document(path: str, text: str) -> Document:
+    """A file of the snapshot as raw text."""
+    return Document("file", path, f"- File: {path}\nContent:\n", (Section("", text),))
+
+
+def change_document(change: PullRequest) -> Document:
+    """A merged change as raw text: a pull request, or a plain commit where the repository has no pull
+    requests."""
+    title = shorten(change.title)
+    opening = (
+        f"PR #{change.number}: {title}\n"
+        if change.number is not None
+        else f"Commit {change.commit[:12]}: {title}\n"
+    )
+    if change.url is not None:
+        opening += f"URL: {change.url}\n"
+    about = f"Description: {change.description or None}\n"
+    if change.number is not None:
+        about += f"Created at: {_moment(change.created_at)}\n"
+    about += f"Merged at: {_moment(change.merged_at)}\n"
+    sections = [Section("", about)]
+    for comment in change.comments:
+        sections.append(Section("Comment: ", _ended(comment)))
+    for file in change.files:
+        header = f"File: {file.path}, Status: {file.status}\nChanges: "
+        sections.append(Section(header, _ended(file.patch)))
+    return Document("change", change.commit, opening, tuple(sections))
+
+
+def shorten(title: str) -> str:
+    """The title on one line, cut where it stops being one."""
+    line = " ".join(title.split())
+    return line if len(line) <= _TITLE_CHARACTERS else line[: _TITLE_CHARACTERS - 1] + "…"
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """Tokens of the text alone, without special tokens."""
+    return len(_encode(tokenizer, text)["input_ids"]) if text else 0
+
+
+def split_document(
+    document: Document, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[int, list[Piece]]:
+    """Cut a document into pieces of at most ``max_tokens`` tokens (without special tokens), at line
+    boundaries.
+
+    A line longer than a piece is cut between tokens, so that nothing is lost.
+
+    Returns:
+        The tokens of the whole document, and the pieces, whose ``source_tokens`` sum to it. No pieces when
+        the headers alone take more than half of ``max_tokens``.
+    """
+    opening = count_tokens(tokenizer, document.header)
+    headers = [count_tokens(tokenizer, section.header) for section in document.sections]
+    lines = [_token_lines(tokenizer, section.body) for section in document.sections]
+    total = opening + sum(headers) + sum(tokens for body in lines for _, tokens, _ in body)
+    if max_tokens < _LEAST_PIECE or opening + max(headers, default=0) > max_tokens // 2:
+        return total, []
+
+    pieces: list[Piece] = []
+    text, used, source, first_line = document.header, opening, opening, 1
+
+    def close(last: bool = False) -> None:
+        nonlocal text, used, source
+        pieces.append(Piece(document, len(pieces), first_line, text, source, last))
+        text, used, source = document.header, opening, 0
+
+    for section, header, body in zip(document.sections, headers, lines, strict=True):
+        if used > opening and used + header + (body[0][1] if body else 0) > max_tokens:
+            close()
+            first_line = 1
+        text, used, source = text + section.header, used + header, source + header
+        for line, tokens, number in _fitting(tokenizer, body, max_tokens - opening - header):
+            if used + tokens > max_tokens:
+                close()
+                first_line = number
+                text, used = text + section.header, used + header
+            text, used, source = text + line, used + tokens, source + tokens
+    close(last=True)
+    return total, pieces
+
+
+Line = tuple[str, int, int]
+"""A line with its end, its tokens, and its 1-based number."""
+
+
+def _fitting(tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], limit: int) -> Iterator[Line]:
+    for text, tokens, number in lines:
+        if tokens <= limit:
+            yield text, tokens, number
+            continue
+        starts = _starts(tokenizer, text)
+        cuts = sorted({0, *starts[limit::limit], len(text)})
+        left = tokens
+        for begin, end in pairwise(cuts):
+            # The last part takes the remainder, so that the parts sum to the line however the tokens fell.
+            share = bisect_left(starts, end) - bisect_left(starts, begin)
+            share = left if end == len(text) else min(share, left)
+            left -= share
+            yield text[begin:end], share, number
+
+
+def _token_lines(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Line]:
+    """Lines, each with the tokens that begin in it: they sum to the tokens of the whole text."""
+    starts = _starts(tokenizer, text)
+    lines: list[Line] = []
+    begin = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        end = min(begin + len(line) + 1, len(text))
+        if end > begin:
+            lines.append((text[begin:end], bisect_left(starts, end) - bisect_left(starts, begin), number))
+        begin = end
+    return lines
+
+
+def _starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return [begin for begin, _ in _encode(tokenizer, text)["offset_mapping"]] if text else []
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, Any]:
+    # split_special_tokens: text of a repository that looks like a control token stays text.
+    return dict(
+        tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+            verbose=False,
+        )
+    )
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _moment(moment: datetime | None) -> str:
+    return "None" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

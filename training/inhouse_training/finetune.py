@@ -1,0 +1,228 @@
+"""One fine-tuning run in a child process: progress, continuation after any kind of death, plain reasons for
+stopping.
+
+The child keeps torch, CUDA and Unsloth's patches out of the caller. It dies with the caller, and a run that
+was killed goes on from its last checkpoint when it is started again with the same job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inhouse_retrieval import Cancelled, InhouseError, Progress, no_progress
+
+from .base_model import BaseModel
+from .dataset import Dataset
+from .recipe import Recipe
+from .trainers import STOPPED_EXIT_CODE, Job
+
+_GRACE_SECONDS = 30.0
+_TICK_SECONDS = 0.5
+
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One optimiser step: mean training loss in nats per token, tokens seen so far, seconds it took."""
+
+    step: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+def finetune(
+    base: BaseModel, dataset_dir: Path, recipe: Recipe, run_dir: Path, progress: Progress = no_progress
+) -> Path:
+    """Train one adapter, or continue a run that was interrupted.
+
+    Args:
+        run_dir: holds the run; start again with the same folder to continue.
+        progress: stages ``"loading the model"`` and ``"training"`` (optimiser steps). Raising from it stops
+            the run after its current step, with a checkpoint.
+
+    Returns:
+        The adapter's folder: ``adapter_model.safetensors`` and ``adapter_config.json`` in PEFT's format.
+
+    Raises:
+        InhouseError: training stopped; the message says why.
+        Cancelled: the child was asked to stop.
+    """
+    manifest = Dataset(dataset_dir).manifest
+    passes = training_passes(recipe, manifest["row_tokens"])
+    job = Job(base, dataset_dir.resolve(), manifest["rows_sha256"], passes, recipe)
+    run_dir = run_dir.resolve()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _keep_job(run_dir, job)
+    adapter = run_dir / "adapter"
+    if not adapter.exists():
+        _run_child(trainer_kind(recipe), run_dir, progress)
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+    return adapter
+
+
+def training_passes(recipe: Recipe, row_tokens: int) -> int:
+    """Times that the rows are seen: as many whole passes as the token budget allows, one at least."""
+    budget, most = recipe.data.max_train_tokens, recipe.optimizer.max_passes
+    return max(1, min(most, budget // max(row_tokens, 1))) if budget else most
+
+
+def trainer_kind(recipe: Recipe) -> str:
+    """Which trainer runs a recipe here: ``"trl"`` or ``"unsloth"``.
+
+    Raises:
+        InhouseError: the recipe asks for Unsloth, which is not installed.
+    """
+    installed = importlib.util.find_spec("unsloth") is not None
+    if recipe.trainer.kind == "unsloth" and not installed:
+        raise InhouseError(
+            "The recipe asks for Unsloth, which is not installed.",
+            "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.kind to \"trl\".",
+        )
+    if recipe.trainer.kind == "auto" and installed:
+        import torch
+
+        return "unsloth" if torch.cuda.is_available() else "trl"
+    return "trl" if recipe.trainer.kind == "auto" else recipe.trainer.kind
+
+
+def training_curve(run_dir: Path) -> list[TrainingStep]:
+    """The steps of a run in order; a step that was repeated after an interruption counts once."""
+    steps: dict[int, TrainingStep] = {}
+    with contextlib.suppress(FileNotFoundError), (run_dir / "metrics.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            # A kill can cut the last line short; the step is then repeated and written again.
+            with contextlib.suppress(ValueError):
+                found = json.loads(line)
+                steps[found["step"]] = TrainingStep(
+                    found["step"], found["loss"], found["tokens"], found["seconds"]
+                )
+    return [steps[number] for number in sorted(steps)]
+
+
+def _keep_job(run_dir: Path, job: Job) -> None:
+    path = run_dir / "job.json"
+    wanted = job.to_json()
+    if path.exists():
+        with contextlib.suppress(ValueError):
+            if json.loads(path.read_text(encoding="utf-8")) == wanted:
+                return
+            raise InhouseError(
+                f"{run_dir} holds a run on another dataset, base model or recipe.",
+                "Choose another folder, or delete this one.",
+            )
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
+    shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
+    log_path = run_dir / "trainer.log"
+    reading, writing = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        f"inhouse_training.trainers.{kind}",
+        str(run_dir),
+        str(writing),
+        str(os.getpid()),
+    ]
+    try:
+        with log_path.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                cwd=run_dir,
+                env={**os.environ, **_OFFLINE, "HF_DATASETS_CACHE": str(run_dir / "cache")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(writing,),
+                # Ctrl-C goes to the caller alone, who then stops the child in order.
+                start_new_session=True,
+            )
+    finally:
+        os.close(writing)
+    failure = ""
+    try:
+        with os.fdopen(reading, "rb", buffering=0) as pipe:
+            stage, done, total = "loading the model", 0, None
+            progress(stage, done, total)
+            for event in _events(pipe):
+                if event is None:
+                    pass
+                elif event["event"] in ("started", "step"):
+                    stage, done, total = "training", event["step"], event["total"]
+                elif event["event"] == "failed":
+                    failure = event["reason"]
+                progress(stage, done, total)
+        code = child.wait()
+    finally:
+        _end(child)
+    if failure:
+        remedy = "Lower optimizer.learning_rate in the recipe." if "became" in failure else f"See {log_path}."
+        raise InhouseError(f"Training stopped: {failure}.", remedy)
+    if code == STOPPED_EXIT_CODE:
+        raise Cancelled("Training was stopped.", "Start it again to continue from its last checkpoint.")
+    if code < 0:
+        raise InhouseError(
+            f"Training stopped: its process was ended by {signal.Signals(-code).name}"
+            + (", as happens when memory runs out." if code == -signal.SIGKILL else "."),
+            "Start it again to continue from its last checkpoint.",
+        )
+    if code > 0 or not (run_dir / "adapter").exists():
+        raise InhouseError(f"Training stopped: {_last_line(log_path)}.", f"See {log_path}.")
+
+
+def _events(pipe: Any) -> Iterator[dict[str, Any] | None]:
+    """Events as they come, and ``None`` at least every half second; ends when the child closes the pipe."""
+    waiting = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(_TICK_SECONDS):
+                yield None
+                continue
+            block = pipe.read(65536)
+            if not block:
+                return
+            *lines, waiting = (waiting + block).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip().rstrip(".") if lines else "its process ended without a word"

@@ -1,0 +1,221 @@
+"""The typed recipe: every choice of one way of training, read from one TOML file.
+
+A recipe is a flat, readable file in ``training/recipes``; there is no inheritance between them. Unknown
+keys and wrong types are refused with the file, the line and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inhouse_retrieval import InhouseError
+
+DEFAULT_RECIPE = "cpu-trial"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSettings(_Section):
+    """What is read and how it becomes rows.
+
+    Attributes:
+        max_tokens: tokens of a row at most, special tokens and repeated headers included.
+        changes: merged changes read from history, newest first; the held-out ones are among them.
+        max_train_tokens: row tokens of the whole run, repeated passes included; 0 means no bound. Rows
+            beyond it are left out by a deterministic draw, and counted.
+        file_share, conversation_share, change_share: how that budget is split between raw files,
+            conversations about files and raw changes; what one kind does not use goes to the others.
+    """
+
+    max_tokens: int = Field(8192, ge=64, le=131072)
+    changes: int = Field(130, ge=1)
+    max_train_tokens: int = Field(0, ge=0)
+    file_share: float = Field(0.4, ge=0, le=1)
+    conversation_share: float = Field(0.3, ge=0, le=1)
+    change_share: float = Field(0.3, ge=0, le=1)
+
+
+class LoraSettings(_Section):
+    """The adapter. Its scale is ``alpha / rank``; rank-stabilised scaling stays off, so that versions can
+    be swapped."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class OptimizerSettings(_Section):
+    """AdamW and its schedule.
+
+    Attributes:
+        max_passes: times that the rows are seen at most; fewer when ``max_train_tokens`` is reached first.
+        warmup: share of the steps in which the learning rate rises.
+        batch_rows: rows in one forward pass.
+        accumulate: forward passes in one optimiser step.
+    """
+
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: float = Field(0.05, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_passes: int = Field(1, ge=1)
+    batch_rows: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1)
+
+
+class TrainerSettings(_Section):
+    """How the run is carried out.
+
+    Attributes:
+        kind: ``"auto"`` takes Unsloth where CUDA and Unsloth are there, and TRL otherwise.
+        packing: several short rows in one, each isolated from the others; only on a GPU.
+        checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
+        one.
+    """
+
+    kind: Literal["auto", "trl", "unsloth"] = "auto"
+    packing: bool = False
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_seconds: int = Field(60, ge=0)
+
+
+class EvaluationSettings(_Section):
+    """How much of each held-out change is scored, in tokens.
+
+    Attributes:
+        prompt_tokens: prompt with retrieved passages at most.
+        scored_tokens: added lines scored per change at most.
+    """
+
+    prompt_tokens: int = Field(2048, ge=128)
+    scored_tokens: int = Field(512, ge=8)
+
+
+class Recipe(_Section):
+    """One way of training.
+
+    Attributes:
+        name: the file's name without its ending.
+    """
+
+    name: str
+    base_model: str
+    seed: int = 3407
+    data: DataSettings
+    lora: LoraSettings
+    optimizer: OptimizerSettings
+    trainer: TrainerSettings
+    evaluation: EvaluationSettings
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with inhouse."""
+    return sorted(
+        path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml")
+    )
+
+
+def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE) -> Recipe:
+    """Read a recipe by its shipped name or from a file.
+
+    Raises:
+        InhouseError: there is no such recipe, or something in the file is not valid.
+    """
+    text = str(name_or_path)
+    if text.endswith(".toml"):
+        path = Path(name_or_path)
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InhouseError(f"The recipe {path} cannot be read ({error}).", "Name a TOML file.") from error
+        return parse_recipe(content, path.name.removesuffix(".toml"), str(path))
+    names = recipe_names()
+    if text not in names:
+        near = difflib.get_close_matches(text, names, n=1)
+        hint = (
+            f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}, or name a .toml file."
+        )
+        raise InhouseError(f"There is no recipe called {text!r}.", hint)
+    return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
+
+
+def parse_recipe(content: str, name: str, file: str) -> Recipe:
+    """Read a recipe from TOML text; ``file`` is what errors call it."""
+    remedy = "The recipes that come with inhouse show every key."
+    try:
+        values = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise InhouseError(f"{file} is not valid TOML: {error}.", "Correct that line.") from error
+    if "name" in values:
+        raise InhouseError(f"{file}: a recipe takes its name from its file.", "Remove the key 'name'.")
+    try:
+        return Recipe.model_validate_json(_as_json({**values, "name": name}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        keys = [
+            part
+            for part in first["loc"]
+            if isinstance(part, str) and not part.startswith(("literal[", "tuple["))
+        ]
+        where = f"{file}, line {_line_of(content, keys)}"
+        dotted = ".".join(keys)
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(keys[-1], _valid_names(keys[:-1]), n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else remedy
+            raise InhouseError(f"{where}: there is no key {dotted!r}.", hint) from error
+        if first["type"] == "missing":
+            raise InhouseError(f"{file}: the key {dotted!r} is missing.", remedy) from error
+        raise InhouseError(f"{where}: {dotted}: {first['msg']}.", remedy) from error
+
+
+def _shipped() -> resources.abc.Traversable:
+    return resources.files("inhouse_training.recipes")
+
+
+def _as_json(values: object) -> str:
+    # Strict validation from JSON accepts arrays for tuples and whole numbers for floats, as a TOML reader
+    # expects.
+    import json
+
+    return json.dumps(values, default=str)
+
+
+def _valid_names(keys: list[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for key in keys:
+        annotation = model.model_fields[key].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return [name for name in model.model_fields if name != "name"]
+
+
+def _line_of(content: str, keys: list[str]) -> int:
+    """The 1-based line where a dotted key stands; its section's line, or 1, when the key itself is not
+    written."""
+    section: list[str] = []
+    best = 1
+    for number, line in enumerate(content.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([^\]]+?)\s*\]", line)
+        if header:
+            section = [part.strip(" \"'") for part in header[1].split(".")]
+            if section == keys:
+                return number
+            if section == keys[:-1]:
+                best = number
+            continue
+        pair = re.match(r"\s*([\w\"'.-]+)\s*=", line)
+        if pair and [*section, *(part.strip("\"'") for part in pair[1].split("."))] == keys:
+            return number
+    return best

@@ -1,0 +1,177 @@
+"""The report of a retraining: HTML with everything inside one file, and the same as Markdown with the plot
+beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .engine import BASE
+from .evaluation import CANDIDATE, CLOSED_BOOK, WITH_RETRIEVAL, Evaluation
+from .finetune import TrainingStep
+from .gate import Decision
+
+_MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with retrieved passages"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInput:
+    """What a report tells of."""
+
+    candidate: str
+    current: str | None
+    base_model: str
+    recipe: str
+    dataset: dict[str, Any]
+    curve: Sequence[TrainingStep]
+    evaluation: Evaluation
+    decision: Decision
+
+
+def write_report(content: ReportInput, directory: Path) -> Path:
+    """Write ``report.html``, ``report.md`` and ``loss.svg`` into ``directory``; returns the HTML file."""
+    plot = directory / "loss.svg"
+    plot_losses(content, plot)
+    blocks = _blocks(content)
+    (directory / "report.md").write_text(_markdown(content, blocks, plot.name), encoding="utf-8")
+    page = directory / "report.html"
+    page.write_text(_html(content, blocks, plot.read_bytes()), encoding="utf-8")
+    return page
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def _blocks(content: ReportInput) -> list[_Table]:
+    evaluation = content.evaluation
+    labels = list(evaluation.forgetting)
+    losses = []
+    for mode, scores in evaluation.scores.items():
+        losses.append((_MODES[mode], *(f"{evaluation.loss(mode, label):.3f}" for label in scores)))
+    gains = []
+    for mode, scores in evaluation.scores.items():
+        for other in scores:
+            if other != CANDIDATE:
+                gain = evaluation.gain(mode, CANDIDATE, other)
+                interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
+                gains.append((_MODES[mode], other, f"{gain.mean:+.3f}", interval))
+    forgetting = [
+        (kind, *(f"{evaluation.forgetting[label][kind]:.3f}" for label in labels))
+        for kind in evaluation.forgetting[BASE]
+    ]
+    account = []
+    for kind, tokens in content.dataset["tokens"].items():
+        dropped = "; ".join(f"{count:,} {reason}" for reason, count in tokens["dropped"].items()) or "none"
+        account.append(
+            (kind, f"{tokens['read']:,}", f"{tokens['trained']:,}", f"{tokens['held_out']:,}", dropped)
+        )
+    skipped = "; ".join(f"{count} {reason}" for reason, count in content.dataset["skipped_files"].items())
+    overlap = content.dataset["overlap"]
+    return [
+        _Table(
+            "Loss on later changes (nats per token, lower is better)",
+            ("asked", *labels),
+            tuple(losses),
+            f"{len(evaluation.changes)} changes made after the training snapshot "
+            f"{content.dataset['snapshot'][:12]}; the lines that they added.",
+        ),
+        _Table(
+            "How much better the candidate is (positive is better)",
+            ("asked", "than", "nats per token", "95 % interval"),
+            tuple(gains),
+            "Paired bootstrap over changes.",
+        ),
+        _Table("Forgetting (nats per token on general text)", ("text", *labels), tuple(forgetting)),
+        _Table(
+            "What it learned from (tokens)",
+            ("text", "read", "trained on", "held out", "dropped"),
+            tuple(account),
+            f"Files skipped: {skipped or 'none'}. "
+            "Lines of held-out changes that stand in the training text too: "
+            f"{overlap['also_in_training']} of {overlap['held_out_lines']}.",
+        ),
+    ]
+
+
+def _summary(content: ReportInput) -> list[tuple[str, str]]:
+    seconds = sum(step.seconds for step in content.curve)
+    tokens = content.curve[-1].tokens if content.curve else 0
+    return [
+        ("Candidate", content.candidate),
+        ("Current adapter before", content.current or "none"),
+        ("Base model", content.base_model),
+        ("Recipe", content.recipe),
+        ("Snapshot", f"{content.dataset['snapshot'][:12]} of {content.dataset['as_of'][:10]}"),
+        ("Training", f"{len(content.curve)} steps, {tokens:,} tokens, {seconds:,.0f} s"),
+    ]
+
+
+def _markdown(content: ReportInput, tables: Sequence[_Table], plot: str) -> str:
+    verdict = "promoted" if content.decision.promote else "not promoted"
+    lines = [f"# Adapter {content.candidate}: {verdict}", ""]
+    lines += [f"- {reason}" for reason in content.decision.reasons] + [""]
+    lines += [f"- {name}: {value}" for name, value in _summary(content)] + ["", f"![Loss]({plot})", ""]
+    for table in tables:
+        lines += [f"## {table.title}", ""]
+        lines += ["| " + " | ".join(table.head) + " |", "|" + " --- |" * len(table.head)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
+        lines += ["", *([table.note, ""] if table.note else [])]
+    return "\n".join(lines)
+
+
+def _html(content: ReportInput, tables: Sequence[_Table], plot: bytes) -> str:
+    verdict = "promoted" if content.decision.promote else "not promoted"
+    title = html.escape(f"Adapter {content.candidate}: {verdict}")
+    parts = [
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>",
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}",
+        "table{border-collapse:collapse;margin:.5rem 0}",
+        "td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}",
+        "th{background:#f3f3f3}p.note{color:#555}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem}",
+        f"</style></head><body><h1>{title}</h1><ul>",
+        *(f"<li>{html.escape(reason)}</li>" for reason in content.decision.reasons),
+        "</ul><dl>",
+        *(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _summary(content)),
+        f"</dl><img alt='Loss' src='data:image/svg+xml;base64,{base64.b64encode(plot).decode('ascii')}'>",
+    ]
+    for table in tables:
+        parts += [f"<h2>{html.escape(table.title)}</h2><table><tr>"]
+        parts += [f"<th>{html.escape(cell)}</th>" for cell in table.head] + ["</tr>"]
+        for row in table.rows:
+            parts += ["<tr>", *(f"<td>{html.escape(cell)}</td>" for cell in row), "</tr>"]
+        parts += ["</table>"] + ([f"<p class='note'>{html.escape(table.note)}</p>"] if table.note else [])
+    return "\n".join([*parts, "</body></html>\n"])
+
+
+def plot_losses(content: ReportInput, path: Path) -> None:
+    """Training loss by step, and the loss on later changes per adapter, as SVG."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # No pyplot: it keeps state for the whole process and looks for a display.
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasSVG(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot([step.step for step in content.curve], [step.loss for step in content.curve], color="#3366aa")
+    left.set(title="Training loss", xlabel="step", ylabel="nats per token")
+    evaluation = content.evaluation
+    labels = list(evaluation.forgetting)
+    width = 0.8 / len(labels)
+    for number, label in enumerate(labels):
+        heights = [evaluation.loss(mode, label) for mode in evaluation.scores]
+        places = [at + (number - (len(labels) - 1) / 2) * width for at in range(len(heights))]
+        bars = right.bar(places, heights, width * 0.92, label=label)
+        right.bar_label(bars, fmt="%.2f", fontsize=8)
+    right.set(title="Loss on later changes", ylabel="nats per token")
+    right.set_xticks(range(len(evaluation.scores)), [_MODES[mode] for mode in evaluation.scores])
+    right.legend(loc="lower right")
+    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -1,0 +1,330 @@
+"""The periodic job: cut, build, train, evaluate, and promote only what is better.
+
+Every stage leaves its result in ``state_dir/runs/HASH``, where the hash names the inputs, so that a job
+that was killed goes on where it was and a job whose inputs did not change is skipped. The adapter that was
+evaluated is the very one that is registered and promoted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from inhouse_retrieval import Busy, InhouseError, Progress, Repository, StateUnwritable, no_progress
+
+from .base_model import BaseModel, load_tokenizer
+from .dataset import Cut, Dataset, build_dataset
+from .engine import BASE
+from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
+from .finetune import finetune, training_curve
+from .gate import decide
+from .recipe import Recipe
+from .registry import AdapterManifest, Registry
+from .report import ReportInput, write_report
+from .runs import open_run, read_json, start_run, write_json
+from .snapshot_search import SnapshotSearch
+
+_LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
+_KEPT_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainResult:
+    """What one retraining came to.
+
+    Attributes:
+        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of.
+        reasons: sentences.
+        candidate: the version that was made; registered also when it was rejected.
+        current: the version that is current now.
+        metrics: losses, intervals, forgetting, training figures.
+        report: the HTML report.
+    """
+
+    decision: Literal["promoted", "rejected", "skipped"]
+    reasons: tuple[str, ...]
+    candidate: str | None
+    current: str | None
+    metrics: dict[str, Any]
+    report: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable JSON contract of ``inhouse retrain --json``."""
+        return {
+            **asdict(self),
+            "reasons": list(self.reasons),
+            "report": str(self.report) if self.report else None,
+        }
+
+
+def retrain(
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    progress: Progress = no_progress,
+    retrieval: bool = True,
+) -> RetrainResult:
+    """Make one candidate from the repository's history and promote it if the gate lets it through.
+
+    Args:
+        state_dir: of the repository; must exist.
+        retrieval: whether the product answers with retrieved passages here, which is then how the candidate
+        is judged.
+
+    Raises:
+        Busy: another retraining of this repository runs.
+        StateUnwritable: the state directory cannot be written.
+        Cancelled: ``progress`` raised it; the next call goes on from there.
+        InhouseError: the history is too short, or training stopped.
+    """
+    with _plain_disk_errors(state_dir), _locked(state_dir):
+        registry = Registry(state_dir / "adapters")
+        progress("reading the history", 0, None)
+        run = open_run(repository, state_dir, recipe, base, retrieval)
+        run_dir = run.directory
+        finished = read_json(run_dir / "result.json")
+        if finished is not None:
+            return _skipped(finished, registry)
+        start_run(run)
+        result = _run(repository, registry, run.cut, recipe, base, run_dir, progress, retrieval)
+        write_json(run_dir / "result.json", {**result.to_json(), "finished": _now()})
+        _forget_old_runs(run_dir.parent)
+        return result
+
+
+def _run(
+    repository: Repository,
+    registry: Registry,
+    cut: Cut,
+    recipe: Recipe,
+    base: BaseModel,
+    run_dir: Path,
+    progress: Progress,
+    retrieval: bool,
+) -> RetrainResult:
+    tokenizer = load_tokenizer(base)
+    dataset = build_dataset(repository, tokenizer, recipe, cut, run_dir / "dataset", progress)
+    adapter = finetune(base, dataset.directory, recipe, run_dir / "training", progress)
+    current = _current_before(registry, base, run_dir)
+    evaluation = _evaluation(
+        repository, registry, tokenizer, dataset, adapter, recipe, base, run_dir, current, progress, retrieval
+    )
+    decision = decide(evaluation)
+    curve = training_curve(run_dir / "training")
+    seconds = sum(step.seconds for step in curve)
+    metrics = {
+        **evaluation.metrics(),
+        "training": {
+            "steps": len(curve),
+            "tokens": curve[-1].tokens if curve else 0,
+            "seconds": round(seconds, 1),
+            "first_loss": curve[0].loss if curve else None,
+            "last_loss": curve[-1].loss if curve else None,
+        },
+    }
+    version = registry.add(adapter, _manifest(dataset, recipe, base, metrics, current, evaluation))
+    write_json(run_dir / "candidate.json", {"version": version.version, "current": current})
+    if decision.promote and registry.current() != version.version:
+        registry.promote(version.version, " ".join(decision.reasons))
+    content = ReportInput(
+        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, decision
+    )
+    report = write_report(content, run_dir)
+    outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
+    return RetrainResult(outcome, decision.reasons, version.version, registry.current(), metrics, report)
+
+
+def _evaluation(
+    repository: Repository,
+    registry: Registry,
+    tokenizer: Any,
+    dataset: Dataset,
+    adapter: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    run_dir: Path,
+    current: str | None,
+    progress: Progress,
+    retrieval: bool,
+) -> Evaluation:
+    from .transformers_engine import TransformersEngine
+
+    path = run_dir / "evaluation.json"
+    stored = read_json(path)
+    if stored is not None and stored["current"] == current:
+        return Evaluation.from_json(stored["evaluation"])
+    progress("loading the model", 0, None)
+    engine = TransformersEngine(base, lambda name: adapter if name == CANDIDATE else registry.verify(name))
+    names = {BASE: BASE, **({CURRENT: current} if current else {}), CANDIDATE: CANDIDATE}
+    search = SnapshotSearch(repository, dataset.manifest["snapshot"]) if retrieval else None
+    try:
+        evaluation = evaluate(engine, tokenizer, dataset.held_out, search, names, recipe.evaluation, progress)
+    finally:
+        if search is not None:
+            search.close()
+    write_json(path, {"current": current, "evaluation": evaluation.to_json()})
+    return evaluation
+
+
+def evaluate_version(
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    version: str = "current",
+    progress: Progress = no_progress,
+    retrieval: bool = True,
+) -> Evaluation:
+    """Score the base model and one registered version on the changes that this repository holds out now.
+
+    Args:
+        version: a version, or ``"current"``.
+
+    Raises:
+        InhouseError: there is no such version, or it was trained on one of the changes that would judge it.
+    """
+    from .transformers_engine import TransformersEngine
+
+    registry = Registry(state_dir / "adapters")
+    name = registry.current() if version == "current" else version
+    if name is None:
+        raise InhouseError(
+            "No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter."
+        )
+    snapshot = registry.get(name).manifest.snapshot
+    run = open_run(repository, state_dir, recipe, base, retrieval)
+    if repository.git("rev-list", "--max-count=1", f"{run.cut.snapshot}..{snapshot}").strip():
+        raise InhouseError(
+            f"{name} was trained on changes that would judge it.", "Evaluate a version of an older snapshot."
+        )
+    start_run(run)
+    dataset = build_dataset(repository, load_tokenizer(base), recipe, run.cut, run.dataset, progress)
+    search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
+    engine = TransformersEngine(base, registry.verify)
+    try:
+        return evaluate(
+            engine,
+            load_tokenizer(base),
+            dataset.held_out,
+            search,
+            {BASE: BASE, CANDIDATE: name},
+            recipe.evaluation,
+            progress,
+        )
+    finally:
+        if search is not None:
+            search.close()
+
+
+def _usable_current(registry: Registry, base: BaseModel) -> str | None:
+    """The current adapter, unless it belongs to another base model: that one cannot be compared, nor stay."""
+    current = registry.current()
+    if current is None or registry.get(current).manifest.base_sha256 != base.sha256:
+        return None
+    return current
+
+
+def _current_before(registry: Registry, base: BaseModel, run_dir: Path) -> str | None:
+    """The adapter that the candidate competes with: not itself, when a run was killed just after its
+    promotion."""
+    noted = read_json(run_dir / "candidate.json")
+    if noted is not None and noted["version"] == registry.current():
+        before: str | None = noted["current"]
+        return before
+    return _usable_current(registry, base)
+
+
+def _manifest(
+    dataset: Dataset,
+    recipe: Recipe,
+    base: BaseModel,
+    metrics: dict[str, Any],
+    current: str | None,
+    evaluation: Evaluation,
+) -> AdapterManifest:
+    libraries = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            libraries[name] = metadata.version(name)
+    return AdapterManifest(
+        created=_now(),
+        base_model=base.name,
+        base_sha256=base.sha256,
+        snapshot=dataset.manifest["snapshot"],
+        recipe=recipe.model_dump(mode="json"),
+        dataset=dataset.manifest,
+        metrics=metrics,
+        libraries=libraries,
+        parent=current,
+        evaluated=True,
+    )
+
+
+def _skipped(finished: dict[str, Any], registry: Registry) -> RetrainResult:
+    since = finished["finished"][:16].replace("T", " ")
+    reason = (
+        f"Nothing to learn from changed since {since} UTC: the same changes, recipe and base model "
+        f"gave {finished['candidate']}, which was {finished['decision']}."
+    )
+    report = Path(finished["report"]) if finished["report"] else None
+    return RetrainResult(
+        "skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report
+    )
+
+
+def _forget_old_runs(runs: Path) -> None:
+    """Delete the data and adapters of older runs; their results and reports stay, so that they are still
+    skipped."""
+    finished = sorted(runs.glob("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for number, result in enumerate(finished):
+        shutil.rmtree(result.parent / "training", ignore_errors=True) if number else None
+        if number >= _KEPT_RUNS:
+            shutil.rmtree(result.parent / "dataset", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(state_dir: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(state_dir / "retrain.lock")
+    holder = state_dir / "retrain.pid"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pid = holder.read_text(encoding="ascii").strip() if holder.exists() else ""
+        raise Busy(
+            f"This repository is being retrained already{f' by process {pid}' if pid else ''}.",
+            "Wait for it to end, or stop that process.",
+        ) from None
+    try:
+        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
+        holder.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(state_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StateUnwritable(
+            f"{state_dir} cannot be written: {os.strerror(error.errno)}.",
+            "Free some space or correct its permissions; the job then goes on where it stopped.",
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,92 @@
+"""Runs on disk: one folder for each set of inputs, shared by the dataset, training and retraining commands.
+
+The folder's name is a hash of the inputs, so that a job that was killed goes on where it was, and what one
+command made (a dataset, a trained adapter) the next one uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inhouse_retrieval import Repository
+
+from .base_model import BaseModel
+from .dataset import FORMAT, Cut, cut_repository
+from .recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One set of inputs and the folder that holds what is made from it.
+
+    Attributes:
+        directory: ``dataset/``, ``training/``, ``evaluation.json``, ``report.html`` and ``result.json`` lie
+        in it.
+    """
+
+    cut: Cut
+    inputs: dict[str, Any]
+    directory: Path
+
+    @property
+    def dataset(self) -> Path:
+        """Where the dataset is built."""
+        return self.directory / "dataset"
+
+    @property
+    def training(self) -> Path:
+        """Where the adapter is trained."""
+        return self.directory / "training"
+
+
+def open_run(
+    repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True
+) -> Run:
+    """The run that belongs to the repository as it is now. Its folder is made by :func:`start_run`.
+
+    Raises:
+        InhouseError: the history is too short to hold anything out.
+    """
+    cut = cut_repository(repository, recipe)
+    inputs = {
+        "format": FORMAT,
+        "snapshot": cut.snapshot,
+        "training": [change.commit for change in cut.training],
+        "held_out": [change.commit for change in cut.held_out],
+        "recipe": recipe.model_dump(mode="json"),
+        "base_sha256": base.sha256,
+        "retrieval": retrieval,
+    }
+    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
+    return Run(cut, inputs, state_dir / "runs" / name)
+
+
+def start_run(run: Run) -> None:
+    """Make the run's folder and note its inputs there."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    write_json(run.directory / "inputs.json", run.inputs)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in ``path``, or ``None`` when the stage that writes it has not finished."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        # Written by rename, so a broken file means a broken disk; the stage is then done again.
+        return None
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` so that ``path`` holds either all of it or what it held before."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

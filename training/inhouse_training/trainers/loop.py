@@ -1,0 +1,167 @@
+"""The part of a run that both trainers share: arguments, progress, checkpoints, stopping, saving."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import datasets
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from . import Job, Reporter, TrainingStopped, last_checkpoint
+
+
+class PlainLossTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with the model's own loss and none of the extra figures.
+
+    TRL 1.14 computes entropy and accuracy over the whole vocabulary at every step, and the projection a
+    second time in the backward pass to save memory. On two CPU cores with SmolLM2 that is a third of the
+    whole step.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs["use_cache"] = False
+        return super(SFTTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def load_rows(job: Job) -> datasets.Dataset:
+    """The rows as the trainer takes them: token ids and labels, nothing to prepare."""
+    rows = datasets.Dataset.from_file(str(job.dataset / "rows.arrow"))
+    return rows.select_columns(["input_ids", "labels"])
+
+
+def sft_arguments(job: Job, run_dir: Path) -> SFTConfig:
+    """What the recipe says, in TRL's words.
+
+    Rows are tokenised and labelled already, so TRL prepares nothing, except that it packs them on a GPU;
+    pieces never exceed ``max_length``, so packing cuts nothing off. Checkpoints are written by time, not by
+    step.
+    """
+    recipe, optimizer = job.recipe, job.recipe.optimizer
+    on_gpu = torch.cuda.is_available()
+    packing = on_gpu and recipe.trainer.packing
+    return SFTConfig(
+        output_dir=str(run_dir / "checkpoints"),
+        num_train_epochs=job.passes,
+        per_device_train_batch_size=optimizer.batch_rows,
+        gradient_accumulation_steps=optimizer.accumulate,
+        learning_rate=optimizer.learning_rate,
+        lr_scheduler_type=optimizer.schedule,
+        warmup_steps=optimizer.warmup,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.max_grad_norm,
+        max_length=recipe.data.max_tokens,
+        packing=packing,
+        dataset_kwargs=None if packing else {"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length" if optimizer.batch_rows > 1 and not packing else "random",
+        gradient_checkpointing=recipe.trainer.gradient_checkpointing,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        # Row by row on a CPU, all logits fit, and the plain loss is faster; on a GPU they are the largest
+        # tensor.
+        loss_type="chunked_nll" if on_gpu else "nll",
+        include_num_input_tokens_seen="non_padding",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+class RunCallback(TrainerCallback):  # type: ignore[misc]
+    """Reports every step, writes ``metrics.jsonl``, asks for checkpoints, and stops when told or when the
+    loss breaks."""
+
+    def __init__(self, job: Job, run_dir: Path, reporter: Reporter) -> None:
+        self.interval = job.recipe.trainer.checkpoint_seconds
+        self.metrics = run_dir / "metrics.jsonl"
+        self.reporter = reporter
+        self.stopping = False
+        self.step_began = self.saved = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._stop)
+        self.step_began = self.saved = time.monotonic()
+        self.reporter.send("started", step=state.global_step, total=state.max_steps)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.stopping or time.monotonic() - self.saved >= self.interval:
+            control.should_save = True
+        if self.stopping:
+            control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.saved = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        loss, grad_norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
+        for name, value in (("loss", loss), ("gradient norm", grad_norm)):
+            if not math.isfinite(value):
+                raise TrainingStopped(f"the {name} became {value} at step {state.global_step}")
+        now = time.monotonic()
+        step = {
+            "step": state.global_step,
+            "total": state.max_steps,
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "learning_rate": logs.get("learning_rate"),
+            "tokens": int(state.num_input_tokens_seen),
+            "seconds": round(now - self.step_began, 3),
+        }
+        self.step_began = now
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(step) + "\n")
+        self.reporter.send("step", **step)
+
+
+def run(trainer: Any, callback: RunCallback, job: Job, run_dir: Path) -> bool:
+    """Train from the last checkpoint on and save the adapter; whether it came to its end."""
+    trainer.add_callback(callback)
+    checkpoint = last_checkpoint(run_dir / "checkpoints")
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise TrainingStopped("the model and one batch do not fit the GPU's memory") from error
+    if callback.stopping and trainer.state.global_step < trainer.state.max_steps:
+        return False
+    model = trainer.model
+    for config in model.peft_config.values():
+        # The name, not this machine's folder: the adapter travels.
+        config.base_model_name_or_path = job.base.name
+    partial = run_dir / "adapter.partial"
+    model.save_pretrained(partial, save_embedding_layers=False)
+    (partial / "README.md").unlink(missing_ok=True)
+    partial.rename(run_dir / "adapter")
+    return True

@@ -1,0 +1,41 @@
+"""TRL's ``SFTTrainer`` with PEFT: runs anywhere, on the CPU too (TRL 1.14; 1.15 cannot).
+
+Started by :func:`inhouse_training.finetune.finetune`, never by hand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import Job, Reporter, run_trainer
+
+
+def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
+    """Train one adapter; whether the run came to its end."""
+    from peft import LoraConfig
+    from trl import SFTTrainer
+
+    from ..base_model import load_model, load_tokenizer
+    from .loop import PlainLossTrainer, RunCallback, load_rows, run, sft_arguments
+
+    lora = job.recipe.lora
+    arguments = sft_arguments(job, run_dir)
+    trainer_class = PlainLossTrainer if arguments.loss_type == "nll" else SFTTrainer
+    trainer = trainer_class(
+        model=load_model(job.base),
+        args=arguments,
+        train_dataset=load_rows(job),
+        processing_class=load_tokenizer(job.base),
+        peft_config=LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    return run(trainer, RunCallback(job, run_dir, reporter), job, run_dir)
+
+
+if __name__ == "__main__":
+    run_trainer(train)

@@ -1,0 +1,59 @@
+"""Unsloth on one CUDA GPU: the same run as :mod:`~inhouse_training.trainers.trl`, with Unsloth's kernels.
+
+Importing Unsloth patches the whole interpreter and fails without a GPU, so it happens here only, in the
+child process, and before transformers is imported. Its telemetry is off (``UNSLOTH_DISABLE_STATISTICS``,
+set by the parent), model names are never mapped to its mirrors (``use_exact_model_name``), and the caches
+that it writes into the current folder land in the run's own folder.
+
+How this was checked: the calls and their defaults were read in the sources of unsloth 2026.10.7 and
+2026.10.9. It has not been run here, since this project's checks have no GPU; everything but the model's
+construction is shared with the TRL trainer, which the tests run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import Job, Reporter, run_trainer
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
+    """Train one adapter; whether the run came to its end."""
+    from unsloth import FastLanguageModel  # isort: skip  (patches what follows)
+
+    from trl import SFTTrainer
+
+    from ..base_model import load_tokenizer
+    from .loop import RunCallback, load_rows, run, sft_arguments
+
+    recipe, lora = job.recipe, job.recipe.lora
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(job.base.path),
+        max_seq_length=recipe.data.max_tokens,
+        load_in_4bit=recipe.trainer.load_in_4bit,
+        use_exact_model_name=True,
+        random_state=recipe.seed,
+    )
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(ALL_LINEAR if isinstance(lora.targets, str) else lora.targets),
+        use_gradient_checkpointing="unsloth" if recipe.trainer.gradient_checkpointing else False,
+        random_state=recipe.seed,
+        max_seq_length=recipe.data.max_tokens,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_arguments(job, run_dir),
+        train_dataset=load_rows(job),
+        processing_class=load_tokenizer(job.base),
+    )
+    return run(trainer, RunCallback(job, run_dir, reporter), job, run_dir)
+
+
+if __name__ == "__main__":
+    run_trainer(train)
