@@ -90,7 +90,7 @@ def test_ask_streams_then_shows_what_it_rests_on(shop: Path, base_model: BaseMod
         (["ask", " "], 1, "empty"),
         (["ask", "x", "--adapter", "nobody"], 1, "nobody"),
         (["retrain", "--recipe", "nobody"], 1, "nobody"),
-        (["serve", "--port", "99999"], 2, "99999"),
+        (["serve", "--port", "99999"], 2, "--port"),
         (["lsp", "--server", "http://127.0.0.1:9"], 1, "token"),
     ],
 )
