@@ -231,9 +231,7 @@ class Catalog:
             (json.dumps(list(keys)),),
         )
         return {
-            str(key): np.frombuffer(blob, "<f2").astype(np.float32)
-            for key, blob in rows
-            if isinstance(blob, bytes)
+            str(key): np.frombuffer(blob, "<f2").astype(np.float32) for key, blob in rows if isinstance(blob, bytes)
         }
 
     def prune_vectors(self) -> None:
@@ -298,15 +296,11 @@ class Catalog:
 
     def chunks_of_path(self, path: str) -> list[int]:
         """Ids of the chunks of one file."""
-        rows = self._rows(
-            "SELECT c.id FROM chunks c JOIN files f ON f.id = c.file_id WHERE f.path = ?", (path,)
-        )
+        rows = self._rows("SELECT c.id FROM chunks c JOIN files f ON f.id = c.file_id WHERE f.path = ?", (path,))
         return [row[0] for row in rows if isinstance(row[0], int)]
 
     @contextmanager
-    def pretending(
-        self, encoder: str, documents: Mapping[str, tuple[str, Sequence[Chunk]] | None]
-    ) -> Iterator[None]:
+    def pretending(self, encoder: str, documents: Mapping[str, tuple[str, Sequence[Chunk]] | None]) -> Iterator[None]:
         """Within the block, files read as given (``None``: gone). Nothing is kept afterwards.
 
         An open transaction is rolled back at the end, so unsaved text is ranked with the real statistics of
@@ -329,9 +323,7 @@ class Catalog:
                     self._db.execute("ROLLBACK")
 
 
-def _put(
-    db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content: Sequence[Chunk] | str
-) -> None:
+def _put(db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content: Sequence[Chunk] | str) -> None:
     _drop(db, path)
     reason = content if isinstance(content, str) else None
     file_id = db.execute(

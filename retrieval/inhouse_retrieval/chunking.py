@@ -9,8 +9,8 @@ encoder, in several).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 CHUNKER_VERSION = 1
 """Part of every vector's cache key: raise it when the same file would be cut or headed differently."""
@@ -76,11 +76,12 @@ def chunk_text(path: str, text: str, count_tokens: CountTokens, max_tokens: int)
     counts = count_tokens(lines)
     definitions = _definitions(path, lines)
     enclosing = _enclosing(path, lines, definitions)
+    headers = _headers(path, set(enclosing), count_tokens, max_tokens // 3)
     chunks: list[Chunk] = []
     at = 0
     while at < len(lines):
-        header = _fitting_header(path, enclosing[at], count_tokens, max_tokens // 3)
-        room = max_tokens - count_tokens([header])[0]
+        header, header_tokens = headers[enclosing[at]]
+        room = max_tokens - header_tokens
         if counts[at] > room:
             pieces = _split_line(lines[at], count_tokens, room)
             chunks += [Chunk(path, at + 1, at + 1, piece, header, ()) for piece in pieces]
@@ -92,17 +93,34 @@ def chunk_text(path: str, text: str, count_tokens: CountTokens, max_tokens: int)
             end += 1
         if end < len(lines):
             end = _best_cut(lines, definitions, at, end)
-        # Tokens of lines need not add up exactly for every tokenizer.
-        while end > at + 1 and count_tokens(["\n".join([header, *lines[at:end]])])[0] > max_tokens:
-            end -= 1
         body = "\n".join(lines[at:end])
-        if body.strip() or not chunks:
-            symbols = tuple(
-                dict.fromkeys(definitions[row][1] for row in range(at, end) if row in definitions)
-            )
+        if body.strip():
+            names = (definitions[row][1] for row in range(at, end) if row in definitions)
+            symbols = tuple(dict.fromkeys(names))
             chunks.append(Chunk(path, at + 1, end, body, header, symbols))
         at = end
-    return chunks
+    # Tokens of lines need not add up exactly for every tokenizer.
+    sizes = count_tokens([chunk.embedded for chunk in chunks])
+    return [
+        fitting
+        for chunk, size in zip(chunks, sizes, strict=True)
+        for fitting in ([chunk] if size <= max_tokens else _halves(chunk, count_tokens, max_tokens))
+    ]
+
+
+def _halves(chunk: Chunk, count_tokens: CountTokens, max_tokens: int) -> list[Chunk]:
+    """A chunk that came out too long, halved until its parts fit."""
+    if count_tokens([chunk.embedded])[0] <= max_tokens or len(chunk.text) < 2:
+        return [chunk]
+    lines = chunk.text.split("\n")
+    if len(lines) > 1:
+        row = len(lines) // 2
+        first, second, line = "\n".join(lines[:row]), "\n".join(lines[row:]), chunk.start_line + row
+        parts = [replace(chunk, text=first, end_line=line - 1), replace(chunk, text=second, start_line=line)]
+    else:
+        middle = len(chunk.text) // 2
+        parts = [replace(chunk, text=chunk.text[:middle]), replace(chunk, text=chunk.text[middle:])]
+    return [fitting for part in parts for fitting in _halves(part, count_tokens, max_tokens)]
 
 
 def _definitions(path: str, lines: Sequence[str]) -> dict[int, tuple[int, str]]:
@@ -126,9 +144,7 @@ def _indent(line: str) -> int:
     return len(expanded) - len(expanded.lstrip())
 
 
-def _enclosing(
-    path: str, lines: Sequence[str], definitions: dict[int, tuple[int, str]]
-) -> list[tuple[str, ...]]:
+def _enclosing(path: str, lines: Sequence[str], definitions: dict[int, tuple[int, str]]) -> list[tuple[str, ...]]:
     """For each row, the names of the definitions or headings that it is inside of, outermost first."""
     if not definitions:
         return [()] * len(lines)
@@ -156,16 +172,24 @@ def _enclosing(
     return rows
 
 
-def _fitting_header(path: str, names: Sequence[str], count_tokens: CountTokens, room: int) -> str:
-    """Path and enclosing names, shortened from the outside until they take at most ``room`` tokens."""
-    candidates = [" > ".join([path, *names[skip:]]) for skip in range(len(names) + 1)]
-    parts = path.split("/")
-    candidates += ["…/" + "/".join(parts[skip:]) for skip in range(1, len(parts))]
-    candidates += ["…" + parts[-1][-length:] for length in (40, 20, 8)]
-    for candidate, tokens in zip(candidates, count_tokens(candidates), strict=True):
-        if tokens <= room:
-            return candidate
-    return ""
+def _headers(
+    path: str, enclosing: Collection[tuple[str, ...]], count_tokens: CountTokens, room: int
+) -> dict[tuple[str, ...], tuple[str, int]]:
+    """Enclosing names -> header and its tokens: path and names, shortened from the outside until they fit."""
+    full = {names: " > ".join([path, *names]) for names in enclosing}
+    counts = dict(zip(full, count_tokens(list(full.values())), strict=True))
+    headers: dict[tuple[str, ...], tuple[str, int]] = {}
+    for names, header in full.items():
+        if counts[names] <= room:
+            headers[names] = header, counts[names]
+            continue
+        candidates = [" > ".join([path, *names[skip:]]) for skip in range(1, len(names) + 1)]
+        parts = path.split("/")
+        candidates += ["…/" + "/".join(parts[skip:]) for skip in range(1, len(parts))]
+        candidates += ["…" + parts[-1][-length:] for length in (40, 20, 8)]
+        sized = zip(candidates, count_tokens(candidates), strict=True)
+        headers[names] = next((pair for pair in sized if pair[1] <= room), ("", 0))
+    return headers
 
 
 def _best_cut(lines: Sequence[str], definitions: dict[int, tuple[int, str]], start: int, end: int) -> int:

@@ -30,9 +30,7 @@ _BATCH = 4
 _MAX_THREADS = 8
 
 
-_DATA = re.compile(
-    r"(?:[\d.,;:+\-xXeE\[\](){}\s]|[MmLlHhVvCcSsQqTtAaZz](?=[\s\d.,+-])){48,}|[A-Za-z0-9+/=]{120,}"
-)
+_DATA = re.compile(r"(?:[\d.,;:+\-xXeE\[\](){}\s]|[MmLlHhVvCcSsQqTtAaZz](?=[\s\d.,+-])){48,}|[A-Za-z0-9+/=]{120,}")
 _REPEATED = re.compile(r"([^\w\s])\1{3,}")
 
 
@@ -42,9 +40,7 @@ def condense(text: str) -> str:
     A drawing's path or a base64 picture costs hundreds of tokens and says nothing about the code around it.
     """
     text = _REPEATED.sub(r"\1\1\1", text)
-    return _DATA.sub(
-        lambda run: run[0] if not any(c.isdigit() for c in run[0]) else run[0][:24] + " … ", text
-    )
+    return _DATA.sub(lambda run: run[0] if not any(c.isdigit() for c in run[0]) else run[0][:24] + " … ", text)
 
 
 class Encoder(Protocol):
@@ -120,8 +116,7 @@ class _SentenceEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [
-            len(e)
-            for e in self._tokenizer.encode_batch_fast([condense(t) for t in texts], add_special_tokens=False)
+            len(e) for e in self._tokenizer.encode_batch_fast([condense(t) for t in texts], add_special_tokens=False)
         ]
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
@@ -154,8 +149,8 @@ class _SentenceEncoder:
 def _single_threads() -> ThreadPoolExecutor:
     """A thread for each core, in each of which torch uses that core alone.
 
-    One batch a core is 10 to 20 % faster than one batch on all cores, and far less disturbed by other programs:
-    nothing waits for the slowest core in the middle of a layer.
+    One batch a core is 10 to 20 % faster than one batch on all cores, and far less disturbed by other
+    programs: nothing waits for the slowest core in the middle of a layer.
     """
     import torch
 
@@ -170,7 +165,8 @@ def _single_threads() -> ThreadPoolExecutor:
     threads = ThreadPoolExecutor(count, thread_name_prefix="encoder")
     started = [threads.submit(begin) for _ in range(count)]
     all_started.wait()
-    # The setting holds for the thread that made it and for threads still to come: give those the old one back.
+    # The setting holds for the thread that made it and for threads still to come: give those the old one
+    # back.
     torch.set_num_threads(before)
     for future in started:
         future.result()
@@ -208,9 +204,7 @@ def _quantize(module: Any) -> None:
             scales = (weight.abs().amax(1).clamp_min(1e-8) / 63).double()
             zeros = torch.zeros(len(scales), dtype=torch.long)
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # torch announces a successor that is not there yet
+                warnings.simplefilter("ignore", UserWarning)  # torch announces a successor that is not there yet
                 rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
             bias = None if linear.bias is None else linear.bias.detach()
             self.packed = torch.ops.quantized.linear_prepack(rounded, bias)

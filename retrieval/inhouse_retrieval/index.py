@@ -192,12 +192,15 @@ class Index:
         started = time.monotonic()
         self._check(progress, "reading", 0, None)
         snapshot = self.repository.work_tree()
+        loading = self._load_encoder_early(snapshot) if embed else None
         with self._lock:
             redactions = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
             self._pending = (time.monotonic(), 0)
         embedded = 0
+        if loading is not None:
+            loading.join()
         if embed:
             embedded = self._embed_missing(progress)
             self._mirror(progress)
@@ -209,9 +212,7 @@ class Index:
         skipped = sorted([*snapshot.skipped, *read], key=lambda file: file.path)
         reused = max(0, chunks - (embedded if embed else missing))
         seconds = time.monotonic() - started
-        return IndexReport(
-            files, chunks, embedded, reused, tuple(skipped), seconds, snapshot.commit, redactions
-        )
+        return IndexReport(files, chunks, embedded, reused, tuple(skipped), seconds, snapshot.commit, redactions)
 
     def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
         """Cut what changed. Returns how many secrets were redacted in it."""
@@ -246,6 +247,22 @@ class Index:
                 step = []
                 self._check(progress, "reading", done, len(changed))
         return redactions
+
+    def _load_encoder_early(self, snapshot: Snapshot) -> threading.Thread | None:
+        """Load the model while files are read, when there is much to embed. A failure shows when it is
+        needed."""
+
+        def load() -> None:
+            with suppress(Exception):
+                self._encoder.encode_query("")
+
+        with self._lock:
+            known = self._catalog.files()
+        if sum(known.get(file.path) != file.blob_id for file in snapshot.files) < _FILES_A_STEP:
+            return None
+        thread = threading.Thread(target=load, name="encoder-loading", daemon=True)
+        thread.start()
+        return thread
 
     def _cut(self, path: str, text: str) -> list[Chunk]:
         return chunk_text(path, text, self._encoder.count_tokens, self._encoder.max_tokens)
@@ -290,9 +307,7 @@ class Index:
                 return
             except MirrorLost as error:
                 self._give_up_store(error)
-        raise InhouseError(
-            "The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again."
-        )
+        raise InhouseError("The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again.")
 
     def _mirror_changes(self, progress: Progress) -> None:
         with self._lock:
@@ -345,9 +360,7 @@ class Index:
 
     # -- search ----------------------------------------------------------------------------------------------
 
-    def search(
-        self, query: str, limit: int = 10, open_documents: Mapping[str, str] | None = None
-    ) -> SearchResult:
+    def search(self, query: str, limit: int = 10, open_documents: Mapping[str, str] | None = None) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
         Args:
@@ -449,9 +462,7 @@ class Index:
             found |= {key: self._loose[key] for key in texts if key in self._loose}
         missing = [key for key in texts if key not in found]
         if missing:
-            for key, vector in zip(
-                missing, self._encoder.encode_documents([texts[k] for k in missing]), strict=True
-            ):
+            for key, vector in zip(missing, self._encoder.encode_documents([texts[k] for k in missing]), strict=True):
                 found[key] = vector
                 with self._lock:
                     _keep(self._loose, key, vector, _CUTS_KEPT * 8)
@@ -472,9 +483,7 @@ class Index:
                 return self._pending[1]
             known = self._catalog.files()
         now = {file.path: file.blob_id for file in self.repository.work_tree().files}
-        count = sum(known.get(path) != blob for path, blob in now.items()) + sum(
-            path not in now for path in known
-        )
+        count = sum(known.get(path) != blob for path, blob in now.items()) + sum(path not in now for path in known)
         with self._lock:
             self._pending = (time.monotonic(), count)
         return count

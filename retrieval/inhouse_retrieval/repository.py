@@ -154,9 +154,7 @@ class Repository:
         if not commit and revision == "HEAD":
             raise NoCommits("This repository has no commit yet.", "Make a first commit, then try again.")
         if not commit:
-            raise InhouseError(
-                f"There is no commit `{revision}`.", "Name a branch, tag or commit that exists."
-            )
+            raise InhouseError(f"There is no commit `{revision}`.", "Name a branch, tag or commit that exists.")
         return commit
 
     def is_shallow(self) -> bool:
@@ -213,22 +211,34 @@ class Repository:
         commit = self.commit_id(commit)
         files: list[TrackedFile] = []
         skipped: list[SkippedFile] = []
-        for entry in _fields(self.git("ls-tree", "-r", "-z", "--long", "--full-tree", commit)):
+        wanted: list[tuple[str, str]] = []
+        for entry in _fields(self.git("ls-tree", "-r", "-z", "--full-tree", commit)):
             about, _, raw = entry.partition(b"\t")
-            mode, _, blob, size = about.split()
+            mode, _, blob = about.split()
             path, unusable = _usable_path(raw)
+            reason = _reason_by_mode(mode.decode()) or reason_by_name(path)
             if unusable is not None:
                 skipped.append(unusable)
-                continue
-            reason = _reason_by_mode(mode.decode()) or reason_by_name(path)
-            if reason is None:
-                # A partial clone lists objects that it does not have; git says BAD or - for their size.
-                reason = reason_by_size(int(size)) if size.isdigit() else "missing from this partial clone"
-            if reason is None:
-                files.append(TrackedFile(path, blob.decode(), int(size)))
+            elif reason is not None:
+                skipped.append(SkippedFile(path, reason))
             else:
+                wanted.append((path, blob.decode()))
+        # Not `ls-tree --long`: in a partial clone it fails where an object is missing.
+        for (path, blob_id), size in zip(wanted, self._sizes([blob for _, blob in wanted]), strict=True):
+            reason = reason_by_size(size) if size is not None else "missing from this partial clone"
+            if size is not None and reason is None:
+                files.append(TrackedFile(path, blob_id, size))
+            elif reason is not None:
                 skipped.append(SkippedFile(path, reason))
         return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)))
+
+    def _sizes(self, blobs: list[str]) -> list[int | None]:
+        """Bytes of each blob; ``None`` for those that this clone does not have."""
+        asked = "".join(f"{blob}\n" for blob in blobs).encode()
+        out = _run(self.root, "cat-file", "--batch-check=%(objectsize)", given=asked).stdout.decode().splitlines()
+        if len(out) != len(blobs):
+            raise InhouseError("`git cat-file` failed.", "Check the repository with `git fsck`, then try again.")
+        return [int(size) if size.isdigit() else None for size in out]
 
     def _listed(self) -> Iterator[tuple[bytes, str, bool]]:
         """``(raw path, git mode, left out by a sparse checkout)`` of what is tracked or
@@ -419,29 +429,23 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _run(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+def _run(folder: Path, *args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
             [*_GIT, *args],
             cwd=folder,
             env=_environment(),
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             check=False,
         )
     except FileNotFoundError as error:
-        raise InhouseError(
-            "git is not installed.", "Install git and make sure that it is on PATH."
-        ) from error
+        raise InhouseError("git is not installed.", "Install git and make sure that it is on PATH.") from error
     except OSError as error:
-        raise InhouseError(
-            f"git cannot be started in {folder}: {error.strerror}.", "Check the folder."
-        ) from error
+        raise InhouseError(f"git cannot be started in {folder}: {error.strerror}.", "Check the folder.") from error
 
 
-_INHERITED = re.compile(
-    r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|ALTERNATE_\w+|COMMON_DIR|NAMESPACE)$"
-)
+_INHERITED = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|ALTERNATE_\w+|COMMON_DIR|NAMESPACE)$")
 
 
 def _environment() -> dict[str, str]:

@@ -114,6 +114,4 @@ def leg_depth(limit: int) -> int:
 
 def _passage(hit: StoredChunk, commit: str, score: float, legs: tuple[str, ...]) -> Passage:
     chunk = hit.chunk
-    return Passage(
-        chunk.path, chunk.start_line, chunk.end_line, chunk.text, "code", hit.blob_id, commit, score, legs
-    )
+    return Passage(chunk.path, chunk.start_line, chunk.end_line, chunk.text, "code", hit.blob_id, commit, score, legs)

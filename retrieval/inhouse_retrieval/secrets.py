@@ -56,11 +56,9 @@ _FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )
 
-_CONNECTION = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@'\"<>`]{0,100}:(?P<secret>[^\s/@'\"<>`]{3,200})@", re.I
-)
+_CONNECTION = re.compile(r"\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@'\"<>`]{0,100}:(?P<secret>[^\s/@'\"<>`]{3,200})@", re.I)
 _ASSIGNMENT = re.compile(
-    r"""(?P<name>[\w.-]{0,40}(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)[\w-]{0,20})
+    r"""(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)[\w-]{0,20}
         ["']?\s{0,4}(?::=|=>|[:=])\s{0,4}
         (?:(?P<quote>["'`])(?P<quoted>[^"'`\s]{8,200})(?P=quote)|(?P<bare>[A-Za-z0-9+/_=.~-]{20,200})(?=\s|$))""",
     re.I | re.X,

@@ -80,9 +80,7 @@ class VectorStore:
         """Put records, replacing those of the same key; ``vectors`` is float32 [len(keys), dimension]."""
         with _translated(self._folder):
             for at in range(0, len(keys), _BATCH):
-                self._collection.upsert(
-                    ids=list(keys[at : at + _BATCH]), embeddings=vectors[at : at + _BATCH]
-                )
+                self._collection.upsert(ids=list(keys[at : at + _BATCH]), embeddings=vectors[at : at + _BATCH])
 
     def remove(self, keys: Sequence[str]) -> None:
         """Drop records; unknown keys are ignored."""
@@ -145,9 +143,7 @@ def _translated(folder: Path) -> Iterator[None]:
 def _raise_translated(folder: Path, error: BaseException) -> None:
     said = str(error)
     lowered = said.lower()
-    if any(
-        word in lowered for word in ("disk is full", "no space", "file too large", "readonly", "read-only")
-    ):
+    if any(word in lowered for word in ("disk is full", "no space", "file too large", "readonly", "read-only")):
         raise _unwritable(folder, said.splitlines()[0]) from error
     _log.warning("the vector store failed: %s: %s", type(error).__name__, said)
     raise MirrorLost(said) from error

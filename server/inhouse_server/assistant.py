@@ -11,17 +11,6 @@ from threading import Event
 
 from inhouse_retrieval import Index, Passage, SearchResult
 from inhouse_retrieval.errors import InhouseError
-from inhouse_training import (
-    BASE,
-    Engine,
-    Finished,
-    GenerationRequest,
-
-    Registry,
-    TextDelta,
-    build_answer_prompt,
-)
-
 from inhouse_server.answers import (
     CURRENT,
     AnswerEvent,
@@ -31,6 +20,15 @@ from inhouse_server.answers import (
     Timings,
 )
 from inhouse_server.settings import AnswerSettings
+from inhouse_training import (
+    BASE,
+    Engine,
+    Finished,
+    GenerationRequest,
+    Registry,
+    TextDelta,
+    build_answer_prompt,
+)
 
 
 class Assistant:
@@ -153,5 +151,3 @@ def _notes(omitted: tuple[Passage, ...], found: SearchResult | None, finished: F
 
 def _milliseconds(start: float, end: float) -> float:
     return round((end - start) * 1000, 1)
-
-

@@ -1,7 +1,8 @@
 """The main job on this repository, in the order that a newcomer would do it. Run by ``make demo``.
 
-index -> retrain (build, train, evaluate, promote only if better) -> owner process -> one question over the OpenAI-compatible
-API, one through the language server, one with ``inhouse ask``. Each step is the command or protocol a user would use.
+index -> retrain (build, train, evaluate, promote only if better) -> owner process -> three questions: over the
+OpenAI-compatible API, through the language server, and with ``inhouse ask``. Each step is the command or protocol that
+a user would use.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval.errors import InhouseError
 from rich.console import Console
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.ask import show_sources
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.retrain import REJECTED
@@ -122,9 +123,7 @@ async def ask_in_editor(root: Path, question: str, model: str) -> None:
     client.feature(types.PROGRESS)(on_progress)
     await client.start_io(sys.executable, "-m", "inhouse_server.cli", "lsp", "--repo", str(root))
     await client.initialize_async(
-        types.InitializeParams(
-            capabilities=types.ClientCapabilities(), process_id=os.getpid(), root_uri=root.as_uri()
-        )
+        types.InitializeParams(capabilities=types.ClientCapabilities(), process_id=os.getpid(), root_uri=root.as_uri())
     )
     client.initialized(types.InitializedParams())
     adapter = "current" if model == "inhouse" else model
@@ -144,17 +143,14 @@ async def ask_in_editor(root: Path, question: str, model: str) -> None:
             "citations": citations,
             "notes": list(_field(answer, "notes")),
             "provenance": {
-                name: _field(provenance, name)
-                for name in ("base_model", "adapter", "index_commit", "pending")
+                name: _field(provenance, name) for name in ("base_model", "adapter", "index_commit", "pending")
             },
-            "timings": {
-                name: _field(timings, name) for name in ("first_token_ms", "completion_tokens", "total_ms")
-            },
+            "timings": {name: _field(timings, name) for name in ("first_token_ms", "completion_tokens", "total_ms")},
         },
     )
     await client.shutdown_async(None)
     client.exit(None)
-    await client.stop()
+    await client.stop()  # type: ignore[no-untyped-call]  # pygls leaves it untyped
 
 
 def _field(value: Any, name: str) -> Any:

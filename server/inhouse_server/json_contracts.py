@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from inhouse_retrieval import IndexReport, Passage, SearchResult
-from inhouse_training import AdapterVersion
-
 from inhouse_server.answers import AnswerFinished
+from inhouse_training import AdapterVersion
 
 
 def search_json(result: SearchResult) -> dict[str, Any]:

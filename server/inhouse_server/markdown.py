@@ -96,8 +96,6 @@ def provenance_line(provenance: Provenance) -> str:
 def answer_document(question: str, answer: str, finished: AnswerFinished, root: Path) -> str:
     """The answer, then its citations as links, then what produced it."""
     parts = [fenced(question.strip(), "text"), harmless_markdown(answer.strip())]
-    if finished.reason == "length":
-        parts.append("*The answer stopped at its length limit.*")
     if finished.citations:
         parts.append("## Sources\n\n" + "\n".join(f"- {citation_link(c, root)}" for c in finished.citations))
     parts += [f"*{harmless_markdown(note)}*" for note in finished.notes]

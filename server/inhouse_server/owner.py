@@ -99,8 +99,17 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
     log_path.parent.mkdir(exist_ok=True)
     with log_path.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0",
-             "--exit-when-idle"],  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "inhouse_server.cli",
+                "serve",
+                "--repo",
+                str(root),
+                "--port",
+                "0",
+                "--exit-when-idle",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -117,9 +126,7 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
                 return found
             time.sleep(0.5)
         time.sleep(0.05)
-    raise InhouseError(
-        f"The owner process did not start within {timeout_s:.0f} seconds.", f"Its log is {log_path}."
-    )
+    raise InhouseError(f"The owner process did not start within {timeout_s:.0f} seconds.", f"Its log is {log_path}.")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -206,7 +213,5 @@ def _warm(workspace: Workspace) -> None:
 
 def _write_address(state_dir: Path, url: str) -> None:
     partial = state_dir / f"{ADDRESS_FILE}.{os.getpid()}"
-    partial.write_text(
-        json.dumps({"url": url, "pid": os.getpid(), "started": time.time()}), encoding="utf-8"
-    )
+    partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "started": time.time()}), encoding="utf-8")
     partial.replace(state_dir / ADDRESS_FILE)

@@ -1,6 +1,7 @@
 """``inhouse lsp``: what an editor starts on stdio. It carries messages to the owner's ``/lsp`` and back.
 
-The owner holds the model and may die or be replaced while editors stay open. The relay then connects again
+``initialize`` is answered here, at once: an editor should not wait while an owner starts. The
+owner holds the model and may die or be replaced while editors stay open. The relay then connects again
 (starting a new owner when it is a local one), tells the new server what the old one knew, answers what the
 old one left unanswered, and tells the user. It imports no torch, so an editor gets it at once.
 """
@@ -28,6 +29,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.background import run_in_thread
 from inhouse_server.framing import FrameReader, frame
+from inhouse_server.lsp_capabilities import initialize_result
 from inhouse_server.relay_memory import (
     REQUEST_CANCELLED,
     REQUEST_FAILED,
@@ -35,6 +37,7 @@ from inhouse_server.relay_memory import (
     SessionMemory,
     error_response,
     is_request,
+    is_well_formed,
     shown_error,
     shown_info,
     shown_warning,
@@ -48,6 +51,8 @@ _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 _GREETING_ID = "inhouse-relay-initialize"
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STABLE_S = 5.0
+_STOPPED = (1001, 1012)
+"""WebSocket close codes of a server that was told to stop: going away, and restarting."""
 _GONE = 1
 """Exit code when the editor closed its pipe without ``shutdown``."""
 
@@ -76,6 +81,8 @@ class Relay:
         self._memory = SessionMemory()
         self._to_server: asyncio.Queue[str | None] | None = None
         self._held: list[Message] = []
+        self._connected_before = False
+        self._stopped = False
         self._problem: str | None = None
         self._retry_now = asyncio.Event()
         self._to_editor: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -87,9 +94,7 @@ class Relay:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, from_editor.put_nowait, 128 + number)
         threading.Thread(target=_read_stdin, args=(loop, from_editor), daemon=True).start()
-        writer = threading.Thread(
-            target=_write_stdout, args=(loop, self._to_editor, from_editor), daemon=True
-        )
+        writer = threading.Thread(target=_write_stdout, args=(loop, self._to_editor, from_editor), daemon=True)
         writer.start()
         connection = loop.create_task(self._keep_connected())
         connection.add_done_callback(lambda task: from_editor.put_nowait(_GONE))
@@ -119,8 +124,24 @@ class Relay:
             return True
         else:
             self._memory.note_from_editor(message)
-            self._pass_on(message)
+            if not self._answer_initialize(message):
+                self._pass_on(message)
         return False
+
+    def _answer_initialize(self, message: Message) -> bool:
+        """Answer a first ``initialize`` for the local owner, which is asked the same once it is there.
+
+        A team's server may be of another version and answers for itself.
+        """
+        if self._server_url is not None or message.get("method") != "initialize" or self._memory.ready:
+            return False
+        params = message.get("params")
+        if not is_request(message) or not isinstance(params, dict):
+            return False
+        response = {"jsonrpc": "2.0", "id": message["id"], "result": initialize_result(params)}
+        self._memory.note_from_server(response)
+        self._tell_editor(response)
+        return True
 
     def _pass_on(self, message: Message) -> None:
         if self._to_server is not None:
@@ -131,9 +152,11 @@ class Relay:
                 self._retry_now.set()
             else:
                 self._held.append(message)
+                if self._stopped:
+                    self._retry_now.set()
         elif message.get("method") == "$/cancelRequest":
             self._cancel_held(message)
-        elif message.get("method") == "textDocument/didSave":
+        elif message.get("method") == "textDocument/didSave" or not is_well_formed(message):
             self._held.append(message)
         # The rest is replayed, or was meant for the server that is gone.
 
@@ -143,9 +166,7 @@ class Relay:
         if request["method"] == "shutdown":
             self._tell_editor({"jsonrpc": "2.0", "id": identifier, "result": None})
         else:
-            self._tell_editor(
-                error_response(identifier, REQUEST_FAILED, self._problem or "inhouse is not connected.")
-            )
+            self._tell_editor(error_response(identifier, REQUEST_FAILED, self._problem or "inhouse is not connected."))
 
     def _cancel_held(self, message: Message) -> None:
         identifier = (message.get("params") or {}).get("id")
@@ -162,14 +183,10 @@ class Relay:
             outbox.put_nowait(text)
         elif is_request(message):
             self._memory.answered(message["id"])
-            self._tell_editor(
-                error_response(message["id"], REQUEST_FAILED, "The message is too long for inhouse.")
-            )
+            self._tell_editor(error_response(message["id"], REQUEST_FAILED, "The message is too long for inhouse."))
         elif not self._warned_large:
             self._warned_large = True
-            self._tell_editor(
-                shown_warning("inhouse does not read a file as large as one that is open here.")
-            )
+            self._tell_editor(shown_warning("inhouse does not read a file as large as one that is open here."))
 
     def _tell_editor(self, message: Message) -> None:
         self._to_editor.put(frame(json.dumps(message).encode()))
@@ -182,7 +199,10 @@ class Relay:
             started = time.monotonic()
             try:
                 async with await self._connect() as socket:
-                    await self._serve(socket)
+                    try:
+                        await self._serve(socket)
+                    finally:
+                        self._stopped = socket.close_code in _STOPPED
             except InhouseError as error:
                 self._report_problem(str(error))
             except ConnectionClosed:
@@ -196,7 +216,10 @@ class Relay:
     async def _pause(self, failures: int) -> None:
         """Wait longer after every failure; a new request ends the wait."""
         self._retry_now.clear()
-        if failures:
+        if self._stopped:
+            # Somebody stopped the server on purpose: it comes back when it is needed.
+            await self._retry_now.wait()
+        elif failures:
             delay = _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._retry_now.wait(), delay)
@@ -230,9 +253,7 @@ class Relay:
         except InvalidStatus as error:
             status = error.response.status_code
             refused = "refused the token" if status in (401, 403) else f"answered with HTTP status {status}"
-            raise InhouseError(
-                f"The inhouse server at {url} {refused}.", "Check the address and the token."
-            ) from None
+            raise InhouseError(f"The inhouse server at {url} {refused}.", "Check the address and the token.") from None
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise InhouseError(
@@ -249,11 +270,14 @@ class Relay:
         if self._memory.ready:
             for message in self._memory.replay():
                 self._tell_server(message, outbox)
-            self._tell_editor(shown_info("inhouse is connected again and has your open files."))
+            if self._connected_before:
+                self._tell_editor(shown_info("inhouse is connected again and has your open files."))
         for message in self._held:
             self._tell_server(message, outbox)
         self._held.clear()
         self._problem = None
+        self._stopped = False
+        self._connected_before = True
         self._to_server = outbox
         sender = asyncio.create_task(_send(socket, outbox))
         try:
@@ -269,9 +293,7 @@ class Relay:
             message = json.loads(text)
             if message.get("id") == _GREETING_ID and "method" not in message:
                 if "error" in message:
-                    raise InhouseError(
-                        f"The new inhouse server refused the session: {message['error']['message']}"
-                    )
+                    raise InhouseError(f"The new inhouse server refused the session: {message['error']['message']}")
                 return
             self._tell_editor(message)
         raise InhouseError("The new inhouse server closed the connection.", "Its log says why.")
@@ -287,14 +309,15 @@ class Relay:
             for identifier in self._memory.take_unanswered():
                 self._tell_editor({"jsonrpc": "2.0", "id": identifier, "result": None})
             return
-        text = "The inhouse server went away before it answered. It is being started again; please ask again."
+        text = "The inhouse server went away before it answered; please ask again."
         for identifier in self._memory.take_unanswered():
             self._tell_editor(error_response(identifier, REQUEST_FAILED, text))
         for message in self._memory.end_progress():
             self._tell_editor(message)
         if (unanswered := self._memory.unanswered_initialize()) is not None:
             self._held.insert(0, unanswered)
-        self._tell_editor(shown_warning("The inhouse server went away. Connecting again."))
+        what = "was stopped; the next question starts it again." if self._stopped else "went away. Connecting again."
+        self._tell_editor(shown_warning(f"The inhouse server {what}"))
 
     def _report_problem(self, problem: str) -> None:
         """There is no connection for now. Said once; requests are answered with it until there is one."""

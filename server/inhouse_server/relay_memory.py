@@ -18,9 +18,7 @@ MessageId = int | str
 REQUEST_FAILED, REQUEST_CANCELLED = -32803, -32800
 """Error codes of the Language Server Protocol."""
 _ERROR, _WARNING, _INFO = 1, 2, 3
-_REPLAYED = frozenset(
-    {"initialized", "textDocument/didOpen", "textDocument/didChange", "textDocument/didClose"}
-)
+_REPLAYED = frozenset({"initialized", "textDocument/didOpen", "textDocument/didChange", "textDocument/didClose"})
 
 
 @dataclass(slots=True)
@@ -71,9 +69,7 @@ class SessionMemory:
         uri = document["uri"]
         if method == "textDocument/didOpen":
             text = str(document["text"])
-            self._documents[uri] = Document(
-                str(document.get("languageId", "")), document.get("version", 0), text
-            )
+            self._documents[uri] = Document(str(document.get("languageId", "")), document.get("version", 0), text)
         elif method == "textDocument/didChange" and (held := self._documents.get(uri)) is not None:
             held.text = apply_edits(held.text, edits_from_json(params["contentChanges"]), self._encoding)
             held.version = document.get("version") or held.version
@@ -120,10 +116,7 @@ class SessionMemory:
 
     def end_progress(self) -> list[Message]:
         """Ends for the progress that a lost server began, so that no bar stays on the screen."""
-        ends = [
-            _notification("$/progress", {"token": token, "value": {"kind": "end"}})
-            for token in self._progress
-        ]
+        ends = [_notification("$/progress", {"token": token, "value": {"kind": "end"}}) for token in self._progress]
         self._progress.clear()
         return ends
 
@@ -148,6 +141,13 @@ class SessionMemory:
 
 def is_request(message: Message) -> bool:
     return "method" in message and _is_id(message.get("id"))
+
+
+def is_well_formed(message: Message) -> bool:
+    """Whether it is a request, a notification or a response. The server refuses what is none of them."""
+    if isinstance(message.get("method"), str):
+        return "id" not in message or _is_id(message["id"])
+    return "method" not in message and "id" in message and ("result" in message or "error" in message)
 
 
 def _is_id(value: object) -> bool:

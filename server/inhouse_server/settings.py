@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from inhouse_retrieval.errors import InhouseError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inhouse_retrieval.errors import InhouseError
 
 FILE_NAME = "inhouse.toml"
 
@@ -39,9 +40,7 @@ class EngineSettings(_Section):
     )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")
-    adapters: dict[str, str] = Field(
-        default_factory=dict, description="adapter version -> model name at that server"
-    )
+    adapters: dict[str, str] = Field(default_factory=dict, description="adapter version -> model name at that server")
     api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
     context_tokens: int = Field(8192, ge=512, description="context length of the server's model")
 
@@ -59,9 +58,7 @@ class ServerSettings(_Section):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8470, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    allowed_hosts: list[str] = Field(
-        default_factory=list, description="further Host names that requests may carry"
-    )
+    allowed_hosts: list[str] = Field(default_factory=list, description="further Host names that requests may carry")
 
 
 class Settings(_Section):
@@ -103,9 +100,7 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
     except ValidationError as error:
         raise _explain(error, path, text, origins) from error
     if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
-        raise InvalidSettings(
-            '[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}."
-        )
+        raise InvalidSettings('[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}.")
     return settings
 
 
@@ -145,9 +140,7 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _explain(
-    error: ValidationError, path: Path, text: str, origins: Mapping[tuple[str, ...], str]
-) -> InvalidSettings:
+def _explain(error: ValidationError, path: Path, text: str, origins: Mapping[tuple[str, ...], str]) -> InvalidSettings:
     """The first complaint of pydantic in plain words, with the place where it was written."""
     detail = error.errors()[0]
     location = tuple(str(part) for part in detail["loc"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+ENCODINGS = ("utf-8", "utf-16", "utf-32")
 UTF16 = "utf-16"
 """The encoding in which positions count when client and server agreed on nothing else."""
 
@@ -53,9 +54,7 @@ def _edit_from_json(change: Mapping[str, Any]) -> Edit:
     span = change.get("range")
     if span is None:
         return Edit(text)
-    start, end = (
-        Position(int(span[side]["line"]), int(span[side]["character"])) for side in ("start", "end")
-    )
+    start, end = (Position(int(span[side]["line"]), int(span[side]["character"])) for side in ("start", "end"))
     return Edit(text, start, end)
 
 

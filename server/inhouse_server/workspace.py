@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
 from inhouse_retrieval import DEFAULT_ENCODER, Index, IndexReport, Repository, load_encoder
 from inhouse_retrieval.errors import Busy, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
-from inhouse_training import Engine, Registry
-
 from inhouse_server.assistant import Assistant
 from inhouse_server.settings import Settings, load_settings
+from inhouse_training import Engine, Registry
 
 log = logging.getLogger(__name__)
 

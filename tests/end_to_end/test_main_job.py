@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from typing import Any
 
 import openai
 import pytest
+
 from inhouse_server.owner import OwnerAddress, ensure_owner
 from inhouse_training import BaseModel
-
 from tests.server.conftest import git
 
 HOUSE_MODULE = '''"""{title} of the ledger."""
@@ -32,7 +33,7 @@ def {name}_entry(ledger: "Ledger", pennies: int) -> Outcome[int]:
     return accept(ledger.total + pennies)
 '''
 
-SMALLER_TRIAL = {"max_train_tokens = 40_000": "max_train_tokens = 9_000"}
+TRAIN_TOKENS = 9_000
 NAMES = [f"{colour}_{thing}" for colour in ("red", "blue", "gold", "grey", "pale", "dark")
          for thing in ("fee", "bonus", "refund", "charge", "rebate", "levy", "tithe", "gift")]  # fmt: skip
 
@@ -63,10 +64,9 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped trial recipe with a smaller token budget."""
-    text = Path("training/recipes/cpu-trial.toml").read_text()
-    for shipped, smaller in SMALLER_TRIAL.items():
-        assert shipped in text
-        text = text.replace(shipped, smaller)
+    shipped = Path("training/recipes/cpu-trial.toml").read_text()
+    text, replaced = re.subn(r"max_train_tokens = \d[\d_]*", f"max_train_tokens = {TRAIN_TOKENS}", shipped)
+    assert replaced == 1
     path = tmp_path_factory.mktemp("recipe") / "smaller-trial.toml"
     path.write_text(text)
     return path
@@ -96,9 +96,7 @@ def test_a_house_convention_is_learned_and_the_gate_promotes(retrained: dict[str
     assert Path(retrained["report"]).read_text().startswith("<!")
 
 
-def test_a_second_retraining_is_skipped_and_says_why(
-    ledger: Path, recipe: Path, retrained: dict[str, Any]
-) -> None:
+def test_a_second_retraining_is_skipped_and_says_why(ledger: Path, recipe: Path, retrained: dict[str, Any]) -> None:
     again = inhouse("retrain", "--repo", str(ledger), "--recipe", str(recipe))
     assert again["decision"] == "skipped"
     assert again["current"] == retrained["current"]
@@ -113,9 +111,7 @@ def test_the_adapter_is_listed_and_can_be_rolled_back(ledger: Path, retrained: d
     assert inhouse("adapters", "promote", version["version"], "--repo", str(ledger))["current"]
 
 
-def test_every_model_can_be_asked_and_answers_say_which_one_spoke(
-    ledger: Path, retrained: dict[str, Any]
-) -> None:
+def test_every_model_can_be_asked_and_answers_say_which_one_spoke(ledger: Path, retrained: dict[str, Any]) -> None:
     with owner_of(ledger) as owner:
         client = openai.OpenAI(base_url=f"{owner.url}/v1", api_key=owner.token, max_retries=0)
         models = [model.id for model in client.models.list()]

@@ -36,9 +36,7 @@ def book_courier(parcel: str) -> str:
 def git(folder: Path, *arguments: str) -> str:
     """Run git in ``folder`` with a fixed author."""
     environment = {**os.environ, **GIT_ENVIRONMENT}
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, env=environment)
     return done.stdout
 
 

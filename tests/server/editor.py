@@ -79,9 +79,7 @@ class Editor:
                 await self._changed.wait()
 
     async def response(self, message_id: int | str | None, timeout: float = 60) -> Message:
-        return await self.wait_for(
-            lambda m: "method" not in m and "id" in m and m["id"] == message_id, timeout
-        )
+        return await self.wait_for(lambda m: "method" not in m and "id" in m and m["id"] == message_id, timeout)
 
     async def request(self, method: str, params: Any = None, timeout: float = 60) -> Any:
         """The result of a request; fails on an error."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from inhouse_training import BaseModel
 
 from .conftest import git, make_repository

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+
 from inhouse_server.owner import OwnerAddress, find_owner
 from inhouse_training import BaseModel
 
@@ -60,9 +61,7 @@ def test_the_token_is_private(shop: Path, owner: OwnerAddress) -> None:
     ],
 )
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic x", "Bearer"])
-def test_every_route_wants_the_token(
-    owner: OwnerAddress, method: str, path: str, authorization: str | None
-) -> None:
+def test_every_route_wants_the_token(owner: OwnerAddress, method: str, path: str, authorization: str | None) -> None:
     headers = {"Authorization": authorization} if authorization else {}
     answer = httpx.request(method, f"{owner.url}{path}", headers=headers)
     assert answer.status_code == 401
@@ -78,9 +77,7 @@ def test_health_needs_no_token_and_says_nothing_of_the_repository(owner: OwnerAd
     "headers",
     [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
 )
-def test_other_hosts_and_origins_are_refused_even_with_the_token(
-    owner: OwnerAddress, headers: dict[str, str]
-) -> None:
+def test_other_hosts_and_origins_are_refused_even_with_the_token(owner: OwnerAddress, headers: dict[str, str]) -> None:
     answer = httpx.get(f"{owner.url}/v1/models", headers=authorised(owner, **headers))
     assert answer.status_code == 403
 
@@ -151,9 +148,7 @@ def test_streamed_and_whole_answers_are_the_same_text(client: openai.OpenAI) -> 
         (b"x" * (5 * 2**20), 413),
     ],
 )
-def test_malformed_requests_get_errors_in_the_clients_shape(
-    owner: OwnerAddress, body: bytes, status: int
-) -> None:
+def test_malformed_requests_get_errors_in_the_clients_shape(owner: OwnerAddress, body: bytes, status: int) -> None:
     answer = httpx.post(f"{owner.url}/v1/chat/completions", content=body, headers=authorised(owner))
     assert answer.status_code == status
     assert answer.json()["error"]["message"]

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from inhouse_server.settings import InvalidSettings, Settings, load_settings, settings_template
 
 
@@ -55,7 +56,9 @@ def test_the_template_names_every_setting_and_means_the_defaults(tmp_path: Path)
     text = settings_template(Settings(), {"state_dir": "Detected: 3 files."})
     assert load_settings(write(tmp_path, text), {}) == Settings()
     uncommented = "\n".join(
-        line.removeprefix("# ") for line in text.splitlines() if " = " in line and '"…"' not in line or "[" in line[:1]
+        line.removeprefix("# ")
+        for line in text.splitlines()
+        if (" = " in line and '"…"' not in line) or "[" in line[:1]
     )
     assert Settings.model_validate(tomllib.loads(uncommented)) == Settings()
     assert "Detected: 3 files." in text

@@ -6,14 +6,23 @@ Names load on first use, so that importing the package costs nothing: torch come
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Torch's threads wait for each other by spinning, which on a machine that does other work as well (an
+# editor, a build) burns the very cores that the late thread needs: answers and training then take five times
+# as long. It is read when torch loads, so it is set here, before anything of this package can import it;
+# child processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from .base_model import BaseModel as BaseModel
     from .base_model import load_model as load_model
     from .base_model import load_tokenizer as load_tokenizer
     from .base_model import resolve_base_model as resolve_base_model
+    from .dataset import Dataset as Dataset
+    from .dataset import build_dataset as build_dataset
     from .engine import BASE as BASE
     from .engine import Engine as Engine
     from .engine import Finished as Finished
@@ -23,18 +32,40 @@ if TYPE_CHECKING:
     from .engine import RowScore as RowScore
     from .engine import ScoredRow as ScoredRow
     from .engine import TextDelta as TextDelta
+    from .finetune import finetune as finetune
+    from .finetune import training_curve as training_curve
     from .prompts import SYSTEM as SYSTEM
     from .prompts import AnswerPrompt as AnswerPrompt
     from .prompts import build_answer_prompt as build_answer_prompt
     from .prompts import chat_ids as chat_ids
     from .prompts import chat_row as chat_row
     from .prompts import raw_row as raw_row
+    from .recipe import Recipe as Recipe
+    from .recipe import load_recipe as load_recipe
+    from .recipe import recipe_names as recipe_names
     from .registry import AdapterManifest as AdapterManifest
     from .registry import AdapterVersion as AdapterVersion
     from .registry import Registry as Registry
+    from .retrain import RetrainResult as RetrainResult
+    from .retrain import evaluate_version as evaluate_version
+    from .runs import Run as Run
+    from .runs import open_run as open_run
+    from .runs import start_run as start_run
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "training_curve": "finetune",
+    "start_run": "runs",
+    "recipe_names": "recipe",
+    "open_run": "runs",
+    "load_recipe": "recipe",
+    "finetune": "finetune",
+    "evaluate_version": "retrain",
+    "build_dataset": "dataset",
+    "Run": "runs",
+    "RetrainResult": "retrain",
+    "Recipe": "recipe",
+    "Dataset": "dataset",
     "AdapterManifest": "registry",
     "AdapterVersion": "registry",
     "AnswerPrompt": "prompts",

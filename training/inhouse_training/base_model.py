@@ -124,9 +124,7 @@ def _make_smollm2(scratch: Path, path: Path, progress: Progress) -> None:
     _convert_in_child(gguf, made, progress)
     gguf.rename(made / gguf.name)  # stays beside: llama.cpp serves the file itself
     sizes = {file.name: file.stat().st_size for file in sorted(made.iterdir())}
-    (made / _MARKER).write_text(
-        json.dumps({"sha256": SMOLLM2_SHA256, "files": sizes}, indent=1), encoding="utf-8"
-    )
+    (made / _MARKER).write_text(json.dumps({"sha256": SMOLLM2_SHA256, "files": sizes}, indent=1), encoding="utf-8")
     for file in made.iterdir():
         _fsync(file)
     if path.exists():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,6 +58,7 @@ LEAST_HELD_OUT = 5
 _TEMPLATE_TOKENS = 8
 _OVERLAP_CHARACTERS = 20
 _PROBE_CHARACTERS = 80
+_REDACTED = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,7 @@ def cut_repository(repository: Repository, recipe: Recipe) -> Cut:
     position = cut_position(changes)
     oldest = changes[position - 1]
     stamp = repository.git("show", "-s", "--format=%cI", oldest.parent).decode("ascii").strip()
-    return Cut(
-        oldest.parent, datetime.fromisoformat(stamp), tuple(changes[position:]), tuple(changes[:position])
-    )
+    return Cut(oldest.parent, datetime.fromisoformat(stamp), tuple(changes[position:]), tuple(changes[:position]))
 
 
 def cut_position(changes: Sequence[PullRequest]) -> int:
@@ -204,9 +204,7 @@ def build_dataset(
 
 def repository_name(repository: Repository) -> str:
     """The name in its origin's address, else the folder's: the same for every clone."""
-    addresses = repository.git("config", "--default", "", "--get", "remote.origin.url").decode(
-        "utf-8", "replace"
-    )
+    addresses = repository.git("config", "--default", "", "--get", "remote.origin.url").decode("utf-8", "replace")
     last = addresses.strip().rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
     return last.removesuffix(".git") or repository.root.name
 
@@ -272,9 +270,7 @@ class _Builder:
     def _hold_out(self, progress: Progress) -> None:
         for done, change in enumerate(self.cut.held_out):
             progress("reading held-out changes", done, len(self.cut.held_out))
-            tokens, _ = split_document(
-                self._clean(change_document(change)), self.tokenizer, self._room("change")
-            )
+            tokens, _ = split_document(self._clean(change_document(change)), self.tokenizer, self._room("change"))
             self.read["change"] += tokens
             self.held_out["change"] += tokens
 
@@ -339,9 +335,7 @@ class _Builder:
         else:
             ids, labels = raw_row(self.tokenizer, piece.text, ends=piece.last)
         if all(label == IGNORED for label in labels):
-            self._drop(
-                document.kind, document.name, piece.part, piece.source_tokens, "nothing to learn in it"
-            )
+            self._drop(document.kind, document.name, piece.part, piece.source_tokens, "nothing to learn in it")
             return
         if len(ids) > self.recipe.data.max_tokens:
             # Rendering took more tokens than the pieces were cut for; rare, and never silent.
@@ -359,9 +353,7 @@ class _Builder:
         )
         key = f"{self.recipe.seed}\0{document.kind}\0{document.name}\0{piece.part}"
         order = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        self.candidates.append(
-            _Row(document.kind, document.name, piece.part, len(ids), piece.source_tokens, order)
-        )
+        self.candidates.append(_Row(document.kind, document.name, piece.part, len(ids), piece.source_tokens, order))
 
     def _choose(self) -> list[int]:
         """Indices of the rows to train on, shuffled; the others are dropped as over the budget."""
@@ -450,14 +442,13 @@ class _Builder:
         return max(self.recipe.data.max_tokens - len(ids) - _TEMPLATE_TOKENS, 0)
 
     def _redact(self, text: str) -> str:
-        clean, found = redact(text)
-        self.redactions.update(redaction.kind for redaction in found)
+        # The readers have redacted most of it already, so what they wrote is counted, not what is found now.
+        clean = redact(text)[0]
+        self.redactions.update(_REDACTED.findall(clean))
         return clean
 
     def _clean(self, document: Document) -> Document:
-        sections = tuple(
-            type(section)(section.header, self._redact(section.body)) for section in document.sections
-        )
+        sections = tuple(type(section)(section.header, self._redact(section.body)) for section in document.sections)
         return Document(document.kind, document.name, self._redact(document.header), sections)
 
     def _note_overlap(self, text: str) -> None:

@@ -87,9 +87,7 @@ def change_document(change: PullRequest) -> Document:
     requests."""
     title = shorten(change.title)
     opening = (
-        f"PR #{change.number}: {title}\n"
-        if change.number is not None
-        else f"Commit {change.commit[:12]}: {title}\n"
+        f"PR #{change.number}: {title}\n" if change.number is not None else f"Commit {change.commit[:12]}: {title}\n"
     )
     if change.url is not None:
         opening += f"URL: {change.url}\n"
@@ -117,9 +115,7 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     return len(_encode(tokenizer, text)["input_ids"]) if text else 0
 
 
-def split_document(
-    document: Document, tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> tuple[int, list[Piece]]:
+def split_document(document: Document, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[int, list[Piece]]:
     """Cut a document into pieces of at most ``max_tokens`` tokens (without special tokens), at line
     boundaries.
 

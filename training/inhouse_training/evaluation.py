@@ -87,8 +87,7 @@ class Evaluation:
             if other != CANDIDATE
         }
         forgetting = {
-            label: {kind: round(loss, 4) for kind, loss in kinds.items()}
-            for label, kinds in self.forgetting.items()
+            label: {kind: round(loss, 4) for kind, loss in kinds.items()} for label, kinds in self.forgetting.items()
         }
         return {"held_out": held_out, "gain": gains, "forgetting": forgetting}
 
@@ -127,12 +126,8 @@ def evaluate(
     """
     rows = {CLOSED_BOOK: [change_row(engine, tokenizer, change, None, settings) for change in held_out]}
     if retriever is not None:
-        rows[WITH_RETRIEVAL] = [
-            change_row(engine, tokenizer, change, retriever, settings) for change in held_out
-        ]
-    probes = {
-        kind: [forgetting_row(tokenizer, text) for text in texts] for kind, texts in FORGETTING_TEXTS.items()
-    }
+        rows[WITH_RETRIEVAL] = [change_row(engine, tokenizer, change, retriever, settings) for change in held_out]
+    probes = {kind: [forgetting_row(tokenizer, text) for text in texts] for kind, texts in FORGETTING_TEXTS.items()}
     total = len(adapters) * sum(len(group) for group in [*rows.values(), *probes.values()])
     done = 0
 

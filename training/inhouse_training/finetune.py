@@ -115,9 +115,7 @@ def training_curve(run_dir: Path) -> list[TrainingStep]:
             # A kill can cut the last line short; the step is then repeated and written again.
             with contextlib.suppress(ValueError):
                 found = json.loads(line)
-                steps[found["step"]] = TrainingStep(
-                    found["step"], found["loss"], found["tokens"], found["seconds"]
-                )
+                steps[found["step"]] = TrainingStep(found["step"], found["loss"], found["tokens"], found["seconds"])
     return [steps[number] for number in sorted(steps)]
 
 

@@ -99,13 +99,17 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt:
         found.append(match.group())
         return f"\U0010fffc{len(found) - 1}\U0010fffd"
 
+    def show(match: re.Match[str]) -> str:
+        number = int(match.group(1))
+        return found[number] if number < len(found) else match.group()
+
     hidden = [Message(message.role, control.sub(hide, message.content)) for message in messages]
     text = _render(tokenizer, hidden, add_generation_prompt)
     ids: list[int] = []
     position = 0
     for match in [*control.finditer(text), None]:
         plain = text[position : match.start() if match else len(text)]
-        plain = re.sub("\U0010fffc(\\d+)\U0010fffd", lambda at: found[int(at.group(1))], plain)
+        plain = re.sub("\U0010fffc([0-9]{1,9})\U0010fffd", show, plain)
         if plain:
             ids += literal_ids(tokenizer, plain)
         if match:
@@ -124,9 +128,7 @@ def chat_row(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], li
     Raises:
         InhouseError: the chat template renders earlier turns differently once later ones follow.
     """
-    turns = [
-        Message(turn.role, turn.content.lstrip()) if turn.role == "assistant" else turn for turn in messages
-    ]
+    turns = [Message(turn.role, turn.content.lstrip()) if turn.role == "assistant" else turn for turn in messages]
     ids = chat_ids(tokenizer, turns, add_generation_prompt=False)
     labels = [IGNORED] * len(ids)
     ends = end_of_turn_ids(tokenizer)
@@ -140,9 +142,7 @@ def chat_row(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], li
                 "The chat template of this base model renders a turn differently once another follows.",
                 "Train it on conversations of one question and one answer.",
             )
-        stop = next(
-            (i + 1 for i in range(len(answered) - 1, len(asked) - 1, -1) if ids[i] in ends), len(answered)
-        )
+        stop = next((i + 1 for i in range(len(answered) - 1, len(asked) - 1, -1) if ids[i] in ends), len(answered))
         labels[len(asked) : stop] = ids[len(asked) : stop]
     return ids, labels
 

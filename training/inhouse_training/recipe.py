@@ -113,18 +113,16 @@ class Recipe(_Section):
     name: str
     base_model: str
     seed: int = 3407
-    data: DataSettings
-    lora: LoraSettings
+    data: DataSettings = Field(default_factory=DataSettings)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
     optimizer: OptimizerSettings
-    trainer: TrainerSettings
-    evaluation: EvaluationSettings
+    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with inhouse."""
-    return sorted(
-        path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml")
-    )
+    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
 
 
 def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE) -> Recipe:
@@ -144,9 +142,7 @@ def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE) -> Recipe:
     names = recipe_names()
     if text not in names:
         near = difflib.get_close_matches(text, names, n=1)
-        hint = (
-            f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}, or name a .toml file."
-        )
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}, or name a .toml file."
         raise InhouseError(f"There is no recipe called {text!r}.", hint)
     return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
 
@@ -163,12 +159,9 @@ def parse_recipe(content: str, name: str, file: str) -> Recipe:
     try:
         return Recipe.model_validate_json(_as_json({**values, "name": name}))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        keys = [
-            part
-            for part in first["loc"]
-            if isinstance(part, str) and not part.startswith(("literal[", "tuple["))
-        ]
+        # A misspelt section is also a missing one; the misspelling is what the reader must hear of.
+        first = min(error.errors(include_url=False), key=lambda each: each["type"] == "missing")
+        keys = [part for part in first["loc"] if isinstance(part, str) and not part.startswith(("literal[", "tuple["))]
         where = f"{file}, line {_line_of(content, keys)}"
         dotted = ".".join(keys)
         if first["type"] == "extra_forbidden":

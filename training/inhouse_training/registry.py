@@ -278,11 +278,7 @@ def _version_name(manifest: AdapterManifest, files: Mapping[str, str]) -> str:
 def _belongs(name: str) -> bool:
     """Pickles (optimizer state, training arguments) stay out: a version is data, and loading it runs no
     code."""
-    return (
-        name != MANIFEST_NAME
-        and not name.startswith(".")
-        and Path(name).suffix not in {".bin", ".pt", ".pth"}
-    )
+    return name != MANIFEST_NAME and not name.startswith(".") and Path(name).suffix not in {".bin", ".pt", ".pth"}
 
 
 def _corrupt(version: str, reason: str) -> InhouseError:

@@ -71,9 +71,7 @@ def _blocks(content: ReportInput) -> list[_Table]:
     account = []
     for kind, tokens in content.dataset["tokens"].items():
         dropped = "; ".join(f"{count:,} {reason}" for reason, count in tokens["dropped"].items()) or "none"
-        account.append(
-            (kind, f"{tokens['read']:,}", f"{tokens['trained']:,}", f"{tokens['held_out']:,}", dropped)
-        )
+        account.append((kind, f"{tokens['read']:,}", f"{tokens['trained']:,}", f"{tokens['held_out']:,}", dropped))
     skipped = "; ".join(f"{count} {reason}" for reason, count in content.dataset["skipped_files"].items())
     overlap = content.dataset["overlap"]
     return [

@@ -197,9 +197,7 @@ def evaluate_version(
     registry = Registry(state_dir / "adapters")
     name = registry.current() if version == "current" else version
     if name is None:
-        raise InhouseError(
-            "No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter."
-        )
+        raise InhouseError("No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter.")
     snapshot = registry.get(name).manifest.snapshot
     run = open_run(repository, state_dir, recipe, base, retrieval)
     if repository.git("rev-list", "--max-count=1", f"{run.cut.snapshot}..{snapshot}").strip():
@@ -276,9 +274,7 @@ def _skipped(finished: dict[str, Any], registry: Registry) -> RetrainResult:
         f"gave {finished['candidate']}, which was {finished['decision']}."
     )
     report = Path(finished["report"]) if finished["report"] else None
-    return RetrainResult(
-        "skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report
-    )
+    return RetrainResult("skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report)
 
 
 def _forget_old_runs(runs: Path) -> None:

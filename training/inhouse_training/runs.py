@@ -44,9 +44,7 @@ class Run:
         return self.directory / "training"
 
 
-def open_run(
-    repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True
-) -> Run:
+def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True) -> Run:
     """The run that belongs to the repository as it is now. Its folder is made by :func:`start_run`.
 
     Raises:

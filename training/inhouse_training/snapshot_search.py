@@ -66,9 +66,7 @@ class SnapshotSearch:
         for rowid, rank in found:
             path, start, body, blob_id = self._windows[rowid - 1]
             end = start + body.count("\n")
-            passages.append(
-                Passage(path, start, end, body, "code", blob_id, self._commit, -float(rank), ("lexical",))
-            )
+            passages.append(Passage(path, start, end, body, "code", blob_id, self._commit, -float(rank), ("lexical",)))
         return passages
 
     def close(self) -> None:

@@ -191,9 +191,7 @@ class TransformersEngine:
     def _unmerge(self) -> None:
         """Put the base's own weights back, bit for bit: subtracting what was added would leave rounding
         errors."""
-        merged = [
-            (name, each) for name, each in self._causal.named_modules() if getattr(each, "merged", False)
-        ]
+        merged = [(name, each) for name, each in self._causal.named_modules() if getattr(each, "merged", False)]
         with contextlib.ExitStack() as files, torch.no_grad():
             opened: dict[Path, Any] = {}
             for name, layer in merged:
@@ -244,9 +242,7 @@ class TransformersEngine:
                 self._weights.update(dict.fromkeys(tensors.keys(), file))
         linear = [name for name, each in self._causal.named_modules() if isinstance(each, torch.nn.Linear)]
         outer = self._causal.get_output_embeddings()
-        return all(
-            f"{name}.weight" in self._weights or self._causal.get_submodule(name) is outer for name in linear
-        )
+        return all(f"{name}.weight" in self._weights or self._causal.get_submodule(name) is outer for name in linear)
 
     # ------------------------------------------------------------------------------------------------------
     # Decoding. The caller holds the turn.
@@ -399,9 +395,7 @@ def _tensor_problem(name: str, tensor: torch.Tensor, modules: dict[str, Any]) ->
 
 
 def _refused(adapter: str, reason: str) -> InhouseError:
-    return InhouseError(
-        f"The adapter {adapter} is refused: {reason}.", "Promote another version, or train a new one."
-    )
+    return InhouseError(f"The adapter {adapter} is refused: {reason}.", "Promote another version, or train a new one.")
 
 
 def _generation_ends(model: Any) -> frozenset[int]:

@@ -80,9 +80,7 @@ def _first_parents(repository: Repository, start: str) -> Iterator[_Commit]:
         entries = [entry for entry in out.decode("utf-8", "replace").split("\0") if entry.strip()]
         for entry in entries:
             commit, parents, authored, landed, message = entry.split("\x1f", 4)
-            yield _Commit(
-                commit.strip(), tuple(parents.split()), _when(authored), _when(landed), message.strip()
-            )
+            yield _Commit(commit.strip(), tuple(parents.split()), _when(authored), _when(landed), message.strip())
         if len(entries) < _PAGE:
             return
         skip += _PAGE
@@ -145,17 +143,13 @@ def _pull_request(
 def _created(repository: Repository, commit: _Commit) -> datetime:
     if len(commit.parents) < 2:
         return commit.authored
-    out = repository.git(
-        "log", "--format=%at", f"{commit.parents[0]}..{commit.parents[1]}", allow_failure=True
-    )
+    out = repository.git("log", "--format=%at", f"{commit.parents[0]}..{commit.parents[1]}", allow_failure=True)
     return min((_when(line) for line in out.decode().split()), default=commit.authored)
 
 
 def _web_address(repository: Repository) -> str | None:
     """Pattern of a pull request's address, from the remote that the clone came from; credentials left out."""
-    remote = repository.git("config", "--get", "remote.origin.url", allow_failure=True).decode(
-        "utf-8", "replace"
-    )
+    remote = repository.git("config", "--get", "remote.origin.url", allow_failure=True).decode("utf-8", "replace")
     match = re.match(
         r"(?:(?:https?|ssh|git)://(?:[^@/\s]*@)?(?P<host>[\w.-]+)(?::\d+)?/|(?:[^@/\s]+@)(?P<scp>[\w.-]+):)"
         r"(?P<path>[\w./~-]+?)(?:\.git)?/?\s*$",
@@ -194,9 +188,7 @@ def _changed_files(repository: Repository, parent: str, commit: str) -> tuple[tu
     patches: list[str] = []
     if wanted_paths:
         pathspecs = [f":(top,literal){path}" for path in wanted_paths]
-        raw = repository.git(
-            "diff-tree", *options, "--patch", "--unified=3", parent, commit, "--", *pathspecs
-        )
+        raw = repository.git("diff-tree", *options, "--patch", "--unified=3", parent, commit, "--", *pathspecs)
         # Within a patch, lines begin with a sign or a space, so this can only be a header.
         patches = re.split(r"^diff --git ", raw.decode("utf-8", "replace"), flags=re.M)[1:]
     in_order = sum(wanted for *_, wanted in entries) == len(patches)

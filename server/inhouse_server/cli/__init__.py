@@ -31,7 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.Exit as error:
         return error.exit_code
     except TyperException as error:
-        error.show()
+        # Typer's usage errors show themselves with the usage line; the base class has only a message.
+        show = getattr(error, "show", None)
+        show() if show else explain(error.message)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         explain("Cancelled.", "What was finished is kept; run the command again to continue.")

@@ -16,9 +16,7 @@ from inhouse_server.cli.terminal import location, print_json, progress_bar
 def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     repo: RepoOption = HERE,
-    adapter: Annotated[
-        str, typer.Option("--adapter", help="'current', 'base' or an adapter version.")
-    ] = CURRENT,
+    adapter: Annotated[str, typer.Option("--adapter", help="'current', 'base' or an adapter version.")] = CURRENT,
     retrieval: Annotated[
         bool,
         typer.Option("--retrieval/--no-retrieval", help="Put passages of the repository into the prompt."),

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
-
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import start_logging
 from inhouse_server.owner import OwnerAddress, find_owner
@@ -41,7 +40,7 @@ def open_backend(repo: Path, progress: Progress | None = None) -> Iterator[tuple
     Raises:
         InhouseError: not a repository, wrong settings, or held by a process that does not answer.
     """
-    root, settings, state_dir = locate(repo)
+    root, _, state_dir = locate(repo)
     if owner := find_owner(state_dir):
         yield root, OwnerBackend(owner)
         return
@@ -74,12 +73,9 @@ class LocalBackend:
 
         return search_json(self._workspace.index.search(query, limit))
 
-    def ask(
-        self, question: str, adapter: str = CURRENT, retrieve: bool = True
-    ) -> Iterator[str | dict[str, Any]]:
-        from inhouse_training import TextDelta
-
+    def ask(self, question: str, adapter: str = CURRENT, retrieve: bool = True) -> Iterator[str | dict[str, Any]]:
         from inhouse_server.json_contracts import answer_json
+        from inhouse_training import TextDelta
 
         text = ""
         cancel = Event()
@@ -123,9 +119,7 @@ class OwnerBackend:
             found: dict[str, Any] = answer.json()
             return found
 
-    def ask(
-        self, question: str, adapter: str = CURRENT, retrieve: bool = True
-    ) -> Iterator[str | dict[str, Any]]:
+    def ask(self, question: str, adapter: str = CURRENT, retrieve: bool = True) -> Iterator[str | dict[str, Any]]:
         body = {"question": question, "adapter": adapter, "retrieve": retrieve}
         for name, data in self._events("/inhouse/ask", body):
             yield data["text"] if name == "delta" else data

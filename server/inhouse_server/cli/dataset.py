@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from inhouse_retrieval.errors import InhouseError
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar
 from inhouse_server.cli.training_job import RecipeOption, training_job
@@ -22,9 +22,7 @@ def build(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "dataset")
         run = job.open_run()
-        dataset = build_dataset(
-            job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress
-        )
+        dataset = build_dataset(job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress)
     _show({"directory": str(dataset.directory), **dataset.manifest}, json)
 
 
@@ -36,9 +34,7 @@ def stats(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption
     with progress_bar() as progress:
         run = training_job(repo, recipe, progress, "dataset").open_run()
     if not (run.dataset / "manifest.json").exists():
-        raise InhouseError(
-            "There is no dataset for the repository as it is now.", "Run 'inhouse dataset build'."
-        )
+        raise InhouseError("There is no dataset for the repository as it is now.", "Run 'inhouse dataset build'.")
     _show({"directory": str(run.dataset), **Dataset(run.dataset).manifest}, json)
 
 

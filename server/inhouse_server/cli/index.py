@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from inhouse_retrieval.errors import InhouseError
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar
@@ -45,7 +45,6 @@ def _watch(repo: RepoOption, json: bool) -> None:
     from threading import Event
 
     from inhouse_retrieval import watch
-
     from inhouse_server.json_contracts import index_json
     from inhouse_server.owner import find_owner
     from inhouse_server.workspace import Workspace

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from inhouse_retrieval.errors import InhouseError
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json
 
@@ -18,7 +18,6 @@ def init(
 ) -> None:
     """Write a commented inhouse.toml with what was detected."""
     from inhouse_retrieval import Repository
-
     from inhouse_server.settings import FILE_NAME, Settings, settings_template
 
     repository = Repository.open(repo)

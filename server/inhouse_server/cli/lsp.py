@@ -6,8 +6,8 @@ import os
 from typing import Annotated
 
 import typer
-from inhouse_retrieval.errors import InhouseError
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, RepoOption
 from inhouse_server.cli.terminal import start_logging

@@ -21,9 +21,7 @@ def retrain(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOpti
         job = training_job(repo, recipe, progress, "retrain")
         with open_backend(job.repository.root) as (_, backend):
             backend.index(progress)
-        result = retrain_repository(
-            job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval
-        )
+        result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
     if json:
         print_json(result.to_json())
     else:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from inhouse_retrieval.errors import InhouseError
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import location, print_json, progress_bar

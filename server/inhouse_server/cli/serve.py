@@ -26,7 +26,7 @@ def serve(
     from inhouse_server import owner
     from inhouse_server.workspace import prepare_state_dir
 
-    root, settings, state_dir = locate(repo)
+    root, _, state_dir = locate(repo)
     if stop:
         _stop(state_dir, json)
         return

@@ -1,4 +1,4 @@
-"""`inhouse train`: fine-tune on the repository as it is now. `inhouse retrain` goes on from there: it evaluates, promotes."""
+"""`inhouse train`: fine-tune on the repository as it is now; `inhouse retrain` then evaluates and promotes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ def train(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "train")
         run = job.open_run()
-        dataset = build_dataset(
-            job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress
-        )
+        dataset = build_dataset(job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress)
         adapter = finetune(job.base, dataset.directory, job.recipe, run.training, progress)
     curve = training_curve(run.training)
     first, last = (curve[0].loss, curve[-1].loss) if curve else (None, None)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from inhouse_retrieval.progress import Progress
 
+from inhouse_retrieval.progress import Progress
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.terminal import start_logging
 from inhouse_server.settings import Settings
@@ -51,9 +51,8 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) 
         InhouseError: no repository, an unknown recipe, or a base model that cannot be had.
     """
     from inhouse_retrieval import Repository
-    from inhouse_training import load_recipe, resolve_base_model
-
     from inhouse_server.workspace import prepare_state_dir
+    from inhouse_training import load_recipe, resolve_base_model
 
     root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)

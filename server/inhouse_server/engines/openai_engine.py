@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 from typing import Any, Literal
 
-import httpx
+import httpx2
 import openai
 from openai.types.chat import ChatCompletionChunk
 
@@ -70,7 +70,7 @@ class OpenAIEngine:
             base_url=url,
             api_key=api_key or "none",
             max_retries=0,
-            timeout=httpx.Timeout(timeout_s, connect=5.0),
+            timeout=httpx2.Timeout(timeout_s, connect=5.0),
         )
 
     @property
@@ -87,9 +87,7 @@ class OpenAIEngine:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """An estimate on the high side; the server's tokenizer is not here."""
-        return sum(
-            TOKENS_PER_MESSAGE + -(-len(each.content.encode()) // BYTES_PER_TOKEN) for each in messages
-        )
+        return sum(TOKENS_PER_MESSAGE + -(-len(each.content.encode()) // BYTES_PER_TOKEN) for each in messages)
 
     def stream(self, request: GenerationRequest, cancel: Event) -> Iterator[GenerationEvent]:
         """Generate; see the protocol. Cancelling closes the connection, which is how servers learn of it.
@@ -158,11 +156,11 @@ class OpenAIEngine:
         self._client.close()
 
     def _plain(self, error: Exception, adapter: str) -> InhouseError:
-        if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+        if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
             return InhouseError(
                 f"The model server at {self._url} did not answer in time.", "Look at its log and its load."
             )
-        if isinstance(error, openai.APIConnectionError | httpx.HTTPError | httpx.StreamError):
+        if isinstance(error, openai.APIConnectionError | httpx2.HTTPError | httpx2.StreamError):
             return InhouseError(
                 f"The model server at {self._url} cannot be reached or was lost.",
                 "Start it, or correct engine.url.",
@@ -199,7 +197,7 @@ class _Reader:
         self._arguments = arguments
         self._arrived: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._left = Event()
-        self._response: httpx.Response | None = None
+        self._response: httpx2.Response | None = None
         threading.Thread(target=self._read, name="openai-engine", daemon=True).start()
 
     def next(self, timeout: float) -> object:

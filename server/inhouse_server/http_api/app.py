@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from inhouse_retrieval.errors import InhouseError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.http_api import chat, commands
 from inhouse_server.http_api.errors import error_response
 from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard

@@ -1,7 +1,8 @@
 """`/v1/models` and `/v1/chat/completions`, as the `openai` client expects them.
 
 Models: ``inhouse`` (the current adapter with retrieval), the base model, and each adapter version, so that a client can
-ask two of them and compare. The last user message is the question; retrieval is on unless ``inhouse.retrieve`` is false.
+ask two of them and compare. The last user message is the question; retrieval is on unless ``inhouse.retrieve`` is
+false.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-from inhouse_retrieval.errors import InhouseError
-from inhouse_training import BASE, Message, TextDelta
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.answers import CURRENT, AnswerFinished, Question
 from inhouse_server.http_api.errors import error_body, error_response
 from inhouse_server.http_api.streaming import cancellable, server_sent
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
+from inhouse_training import BASE, Message, TextDelta
 
 CURRENT_MODEL = "inhouse"
 
@@ -91,18 +92,13 @@ async def chat_completions(request: Request) -> Response:
     workspace: Workspace = request.app.state.workspace
     adapter = _adapter(body.model, workspace)
     if adapter is None:
-        return error_response(
-            404, f"The model {body.model!r} does not exist here.", "model_not_found", "model"
-        )
+        return error_response(404, f"The model {body.model!r} does not exist here.", "model_not_found", "model")
     if body.messages[-1].role != "user":
-        return error_response(
-            400, "The last message must have the role 'user'.", "invalid_request_error", "messages"
-        )
+        return error_response(400, "The last message must have the role 'user'.", "invalid_request_error", "messages")
     question = Question(
         text=body.messages[-1].text(),
         history=tuple(
-            Message("system" if turn.role == "developer" else turn.role, turn.text())
-            for turn in body.messages[:-1]
+            Message("system" if turn.role == "developer" else turn.role, turn.text()) for turn in body.messages[:-1]
         ),
         adapter=adapter,
         retrieve=body.inhouse.retrieve,

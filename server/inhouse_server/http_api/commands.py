@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from threading import Event
 from typing import Any
 
-from inhouse_retrieval.errors import Cancelled, InhouseError
-from inhouse_training import TextDelta
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.http_api.errors import error_response
 from inhouse_server.http_api.streaming import cancellable, server_sent
 from inhouse_server.json_contracts import answer_json, index_json, search_json
 from inhouse_server.workspace import Workspace
+from inhouse_training import TextDelta
 
 
 class _SearchRequest(BaseModel):
@@ -45,9 +45,7 @@ async def search(request: Request) -> Response:
     except ValidationError as error:
         return _bad_request(error)
     workspace: Workspace = request.app.state.workspace
-    return JSONResponse(
-        search_json(await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit)))
-    )
+    return JSONResponse(search_json(await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit))))
 
 
 async def ask(request: Request) -> Response:
@@ -57,9 +55,7 @@ async def ask(request: Request) -> Response:
     except ValidationError as error:
         return _bad_request(error)
     workspace: Workspace = request.app.state.workspace
-    question = Question(
-        body.question, adapter=body.adapter, retrieve=body.retrieve, max_tokens=body.max_tokens
-    )
+    question = Question(body.question, adapter=body.adapter, retrieve=body.retrieve, max_tokens=body.max_tokens)
 
     async def events() -> AsyncIterator[bytes]:
         text = ""
@@ -133,6 +129,4 @@ def _bad_request(error: ValidationError) -> Response:
 
 
 def _error_event(error: InhouseError) -> bytes:
-    return server_sent(
-        {"problem": error.problem, "remedy": error.remedy, "exit_code": error.exit_code}, "error"
-    )
+    return server_sent({"problem": error.problem, "remedy": error.remedy, "exit_code": error.exit_code}, "error")

@@ -95,9 +95,7 @@ class Guard:
 
 def _host_name(netloc: str) -> str:
     """``name:port`` or ``[v6]:port`` without the port, in lower case."""
-    name, bracket, _ = (
-        netloc.partition("]") if netloc.startswith("[") else (netloc.rpartition(":")[0], "", "")
-    )
+    name, bracket, _ = netloc.partition("]") if netloc.startswith("[") else (netloc.rpartition(":")[0], "", "")
     return (name + bracket if bracket else name or netloc).lower()
 
 

@@ -18,12 +18,13 @@ from pygls.exceptions import JsonRpcInvalidParams
 from inhouse_retrieval import StateUnwritable
 from inhouse_server.language_server.progress import work
 from inhouse_server.language_server.questions import Answered, AskParams, answer
+from inhouse_server.lsp_capabilities import COMMANDS
 from inhouse_server.markdown import answer_document
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-COMMAND = "inhouse.ask"
+(COMMAND,) = COMMANDS
 
 
 async def execute_command(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, str | None]:
@@ -73,6 +74,4 @@ def _show(ls: InhouseServer, file: Path) -> None:
         # it.
         ls.window_show_document(types.ShowDocumentParams(uri=file.as_uri(), external=False, take_focus=True))
     else:
-        ls.window_show_message(
-            types.ShowMessageParams(types.MessageType.Info, f"inhouse: the answer is in {file}")
-        )
+        ls.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"inhouse: the answer is in {file}"))

@@ -9,11 +9,12 @@ from pygls.exceptions import JsonRpcInvalidParams
 
 from inhouse_server.language_server.ask_command import COMMAND
 from inhouse_server.language_server.uris import path_in
+from inhouse_server.lsp_capabilities import CODE_ACTION_KINDS
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-EXPLAIN, CONVENTION = "inhouse.explain", "inhouse.convention"
+EXPLAIN, CONVENTION = CODE_ACTION_KINDS
 OPTIONS = types.CodeActionOptions(code_action_kinds=[EXPLAIN, CONVENTION], resolve_provider=True)
 _ACTIONS = {
     EXPLAIN: ("Explain", "Explain what this code does and how the rest of the repository uses it."),

@@ -62,9 +62,7 @@ class Answered:
     notes: tuple[str, ...]
 
 
-async def answer(
-    ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]
-) -> Answered:
+async def answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]) -> Answered:
     """Ask the assistant in a thread; deltas arrive on the loop. ``job.cancel`` stops it within one token.
 
     Raises:

@@ -12,9 +12,8 @@ from inhouse_server.background import run_in_thread
 from inhouse_server.language_server.uris import path_in
 
 if TYPE_CHECKING:
-    from inhouse_server.workspace import Workspace
-
     from inhouse_server.language_server.server import InhouseServer
+    from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from inhouse_server.language_server import (
 )
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.protocol import InhouseProtocol
+from inhouse_server.lsp_capabilities import COMMANDS
 
 if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
@@ -48,7 +49,6 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (ask.METHOD, ask.ask, None),
     (status.METHOD, status.status, None),
 )
-COMMANDS: tuple[str, ...] = (ask_command.COMMAND,)
 
 
 class InhouseServer(LanguageServer):

@@ -13,11 +13,7 @@ def file_of(uri: str) -> Path | None:
         parts = urlsplit(uri)
     except ValueError:
         return None
-    if (
-        parts.scheme.lower() != "file"
-        or parts.netloc not in ("", "localhost")
-        or not parts.path.startswith("/")
-    ):
+    if parts.scheme.lower() != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         return None
     # What follows the authority, whole: a file URI has no query or fragment, so an unescaped `?` or `#` is
     # the file's.

@@ -93,9 +93,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.stopping = False
         self.step_began = self.saved = time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         self.step_began = self.saved = time.monotonic()
         self.reporter.send("started", step=state.global_step, total=state.max_steps)
@@ -103,17 +101,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopping = True
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.stopping or time.monotonic() - self.saved >= self.interval:
             control.should_save = True
         if self.stopping:
             control.should_training_stop = True
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.saved = time.monotonic()
 
     def on_log(

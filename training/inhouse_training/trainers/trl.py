@@ -13,11 +13,14 @@ from . import Job, Reporter, run_trainer
 def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     """Train one adapter; whether the run came to its end."""
     from peft import LoraConfig
+    from transformers import set_seed
     from trl import SFTTrainer
 
     from ..base_model import load_model, load_tokenizer
     from .loop import PlainLossTrainer, RunCallback, load_rows, run, sft_arguments
 
+    # The trainer sets the seed only after it has drawn the adapter's first weights.
+    set_seed(job.recipe.seed)
     lora = job.recipe.lora
     arguments = sft_arguments(job, run_dir)
     trainer_class = PlainLossTrainer if arguments.loss_type == "nll" else SFTTrainer

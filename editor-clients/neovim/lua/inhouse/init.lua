@@ -1,0 +1,85 @@
+--- inhouse: ask about the repository you are in. See :help inhouse.
+local answers = require('inhouse.answer')
+local client_of = require('inhouse.client')
+local config = require('inhouse.config')
+
+local M = {}
+
+local asked = 0
+local running = {} --- @type table<string, fun()> what cancels each answer under way
+
+--- Attach to every file in a git repository, so that unsaved buffers are what is read and saving refreshes the
+--- index. Without it, :Inhouse starts the client when it is first used.
+--- @param options table? see :help inhouse-settings
+function M.setup(options)
+  config.set(options)
+  vim.lsp.config('inhouse', client_of.lsp_config())
+  vim.lsp.enable('inhouse')
+end
+
+--- Ask, and stream the answer into a window.
+--- @param question string
+--- @param range { first: integer, last: integer }? marked lines of the current buffer, 1-based
+function M.ask(question, range)
+  local buffer = vim.api.nvim_get_current_buf()
+  asked = asked + 1
+  local token = ('inhouse-answer-%d'):format(asked)
+  local params = { question = question, adapter = config.options.adapter, partialResultToken = token }
+  if range then
+    params.textDocument = { uri = vim.uri_from_bufnr(buffer) }
+    params.range = {
+      start = { line = range.first - 1, character = 0 },
+      ['end'] = { line = range.last, character = 0 },
+    }
+  end
+  client_of.with_client(buffer, function(client)
+    local answer = answers.open(question, M.cancel)
+    local function ended()
+      client_of.on_stream(token, nil)
+      running[token] = nil
+      vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseAnswered', data = { buffer = answer.buffer } })
+    end
+    client_of.on_stream(token, function(text)
+      answer:append(text)
+    end)
+    local sent, id = client:request('inhouse/ask', params, function(err, result)
+      if not running[token] then
+        return
+      elseif err then
+        answer:fail(err.message)
+      else
+        answer:finish(result, client.root_dir)
+      end
+      ended()
+    end, buffer)
+    if not sent then
+      answer:fail('The language server has stopped; :Inhouse ask starts it again.')
+      ended()
+      return
+    end
+    running[token] = function()
+      client:cancel_request(id)
+      -- Neovim keeps the answer to a cancelled request to itself, so this is the end of it.
+      answer:fail('Stopped.')
+      ended()
+    end
+  end)
+end
+
+--- Stop every answer that is being written.
+function M.cancel()
+  for _, stop in pairs(vim.deepcopy(running)) do
+    stop()
+  end
+end
+
+--- Show what the server holds.
+function M.status()
+  client_of.with_client(vim.api.nvim_get_current_buf(), function(client)
+    client:request('inhouse/status', vim.empty_dict(), function(err, result)
+      vim.notify(err and ('inhouse: ' .. err.message) or vim.inspect(result))
+    end)
+  end)
+end
+
+return M

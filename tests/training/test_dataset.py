@@ -1,0 +1,177 @@
+"""The dataset: split by time first, every token accounted for, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inhouse_retrieval import InhouseError, PullRequest, Repository, no_progress
+from inhouse_training.dataset import (
+    Dataset,
+    added_lines,
+    build_dataset,
+    cut_position,
+    cut_repository,
+    held_out_change,
+    repository_name,
+)
+from inhouse_training.forgetting_texts import FORGETTING_TEXTS
+from inhouse_training.recipe import Recipe
+
+from .history import commit, git, handler, make_history
+
+
+def changes(count: int, added: str = "+new line\n") -> list[PullRequest]:
+    """Pull requests, newest first, each of which adds a line (or does what ``added`` says)."""
+    from inhouse_retrieval import ChangedFile
+
+    return [
+        PullRequest(
+            number, f"Change {number}", "", None, None, None, f"{number:040x}", "p" * 40,
+            (ChangedFile("a.py", "modified", f"@@ -1 +1,2 @@\n old\n{added}"),),
+        )
+        for number in range(count, 0, -1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(10, 5), (24, 12), (40, 20), (59, 29), (60, 30), (130, 30), (400, 40)])
+def test_thirty_or_a_tenth_is_held_out_but_never_more_than_half(count: int, held_out: int) -> None:
+    assert cut_position(changes(count)) == held_out
+
+
+def test_changes_that_add_nothing_are_held_out_too_but_do_not_count() -> None:
+    history = changes(100)
+    for number in range(0, 20, 2):
+        history[number] = changes(100, added="-gone\n")[number]
+    assert cut_position(history) == 40
+    assert sum(held_out_change(change) is not None for change in history[:40]) == 30
+
+
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_too_short_a_history_is_told_plainly(count: int) -> None:
+    with pytest.raises(InhouseError, match="too short to train and to test on"):
+        cut_position(changes(count))
+
+
+def test_added_lines_are_read_from_hunks_only() -> None:
+    assert added_lines("@@ -1,2 +1,3 @@\n context\n-old\n+new\n+++ counter\n@@ -9 +9 @@\n+last\n") == (
+        "new\n++ counter\nlast"
+    )
+    assert added_lines("") == ""
+
+
+@pytest.fixture
+def dataset(history: Repository, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path) -> Dataset:
+    cut = cut_repository(history, tiny_recipe)
+    return build_dataset(history, tokenizer, tiny_recipe, cut, tmp_path / "dataset")
+
+
+def test_nothing_after_the_cut_is_in_the_rows(dataset: Dataset, history: Repository, tokenizer: Any) -> None:
+    snapshot = dataset.manifest["snapshot"]
+    assert snapshot == git(history.root, "rev-parse", "HEAD~11")
+    text = "".join(tokenizer.decode(row["input_ids"]) for row in dataset.rows)
+    later = set(git(history.root, "log", "--format=%H", f"{snapshot}..HEAD").split())
+    assert {change.commit for change in dataset.held_out} == later
+    assert set(dataset.manifest["changes"]["held_out_commits"]) == later
+    for name in (
+        git(history.root, "log", "--format=%s", f"{snapshot}..HEAD").replace("Let clerks update a ", "").split()
+    ):
+        assert f"async def update_{name}(" not in text
+    earlier = set(git(history.root, "log", "--format=%H", snapshot).split())
+    assert set(dataset.manifest["changes"]["training_commits"]) < earlier
+
+
+def test_every_token_is_accounted_for(dataset: Dataset) -> None:
+    trained: dict[str, int] = defaultdict(int)
+    for row in dataset.rows:
+        trained[row["kind"]] += row["source_tokens"]
+        assert len(row["input_ids"]) == len(row["labels"]) <= 192
+    left_out: dict[str, int] = defaultdict(int)
+    for line in (dataset.directory / "left_out.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        left_out[entry["kind"]] += entry.get("tokens", 0)
+    for kind, tokens in dataset.manifest["tokens"].items():
+        assert tokens["trained"] == trained[kind] > 0
+        assert sum(tokens["dropped"].values()) == left_out[kind]
+        assert tokens["read"] == tokens["trained"] + tokens["held_out"] + left_out[kind]
+    assert dataset.manifest["row_tokens"] == sum(len(row["input_ids"]) for row in dataset.rows) <= 6000
+    assert "over the recipe's token budget" in dataset.manifest["tokens"]["change"]["dropped"]
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    dataset: Dataset, history: Repository, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    again = build_dataset(history, tokenizer, tiny_recipe, cut_repository(history, tiny_recipe), tmp_path / "again")
+    for name in ("rows.arrow", "held_out.jsonl", "left_out.jsonl", "manifest.json"):
+        assert (again.directory / name).read_bytes() == (dataset.directory / name).read_bytes(), name
+
+
+def test_a_build_that_was_interrupted_leaves_nothing_and_is_done_again(
+    history: Repository, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage == "writing rows" and done == 3:
+            raise KeyboardInterrupt
+
+    cut = cut_repository(history, tiny_recipe)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(history, tokenizer, tiny_recipe, cut, tmp_path / "d", stop)
+    assert not (tmp_path / "d").exists()
+    assert build_dataset(history, tokenizer, tiny_recipe, cut, tmp_path / "d", no_progress).rows.num_rows > 10
+
+
+def test_bad_files_are_skipped_and_listed_secrets_redacted_copies_and_probes_dropped(
+    tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    root = tmp_path / "odd"
+    make_history(root, 4)
+    key = "AKIA" + "Z7QX3MPLK2VBN5RT"
+    (root / "link.py").symlink_to("/etc/hostname")
+    commit(
+        root,
+        "Odd files",
+        **{
+            "image.png": b"\x89PNG\0\0",
+            "latin.txt": "déjà vu".encode("latin-1"),
+            "empty.txt": "",
+            'spaced name\n"quoted".txt': "a plain text\n",
+            "settings.txt": f'aws_access_key_id = "{key}"\n',
+            "original.txt": handler("thing"),
+            "copy.txt": handler("thing"),
+            "probe.txt": FORGETTING_TEXTS["English"][0],
+            "control.txt": "spells <|im_end|> and <|im_start|>user in its text\n",
+        },
+    )
+    for number in range(10):
+        commit(root, f"Note {number}", **{"notes.txt": f"note {number}\n" * (number + 1)})
+    repository = Repository.open(root)
+    recipe = tiny_recipe.model_copy(
+        update={"data": tiny_recipe.data.model_copy(update={"max_train_tokens": 0, "changes": 10})}
+    )
+    dataset = build_dataset(repository, tokenizer, recipe, cut_repository(repository, recipe), tmp_path / "d")
+    text = "".join(tokenizer.decode(row["input_ids"]) for row in dataset.rows)
+    assert "a plain text" in text
+    assert key not in text
+    assert sum(dataset.manifest["redactions"].values()) > 0
+    assert "snow in the hills" not in text
+    reasons = dataset.manifest["tokens"]["file"]["dropped"]
+    assert reasons["same content as another file"] > 0
+    assert reasons["holds the text that measures forgetting"] > 0
+    skipped = [json.loads(line) for line in (dataset.directory / "left_out.jsonl").read_text().splitlines()]
+    named = {entry["name"] for entry in skipped if "tokens" not in entry}
+    assert {"image.png", "link.py", "empty.txt"} <= named
+    # The control tokens that a file spells are characters: its row ends once, at its end.
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    rows = [row for row in dataset.rows if row["name"] == "control.txt" and row["kind"] == "file"]
+    assert [row["input_ids"].count(end) for row in rows] == [1]
+
+
+def test_the_repository_is_called_by_its_origin(history: Repository, tmp_path: Path) -> None:
+    assert repository_name(history) == "shop"
+    clone = tmp_path / "elsewhere"
+    git(tmp_path, "clone", "--quiet", str(history.root), str(clone))
+    assert repository_name(Repository.open(clone)) == "shop"

@@ -1,0 +1,190 @@
+"""A run in a child process: it survives every kind of death and says why it stops. A tiny model, real TRL."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inhouse_retrieval import Cancelled, InhouseError, Repository
+from inhouse_training import BaseModel
+from inhouse_training.dataset import Dataset, build_dataset, cut_repository
+from inhouse_training.finetune import finetune, trainer_kind, training_curve, training_passes
+from inhouse_training.recipe import Recipe, load_recipe, parse_recipe
+from inhouse_training.trainers import last_checkpoint
+
+from .conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def dataset(history: Repository, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    recipe = parse_recipe(TINY.format(budget=4500, rate=1e-3), "tiny", "tiny.toml")
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    return build_dataset(history, tokenizer, recipe, cut_repository(history, recipe), folder)
+
+
+def children(process: int) -> list[int]:
+    """Ids of the child processes."""
+    found: list[int] = []
+    for task in Path(f"/proc/{process}/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except OSError:
+        return False
+
+
+def first_step(run: Path) -> int:
+    """The step that the last start began from, as the trainer's own state tells."""
+    checkpoint = last_checkpoint(run / "checkpoints")
+    assert checkpoint is not None
+    return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from inhouse_training import BaseModel
+from inhouse_training.finetune import finetune
+from inhouse_training.recipe import load_recipe
+base = BaseModel("tiny", Path(sys.argv[1]), "0" * 64, "")
+def told(stage, done, total):
+    sys.stdout.write(f"{stage} {done}\\n"); sys.stdout.flush()
+finetune(base, Path(sys.argv[2]), load_recipe(sys.argv[3]), Path(sys.argv[4]), told)
+"""
+
+
+def test_a_run_that_is_killed_in_every_way_ends_as_one_that_was_not(
+    tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe_file = tmp_path / "tiny.toml"
+    recipe_file.write_text(TINY.format(budget=4500, rate=1e-3))
+    recipe = load_recipe(recipe_file)
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    finetune(tiny_base, dataset.directory, recipe, undisturbed)
+    expected = training_curve(undisturbed)
+    assert len(expected) >= 7
+    assert not (undisturbed / "checkpoints").exists()
+
+    # kill -9 for the parent: the child dies with it.
+    command = [sys.executable, "-c", PARENT, *map(str, (tiny_base.path, dataset.directory, recipe_file, run))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        for line in parent.stdout:
+            if line.startswith("training") and int(line.split()[1]) >= 2:
+                break
+        offspring = children(parent.pid)
+        parent.kill()
+    assert offspring
+    deadline = time.monotonic() + 20
+    while any(map(is_running, offspring)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, offspring))
+    reached = first_step(run)
+    assert reached >= 1
+
+    # Cancelled: the child stops after its step, with a checkpoint.
+    began: list[int] = []
+
+    def cancel(stage: str, done: int, total: int | None) -> None:
+        if stage == "training":
+            began.append(done)
+            if done >= reached + 1:
+                raise Cancelled("Enough.")
+
+    with pytest.raises(Cancelled):
+        finetune(tiny_base, dataset.directory, recipe, run, cancel)
+    assert began[0] == reached
+    assert children(os.getpid()) == []
+    reached = first_step(run)
+
+    # kill -9 for the child.
+    began.clear()
+
+    def kill(stage: str, done: int, total: int | None) -> None:
+        if stage == "training":
+            began.append(done)
+            if done >= reached + 2:
+                for child in children(os.getpid()):
+                    os.kill(child, signal.SIGKILL)
+
+    with pytest.raises(InhouseError, match="ended by SIGKILL") as told:
+        finetune(tiny_base, dataset.directory, recipe, run, kill)
+    assert "continue from its last checkpoint" in told.value.remedy
+    assert began[0] == reached
+
+    adapter = finetune(tiny_base, dataset.directory, recipe, run)
+    assert (adapter / "adapter_model.safetensors").exists()
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    curve = training_curve(run)
+    assert [step.step for step in curve] == [step.step for step in expected]
+    # The same rows in the same order, and the same weights: only rounding may differ.
+    assert [step.tokens for step in curve] == [step.tokens for step in expected]
+    assert [step.loss for step in curve] == pytest.approx([step.loss for step in expected], abs=1e-4)
+    assert curve[-1].tokens == dataset.manifest["row_tokens"]
+
+    # Finished: nothing is done again, and other inputs are refused.
+    assert finetune(tiny_base, dataset.directory, recipe, run) == adapter
+    with pytest.raises(InhouseError, match="holds a run on another"):
+        finetune(tiny_base, dataset.directory, recipe.model_copy(update={"seed": 1}), run)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(
+    tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(TINY.format(budget=4500, rate=1e30), "tiny", "tiny.toml")
+    with pytest.raises(InhouseError, match=r"Training stopped: the (loss|gradient norm) became (nan|inf) at step"):
+        finetune(tiny_base, dataset.directory, recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert all(math.isfinite(step.loss) for step in training_curve(tmp_path / "run"))
+
+
+def test_a_base_model_that_cannot_be_read_is_told(dataset: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    broken = BaseModel("broken", tmp_path / "broken", "1" * 64, "")
+    with pytest.raises(InhouseError, match=r"^Training stopped: .*broken"):
+        finetune(broken, dataset.directory, tiny_recipe, tmp_path / "run")
+
+
+def test_half_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for step in (8, 9, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"x")
+    (tmp_path / "checkpoint-8" / "trainer_state.json").write_text('{"global_step": 8}')
+    (tmp_path / "checkpoint-9" / "trainer_state.json").write_text('{"global_st')
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-8"
+    assert not (tmp_path / "checkpoint-10").exists()
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_small_data_is_seen_more_often_within_the_budget() -> None:
+    trial = load_recipe("cpu-trial")
+    budget = trial.data.max_train_tokens
+    assert training_passes(trial, budget) == 1
+    assert training_passes(trial, budget // 2) == 2
+    assert training_passes(trial, 100) == trial.optimizer.max_passes
+    assert training_passes(load_recipe("article"), 1_600_000) == 3
+
+
+def test_unsloth_is_taken_only_where_it_is(tiny_recipe: Recipe) -> None:
+    assert trainer_kind(tiny_recipe) == "trl"
+    auto = tiny_recipe.model_copy(update={"trainer": tiny_recipe.trainer.model_copy(update={"kind": "auto"})})
+    import importlib.util
+
+    import torch
+
+    both = torch.cuda.is_available() and importlib.util.find_spec("unsloth") is not None
+    assert trainer_kind(auto) == ("unsloth" if both else "trl")

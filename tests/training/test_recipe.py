@@ -1,0 +1,60 @@
+"""Recipes: every shipped one loads, and a mistake is told with its line and the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inhouse_retrieval import InhouseError
+from inhouse_training.recipe import load_recipe, parse_recipe, recipe_names
+
+
+def test_every_shipped_recipe_loads_and_says_how_to_launch_it() -> None:
+    assert recipe_names() == ["article", "cpu-trial", "default-7b"]
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+        text = (Path(__file__).parents[2] / "training" / "recipes" / f"{name}.toml").read_text()
+        assert text.startswith("# ")
+        assert f"inhouse retrain --recipe {name}" in text.split("base_model")[0]
+
+
+def test_the_article_is_repeated_with_its_own_numbers() -> None:
+    article = load_recipe("article")
+    assert (article.lora.rank, article.optimizer.learning_rate, article.data.max_tokens) == (768, 2e-5, 8192)
+    assert article.optimizer.schedule == "cosine"
+    assert article.optimizer.warmup == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "remedy"),
+    [
+        ("[data]\nmax_tokns = 5", "line 4: there is no key 'data.max_tokns'", "'max_tokens'"),
+        ("[daata]\nmax_tokens = 512", "line 3: there is no key 'daata'", "'data'"),
+        ('[lora]\nrank = "high"', "line 4: lora.rank", ""),
+        ("[data]\nmax_tokens = 8", "line 4: data.max_tokens", ""),
+        ("[trainer]\nkind = 'magic'", "line 4: trainer.kind", ""),
+        ("[data\n", "not valid TOML", ""),
+    ],
+)
+def test_mistakes_are_plain(content: str, problem: str, remedy: str) -> None:
+    with pytest.raises(InhouseError) as told:
+        parse_recipe(f'base_model = "x"\noptimizer = {{ learning_rate = 1e-3 }}\n{content}\n', "mine", "mine.toml")
+    assert problem in told.value.problem
+    assert remedy in told.value.remedy
+
+
+def test_a_recipe_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InhouseError, match="Did you mean 'cpu-trial'"):
+        load_recipe("cpu-tral")
+    with pytest.raises(InhouseError, match="cannot be read"):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "ours.toml"
+    file.write_text('base_model = "x"\n[optimizer]\nlearning_rate = 1e-4\n')
+    assert load_recipe(file).name == "ours"
+    file.write_text('base_model = "x"\n')
+    with pytest.raises(InhouseError, match="'optimizer' is missing"):
+        load_recipe(file)

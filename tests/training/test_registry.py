@@ -1,0 +1,151 @@
+"""The adapter registry: content addresses, damage, promotion, rollback, many writers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inhouse_retrieval import InhouseError, StateUnwritable
+from inhouse_training import AdapterManifest, Registry
+from inhouse_training.registry import WEIGHTS_NAME
+
+MANIFEST = AdapterManifest("SmolLM2", "b179", "abc123", recipe={"rank": 16}, metrics={"gain": 0.5})
+
+
+def adapter(folder: Path, weights: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / WEIGHTS_NAME).write_bytes(weights)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    return folder
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "adapters")
+
+
+@pytest.fixture
+def three(registry: Registry, tmp_path: Path) -> list[str]:
+    return [registry.add(adapter(tmp_path / "new", bytes([n])), MANIFEST).version for n in range(3)]
+
+
+def test_a_version_is_named_by_its_content(registry: Registry, tmp_path: Path) -> None:
+    one = registry.add(adapter(tmp_path / "one", b"weights"), MANIFEST)
+    same = registry.add(adapter(tmp_path / "same", b"weights"), MANIFEST)
+    other = registry.add(adapter(tmp_path / "other", b"others"), MANIFEST)
+    elsewhere = AdapterManifest("Other", "ffff", "abc123")
+    moved = registry.add(adapter(tmp_path / "one", b"weights"), elsewhere)
+    assert same == one
+    assert len({one.version, other.version, moved.version}) == 3
+    assert len(one.version) == 12
+    assert one.manifest.created and one.manifest.recipe == {"rank": 16}
+    assert {each.version for each in registry.list()} == {one.version, other.version, moved.version}
+
+
+def test_pickles_stay_out(registry: Registry, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "new", b"weights")
+    (folder / "training_args.bin").write_bytes(b"pickle")
+    version = registry.add(folder, MANIFEST)
+    assert not (version.path / "training_args.bin").exists()
+
+
+def test_a_folder_without_adapter_is_refused(registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(InhouseError, match="holds no adapter"):
+        registry.add(tmp_path, MANIFEST)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "change", "remove", "manifest", "foreign manifest"])
+def test_damage_is_refused_and_the_current_one_stays(registry: Registry, three: list[str], damage: str) -> None:
+    registry.promote(three[0])
+    folder = registry.root / three[1]
+    weights = folder / WEIGHTS_NAME
+    if damage == "truncate":
+        weights.write_bytes(b"")
+    elif damage == "change":
+        weights.write_bytes(b"other")
+    elif damage == "remove":
+        weights.unlink()
+    elif damage == "manifest":
+        (folder / "manifest.json").write_text('{"version":')
+    else:
+        (folder / "manifest.json").write_bytes((registry.root / three[2] / "manifest.json").read_bytes())
+    with pytest.raises(InhouseError, match="damaged") as caught:
+        registry.promote(three[1])
+    assert "rollback" in caught.value.remedy
+    assert registry.current() == three[0]
+
+
+def test_adding_the_same_content_repairs_it(registry: Registry, three: list[str], tmp_path: Path) -> None:
+    (registry.root / three[2] / WEIGHTS_NAME).write_bytes(b"damage")
+    assert registry.add(adapter(tmp_path / "again", bytes([2])), MANIFEST).version == three[2]
+    assert registry.verify(three[2]) == registry.root / three[2]
+
+
+def test_promotion_and_rollback(registry: Registry, three: list[str]) -> None:
+    assert registry.current() is None
+    for version in three:
+        registry.promote(version, "better")
+    assert registry.rollback() == three[1]
+    assert registry.rollback() == three[0]
+    registry.promote(three[2])
+    assert registry.rollback() == three[0]
+    assert registry.rollback() is None
+    assert registry.current() is None
+    with pytest.raises(InhouseError, match="nothing to go back to"):
+        registry.rollback()
+    assert [each.version for each in registry.history()][:3] == three
+    assert registry.history()[0].note == "better"
+
+
+def test_a_torn_history_line_loses_nothing_else(registry: Registry, three: list[str]) -> None:
+    registry.promote(three[0])
+    with (registry.root / "history.jsonl").open("a") as file:
+        file.write('{"version": "cut sh')
+    registry.promote(three[1])
+    assert [each.version for each in registry.history()] == three[:2]
+
+
+def test_no_name_leads_out_of_the_registry(registry: Registry, three: list[str]) -> None:
+    for name in ("", ".", "..", "../adapters", f"{three[0]}/..", ".lock", "unknown"):
+        with pytest.raises(InhouseError, match="no adapter version"):
+            registry.verify(name)
+
+
+def test_a_killed_add_leaves_nothing_behind(registry: Registry, three: list[str], tmp_path: Path) -> None:
+    (registry.root / ".adding-killed").mkdir()
+    assert len(registry.list()) == 3
+    registry.add(adapter(tmp_path / "next", b"next"), MANIFEST)
+    assert not list(registry.root.glob(".adding-*"))
+
+
+def test_an_unwritable_registry_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    registry = Registry(tmp_path / "file" / "adapters")
+    assert registry.list() == () and registry.current() is None and registry.history() == ()
+    with pytest.raises(StateUnwritable, match="cannot be written"):
+        registry.add(adapter(tmp_path / "new", b"x"), MANIFEST)
+
+
+def test_current_is_always_one_whole_version(registry: Registry, three: list[str]) -> None:
+    """Another process promotes as fast as it can and is killed: a reader sees whole versions only."""
+    registry.promote(three[0])
+    script = (
+        "import sys; from pathlib import Path; from inhouse_training import Registry\n"
+        "registry = Registry(Path(sys.argv[1]))\n"
+        "for turn in range(10**6): registry.promote(sys.argv[2 + turn % 3]); print(turn, flush=True)"
+    )
+    command = [sys.executable, "-c", script, str(registry.root), *three]
+    for _ in range(3):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for _ in range(5):
+            child.stdout.readline()
+            assert registry.current() in three
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        assert registry.current() in three
+    assert registry.promote(three[1]).current

@@ -1,0 +1,131 @@
+"""The whole job with the real model: the loss on later changes falls, the gate promotes it, once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from inhouse_retrieval import Busy, InhouseError, Repository, StateUnwritable
+from inhouse_training import BaseModel, Registry, open_run
+from inhouse_training.recipe import Recipe, parse_recipe
+from inhouse_training.retrain import evaluate_version, retrain
+
+from .history import commit, git, handler, make_history
+
+SMALL = """
+base_model = "SmolLM2-135M-Instruct"
+[data]
+max_tokens = 256
+max_train_tokens = 5000
+[lora]
+rank = 8
+alpha = 8
+[optimizer]
+learning_rate = 2e-3
+accumulate = 2
+max_passes = 1
+[trainer]
+kind = "trl"
+[evaluation]
+prompt_tokens = 256
+scored_tokens = 24
+"""
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / ".inhouse"
+    folder.mkdir()
+    return folder
+
+
+def test_a_repository_is_learned_judged_and_promoted(base_model: BaseModel, tmp_path: Path, state_dir: Path) -> None:
+    repository = make_history(tmp_path / "shop", commits=16)
+    recipe = parse_recipe(SMALL, "small", "small.toml")
+    stages: list[str] = []
+    result = retrain(repository, state_dir, recipe, base_model, lambda stage, done, total: stages.append(stage))
+
+    assert result.decision == "promoted", result.reasons
+    losses = result.metrics["held_out"]
+    for mode in ("closed_book", "with_retrieval"):
+        assert losses[mode]["candidate"] < losses[mode]["base"] - 0.1
+    assert result.metrics["gain"]["over_base"]["low"] > 0
+    registry = Registry(state_dir / "adapters")
+    assert result.current == result.candidate == registry.current()
+    assert result.candidate is not None
+    manifest = registry.get(result.candidate).manifest
+    assert manifest.snapshot == git(repository.root, "rev-parse", "HEAD~7")
+    assert manifest.evaluated
+    assert (registry.verify(result.candidate) / "adapter_model.safetensors").exists()
+    assert stages.index("reading the history") < stages.index("training") < stages.index("evaluating")
+
+    assert result.report is not None
+    page = result.report.read_text()
+    assert result.candidate in page
+    assert "data:image/svg+xml;base64," in page
+    assert "95 % interval" in result.report.with_suffix(".md").read_text()
+    told = json.loads(json.dumps(result.to_json()))
+    assert set(told) == {"decision", "reasons", "candidate", "current", "metrics", "report"}
+
+    # The same inputs again: skipped, at once, with the same figures.
+    again = retrain(repository, state_dir, recipe, base_model)
+    assert (again.decision, again.candidate, again.metrics) == ("skipped", result.candidate, result.metrics)
+
+    # Killed between promotion and result: the same decision; the candidate does not compete with itself.
+    (run,) = (state_dir / "runs").iterdir()
+    (run / "result.json").unlink()
+    resumed = retrain(repository, state_dir, recipe, base_model)
+    assert (resumed.decision, resumed.candidate) == ("promoted", result.candidate)
+
+    # What it saw cannot judge it.
+    git(repository.root, "reset", "--quiet", "--hard", "HEAD~3")
+    with pytest.raises(InhouseError, match="trained on changes that would judge it"):
+        evaluate_version(repository, state_dir, recipe, base_model)
+
+
+def test_one_retraining_at_a_time(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, state_dir: Path
+) -> None:
+    (state_dir / "retrain.pid").write_text("4711\n")
+    with FileLock(state_dir / "retrain.lock"), pytest.raises(Busy, match="process 4711"):
+        retrain(history, state_dir, tiny_recipe, tiny_base)
+
+
+def test_a_short_history_and_a_missing_state_directory_are_told(
+    tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path, state_dir: Path
+) -> None:
+    repository = make_history(tmp_path / "young", commits=5)
+    with pytest.raises(InhouseError, match="too short to train"):
+        retrain(repository, state_dir, tiny_recipe, tiny_base)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateUnwritable):
+        retrain(repository, tmp_path / "file", tiny_recipe, tiny_base)
+
+
+def test_a_random_model_gains_nothing_and_is_rejected_but_kept(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, state_dir: Path, tokenizer: Any
+) -> None:
+    frozen = tiny_recipe.model_copy(
+        update={"optimizer": tiny_recipe.optimizer.model_copy(update={"learning_rate": 1e-12})}
+    )
+    result = retrain(history, state_dir, frozen, tiny_base, retrieval=False)
+    assert result.decision == "rejected"
+    assert any("Not surely better than the base model" in reason for reason in result.reasons)
+    assert "with_retrieval" not in result.metrics["held_out"]
+    registry = Registry(state_dir / "adapters")
+    assert result.current is None is registry.current()
+    assert [version.version for version in registry.list()] == [result.candidate]
+
+    # A new commit is a new input; another look at the same one is not.
+    before = open_run(history, state_dir, frozen, tiny_base, retrieval=False)
+    assert (before.directory / "result.json").exists()
+    commit(history.root, "Let clerks update a stamp", handlers__stamp_py=handler("stamp"))
+    try:
+        after = open_run(history, state_dir, frozen, tiny_base, retrieval=False)
+        assert after.directory != before.directory
+    finally:
+        git(history.root, "reset", "--quiet", "--hard", "HEAD~1")
