@@ -519,9 +519,15 @@ def watch(
     change.
     """
 
+    told: set[str] = set()
+
     def refresh() -> None:
         try:
-            on_refresh(index.refresh())
+            if not told or index.status().pending or index.repository.head() not in told:
+                report = index.refresh()
+                told.clear()
+                told.add(report.commit)
+                on_refresh(report)
         except Cancelled:
             stop.set()
         except InhouseError as error:
@@ -550,11 +556,24 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
 
     folders = [root] if git_folder.is_relative_to(root) else [root, git_folder]
     try:
-        for _ in watch_files(*folders, watch_filter=matters, stop_event=stop, debounce=400, step=100):
-            yield None
+        # What changed before the watch was in place shows at the first time-out; what it misses later (a network
+        # file system tells nothing), at every thirtieth.
+        quiet = 0
+        for changes in watch_files(
+            *folders,
+            watch_filter=matters,
+            stop_event=stop,
+            debounce=400,
+            step=100,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        ):
+            if changes or quiet % 30 == 0:
+                yield None
+            quiet = 0 if changes else quiet + 1
     except OSError as error:
         # inotify runs out of watches in very large trees.
         _log.warning("watching is not possible, looking every two seconds instead: %s", error)
         while not stop.wait(_PENDING_SECONDS):
-            if index.status().pending:
-                yield None
+            yield None

@@ -1,7 +1,7 @@
 """How a long job reports where it is, and how it is stopped.
 
-A job calls ``progress(stage, done, total)`` often. Whoever started the job draws it, and stops the job by raising
-:class:`~inhouse_retrieval.errors.Cancelled` from that call.
+A job calls ``progress(stage, done, total)`` often. Whoever started the job draws it, and stops the job by
+raising :class:`~inhouse_retrieval.errors.Cancelled` from that call.
 """
 
 from __future__ import annotations

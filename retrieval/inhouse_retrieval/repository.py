@@ -223,22 +223,30 @@ class Repository:
                 skipped.append(SkippedFile(path, reason))
             else:
                 wanted.append((path, blob.decode()))
-        # Not `ls-tree --long`: in a partial clone it fails where an object is missing.
-        for (path, blob_id), size in zip(wanted, self._sizes([blob for _, blob in wanted]), strict=True):
-            reason = reason_by_size(size) if size is not None else "missing from this partial clone"
+        absent = self._absent(commit)
+        sizes = self._sizes([blob for _, blob in wanted if blob not in absent])
+        for path, blob_id in wanted:
+            size = sizes.get(blob_id)
+            reason = reason_by_size(size) if size is not None else "missing from this clone"
             if size is not None and reason is None:
                 files.append(TrackedFile(path, blob_id, size))
             elif reason is not None:
                 skipped.append(SkippedFile(path, reason))
         return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)))
 
-    def _sizes(self, blobs: list[str]) -> list[int | None]:
-        """Bytes of each blob; ``None`` for those that this clone does not have."""
+    def _absent(self, commit: str) -> set[str]:
+        """Objects of ``commit`` that a partial clone left on the server. Git stops dead when asked for one."""
+        if not self.git("config", "--get-regexp", r"^remote\..*\.promisor$", allow_failure=True):
+            return set()
+        out = self.git("rev-list", "--objects", "--no-walk", "--missing=print", commit)
+        return {line[1:].decode() for line in out.split(b"\n") if line.startswith(b"?")}
+
+    def _sizes(self, blobs: list[str]) -> dict[str, int]:
+        """Bytes of each blob; those that a damaged clone lacks are left out."""
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
-        out = _run(self.root, "cat-file", "--batch-check=%(objectsize)", given=asked).stdout.decode().splitlines()
-        if len(out) != len(blobs):
-            raise InhouseError("`git cat-file` failed.", "Check the repository with `git fsck`, then try again.")
-        return [int(size) if size.isdigit() else None for size in out]
+        out = _run(self.root, "cat-file", "--batch-check=%(objectname) %(objectsize)", given=asked).stdout
+        pairs = (line.split() for line in out.decode().splitlines())
+        return {blob: int(size) for blob, size in pairs if size.isdigit()}
 
     def _listed(self) -> Iterator[tuple[bytes, str, bool]]:
         """``(raw path, git mode, left out by a sparse checkout)`` of what is tracked or
@@ -271,7 +279,7 @@ class Repository:
             for file in snapshot.files:
                 data = objects.read(file.blob_id)
                 if data is None:
-                    yield SkippedFile(file.path, "missing from this partial clone")
+                    yield SkippedFile(file.path, "missing from this clone")
                     continue
                 yield _as_text(file, data)
 

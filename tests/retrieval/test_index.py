@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -213,14 +215,14 @@ def test_a_corrupt_catalog_is_rebuilt(
     assert (state / "catalog.sqlite.corrupt").exists()
 
 
-def test_pages_damaged_while_it_is_held(repository: Repository, state: Path, encoder: Encoder) -> None:
+def test_damaged_pages_that_a_search_comes_upon(repository: Repository, state: Path, encoder: Encoder) -> None:
     with Index.open(repository, state, encoder) as index:
         index.refresh()
     file = state / "catalog.sqlite"
     size = file.stat().st_size
     with file.open("r+b") as stream:
-        stream.seek(4096)
-        stream.write(os.urandom(size - 4096))
+        stream.seek(6 * 4096)  # its first tables still open
+        stream.write(os.urandom(size - 6 * 4096))
     with Index.open(repository, state, encoder) as index:
         assert paths(index.search("voucher"))[0] == "shop/basket.py"
         assert index.refresh().files == 3
@@ -263,17 +265,20 @@ import json, os, resource, sys
 from pathlib import Path
 from inhouse_retrieval import Index, InhouseError, Repository
 
-root, state, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+root, state, limit, stop_at, unprivileged = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
+repository = Repository.open(root)
+if unprivileged and os.geteuid() == 0:
+    os.setuid(65534)  # nobody: root may write anywhere
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 def tell(stage, done, total):
     print(json.dumps([stage, done, total]), flush=True)
-    if done and stage == (sys.argv[4:] or [""])[0]:
+    if done and stage == stop_at:
         sys.stdin.readline()
 
 try:
-    with Index.open(Repository.open(root), state) as index:
+    with Index.open(repository, state) as index:
         report = index.refresh(tell)
         print(json.dumps({"embedded": report.embedded, "reused": report.reused,
                           "loaded": [m for m in ("torch", "chromadb") if m in sys.modules]}))
@@ -282,13 +287,12 @@ except InhouseError as error:
 """
 
 
-def child(root: Path, state: Path, limit: int = 0, stop_at: str = "", **options: object) -> subprocess.Popen[str]:
+def child(
+    root: Path, state: Path, limit: int = 0, stop_at: str = "", unprivileged: bool = False
+) -> subprocess.Popen[str]:
+    arguments = [str(root), str(state), str(limit), stop_at, "yes" if unprivileged else ""]
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root), str(state), str(limit), stop_at],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
+        [sys.executable, "-c", CHILD, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -367,47 +371,28 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
         assert paths(index.search("number_17"))[0] == "many/file17.py"
 
 
-def test_a_read_only_state_folder(root: Path, tmp_path: Path) -> None:
-    state = tmp_path / "read-only"
-    state.mkdir()
-    state.chmod(0o555)
-    # Root may write anywhere, so the child gives up being root.
-    options: dict[str, object] = {}
-    if os.geteuid() == 0:
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.stat().st_uid == 0 and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o055)
-        environment = {
-            **os.environ,
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": "safe.directory",
-            "GIT_CONFIG_VALUE_0": "*",
-        }
-        options = {"user": 65534, "group": 65534, "env": environment}
-    told = outcome(child(root, state, **options))
-    assert told["error"] == "StateUnwritable", told
-    assert "cannot be written" in str(told["said"])
+def test_a_read_only_state_folder(root: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        told = outcome(child(root, Path(folder), unprivileged=True))
+        assert told["error"] == "StateUnwritable", told
+        assert f"{folder} cannot be written" in str(told["said"])
 
 
 def test_watching(root: Path, repository: Repository, state: Path, encoder: Encoder) -> None:
-    reports: list[IndexReport] = []
-    came = threading.Semaphore(0)
+    reports: queue.Queue[IndexReport] = queue.Queue()
     stop = threading.Event()
-
-    def on_refresh(report: IndexReport) -> None:
-        reports.append(report)
-        came.release()
-
     with Index.open(repository, state, encoder) as index:
-        watcher = threading.Thread(target=watch, args=(index, stop, on_refresh))
+        watcher = threading.Thread(target=watch, args=(index, stop, reports.put))
         watcher.start()
-        assert came.acquire(timeout=30)
-        write(root, {"shop/new.py": "def fresh_paint(): ...\n"})
-        assert came.acquire(timeout=30)
-        assert paths(index.search("fresh paint"))[0] == "shop/new.py"
-        commit = commit_all(root, "Paint")
-        while reports[-1].commit != commit:
-            assert came.acquire(timeout=30)
-        stop.set()
-        watcher.join(30)
+        try:
+            assert reports.get(timeout=60).files == 3
+            write(root, {"shop/new.py": "def fresh_paint(): ...\n"})
+            assert reports.get(timeout=60).files == 4
+            assert paths(index.search("fresh paint"))[0] == "shop/new.py"
+            commit = commit_all(root, "Paint")
+            assert reports.get(timeout=60).commit == commit
+        finally:
+            stop.set()
+            watcher.join(60)
         assert not watcher.is_alive()

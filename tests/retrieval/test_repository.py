@@ -267,4 +267,4 @@ def test_a_partial_clone_fetches_nothing(root: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "--no-checkout", "--filter=blob:none", root.as_uri(), "partial")
     clone = Repository.open(tmp_path / "partial")
     assert texts(clone, "HEAD") == {}
-    assert set(reasons(clone, "HEAD").values()) == {"missing from this partial clone"}
+    assert set(reasons(clone, "HEAD").values()) == {"missing from this clone"}

@@ -1,4 +1,4 @@
-"""Secrets are found, and ordinary code is left alone. (Tokens are joined here, so that no scanner sees one.)"""
+"""Secrets are found, ordinary code is left alone. (Tokens are joined here: no scanner should see one.)"""
 
 from __future__ import annotations
 
