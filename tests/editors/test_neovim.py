@@ -20,6 +20,7 @@ PLUGIN = Path(__file__).parents[2] / "editor-clients" / "neovim"
 PRELUDE = """
 vim.opt.runtimepath:prepend(PLUGIN)
 vim.cmd('runtime plugin/inhouse.lua')
+vim.cmd('filetype on')
 local result, ended = {}, nil
 vim.api.nvim_create_autocmd('User', {
   pattern = 'InhouseAnswered',
@@ -47,12 +48,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+def lua_string(value: object) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
+
+
 def neovim(cwd: Path, script: str) -> dict[str, Any]:
     """Run Lua in a headless Neovim that has the plugin and nothing else; what it left in ``result``."""
     lua = cwd.parent / "script.lua"
     out = cwd.parent / "result.json"
     out.unlink(missing_ok=True)
-    body = f"local PLUGIN, OUT = {json.dumps(str(PLUGIN))}, {json.dumps(str(out))}\n{PRELUDE}"
+    body = f"local PLUGIN, OUT = {lua_string(PLUGIN)}, {lua_string(out)}\n{PRELUDE}"
     body += f"local ok, problem = xpcall(function()\n{script}\nend, debug.traceback)\n"
     body += "if not ok then result.error = problem end\n"
     body += "vim.fn.writefile({ vim.json.encode(result) }, OUT)\nvim.cmd('qall!')\n"
@@ -62,7 +67,7 @@ def neovim(cwd: Path, script: str) -> dict[str, Any]:
         "PATH": f"{INHOUSE.parent}{os.pathsep}{os.environ['PATH']}",
         "XDG_STATE_HOME": str(cwd.parent / "state"),
     }
-    command = [NEOVIM, "--headless", "-u", "NONE", "-i", "NONE", "-n", "-S", lua]
+    command = [NEOVIM, "--headless", "-u", "NONE", "-i", "NONE", "-n", "-S", lua, "+cquit"]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
     result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     assert "error" not in result, f"{result['error']}\n{done.stderr}"
@@ -74,7 +79,7 @@ def test_an_answer_streams_into_a_split_with_its_sources(root: Path) -> None:
         root,
         f"""
         require('inhouse').setup()
-        vim.cmd.edit(vim.fn.fnameescape({json.dumps(NAME)}))
+        vim.cmd.edit({lua_string(NAME)})
         local user = vim.api.nvim_get_current_win()
         local grown = {{}}
         vim.cmd('Inhouse ask How is the tax added to a price?')
@@ -95,7 +100,7 @@ def test_an_answer_streams_into_a_split_with_its_sources(root: Path) -> None:
         result.quickfix_file = vim.fn.bufname(result.quickfix.items[1].bufnr)
 
         vim.api.nvim_set_current_win(vim.fn.win_findbuf(buffer)[1])
-        vim.fn.search(vim.fn.escape({json.dumps(NAME)}, '.') .. ':')
+        vim.fn.search(vim.fn.escape({lua_string(NAME)}, '.') .. ':')
         vim.cmd('normal gf')
         result.opened = vim.api.nvim_buf_get_name(0)
         result.line = vim.api.nvim_win_get_cursor(0)[1]
@@ -118,10 +123,11 @@ def test_a_range_and_an_unsaved_buffer_are_what_is_asked_about(root: Path) -> No
         root,
         f"""
         require('inhouse').setup()
-        vim.cmd.edit(vim.fn.fnameescape({json.dumps(NAME)}))
+        vim.cmd.edit({lua_string(NAME)})
         local filler = vim.fn['repeat']({{ '# filler' }}, 80)
         vim.api.nvim_buf_set_lines(0, 3, -1, false, filler)
-        vim.api.nvim_buf_set_lines(0, -1, -1, false, {{ 'def zebra_discount(amount):', '    return amount / 2' }})
+        local code = {{ 'def zebra_discount(amount):', '    return amount / 2' }}
+        vim.api.nvim_buf_set_lines(0, -1, -1, false, code)
         vim.cmd('84,85Inhouse ask What is this for?')
         result.answer = lines(answered())
         result.quickfix = vim.fn.getqflist()
@@ -157,7 +163,7 @@ def test_without_setup_and_from_another_folder_it_finds_the_repository(root: Pat
     result = neovim(
         tmp_path,
         f"""
-        vim.cmd.edit(vim.fn.fnameescape({json.dumps(str(root / NAME))}))
+        vim.cmd.edit({lua_string(root / NAME)})
         vim.cmd('Inhouse ask How is the tax added?')
         result.answer = lines(answered())
         result.root = vim.lsp.get_clients({{ name = 'inhouse' }})[1].root_dir
@@ -172,7 +178,7 @@ def test_a_code_action_shows_its_answer_as_a_document(root: Path) -> None:
         root,
         f"""
         require('inhouse').setup()
-        vim.cmd.edit(vim.fn.fnameescape({json.dumps(NAME)}))
+        vim.cmd.edit({lua_string(NAME)})
         wait('the client', function()
           local client = vim.lsp.get_clients({{ name = 'inhouse', bufnr = 0 }})[1]
           return client and client.initialized
