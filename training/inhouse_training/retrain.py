@@ -34,6 +34,9 @@ from .snapshot_search import SnapshotSearch
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 _KEPT_RUNS = 5
+_DISK_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +317,7 @@ def _plain_disk_errors(state_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _DISK_ERRORS:
             raise
         raise StateUnwritable(
             f"{state_dir} cannot be written: {os.strerror(error.errno)}.",
