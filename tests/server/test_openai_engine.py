@@ -135,9 +135,9 @@ def test_cancel_frees_the_server(server: Server, engine: OpenAIEngine) -> None:
 
 def test_cancel_while_the_server_reads_the_prompt(server: Server, engine: OpenAIEngine) -> None:
     cancel = Event()
-    Timer(0.3, cancel.set).start()
+    Timer(0.2, cancel.set).start()
     started = time.monotonic()
-    long = GenerationRequest((Message("user", "apple " * 2500),), max_tokens=5)
+    long = GenerationRequest((Message("user", "apple " * 900),), max_tokens=5)
     events = list(engine.stream(long, cancel))
     assert isinstance(events[-1], Finished) and events[-1].reason == "cancelled"
     assert time.monotonic() - started < 2

@@ -173,15 +173,15 @@ class TransformersEngine:
     def _activate(self, adapter: str) -> None:
         if adapter == self._active:
             return
+        self._active = None  # until the switch is complete
+        if self._loaded:
+            # First of all: PEFT would unmerge by subtraction as soon as another adapter is loaded or set.
+            self._unmerge()
+            self._model.base_model.disable_adapter_layers()
         if adapter != BASE:
             if adapter not in self._loaded:
                 self._load_adapter(adapter)
             self._loaded.move_to_end(adapter)
-        self._active = None  # until the switch is complete
-        if self._loaded:
-            self._unmerge()
-            self._model.base_model.disable_adapter_layers()
-        if adapter != BASE:
             self._model.base_model.enable_adapter_layers()
             self._model.base_model.set_adapter(adapter, inference_mode=True)
             if self._mergeable and self._model.peft_config[adapter].bias == "none":
