@@ -1,7 +1,7 @@
 """Cutting a file into chunks that an encoder reads whole, each under a header that says where it is.
 
 The cut falls where a person would make it: before a definition or a heading, else at a blank line, else at
-the shallowest indentation, looking back over the later half of a full chunk. That needs no grammar, so it
+the shallowest indentation, looking back over the last quarter of a full chunk. That needs no grammar, so it
 works alike for every language; every line of the file lands in exactly one chunk (a line too long for the
 encoder, in several).
 """
@@ -176,24 +176,28 @@ def _headers(
     path: str, enclosing: Collection[tuple[str, ...]], count_tokens: CountTokens, room: int
 ) -> dict[tuple[str, ...], tuple[str, int]]:
     """Enclosing names -> header and its tokens: path and names, shortened from the outside until they fit."""
-    full = {names: " > ".join([path, *names]) for names in enclosing}
+    # The folders above say little more, and every token of a header is paid for in every chunk.
+    near = "/".join(path.split("/")[-2:])
+    full = {names: " > ".join([near, *names]) for names in enclosing}
     counts = dict(zip(full, count_tokens(list(full.values())), strict=True))
     headers: dict[tuple[str, ...], tuple[str, int]] = {}
     for names, header in full.items():
         if counts[names] <= room:
             headers[names] = header, counts[names]
             continue
-        candidates = [" > ".join([path, *names[skip:]]) for skip in range(1, len(names) + 1)]
-        parts = path.split("/")
-        candidates += ["…/" + "/".join(parts[skip:]) for skip in range(1, len(parts))]
-        candidates += ["…" + parts[-1][-length:] for length in (40, 20, 8)]
+        candidates = [" > ".join([near, *names[skip:]]) for skip in range(1, len(names) + 1)]
+        name = path.rpartition("/")[2]
+        candidates += [name, *("…" + name[-length:] for length in (40, 20, 8))]
         sized = zip(candidates, count_tokens(candidates), strict=True)
         headers[names] = next((pair for pair in sized if pair[1] <= room), ("", 0))
     return headers
 
 
 def _best_cut(lines: Sequence[str], definitions: dict[int, tuple[int, str]], start: int, end: int) -> int:
-    """The best row in the later half of ``start..end`` to begin the next chunk at."""
+    """The best row in the last quarter of ``start..end`` to begin the next chunk at.
+
+    A longer look back makes smaller chunks, which cost more to embed and are found less well.
+    """
 
     def cost(row: int) -> tuple[int, int, int]:
         blank_above = not lines[row - 1].strip()
@@ -211,7 +215,7 @@ def _best_cut(lines: Sequence[str], definitions: dict[int, tuple[int, str]], sta
             kind = 2
         return depth * 2 + kind * 3, kind, -row
 
-    earliest = start + max(1, (end - start + 1) // 2)
+    earliest = start + max(1, (end - start) * 3 // 4)
     return min(range(earliest, end + 1), key=cost) if earliest <= end < len(lines) else end
 
 

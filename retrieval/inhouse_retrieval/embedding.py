@@ -110,7 +110,7 @@ class _SentenceEncoder:
         self._lock = threading.Lock()
         self._model: Any = None
         self._threads: ThreadPoolExecutor | None = None
-        self.name = f"{name}/int8-1"
+        self.name = f"{name}/int8-2"
         self.dimension = int(config["hidden_size"])
         self.max_tokens = int(limits.get("max_seq_length") or 256) - self._special
 
@@ -180,7 +180,7 @@ def _load_model(folder: Path) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
     if "x86" in torch.backends.quantized.supported_engines:
         torch.backends.quantized.engine = "x86"
         _quantize(model)
@@ -207,10 +207,18 @@ def _quantize(module: Any) -> None:
                 warnings.simplefilter("ignore", UserWarning)  # torch announces a successor that is not there yet
                 rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
             bias = None if linear.bias is None else linear.bias.detach()
-            self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
+            # The layer that narrows the activations again meets single tokens far larger than all others; one scale
+            # for them all would round the others away.
+            self.by_token = linear.in_features > linear.out_features
+            self.bias = bias if self.by_token else None
+            self.packed = torch.ops.quantized.linear_prepack(rounded, None if self.by_token else bias)
 
         def forward(self, hidden: Any) -> Any:
-            return torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
+            if not self.by_token:
+                return torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
+            largest = hidden.abs().amax(-1, keepdim=True).clamp_min_(1e-9)
+            out = torch.ops.quantized.linear_dynamic(hidden / largest, self.packed, False).mul_(largest)
+            return out if self.bias is None else out.add_(self.bias)
 
     for name, child in list(module.named_children()):
         if isinstance(child, torch.nn.Linear):

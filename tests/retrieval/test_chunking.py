@@ -42,7 +42,7 @@ def next_number(orders):
 
 
 def test_cuts_at_definitions_under_a_header(encoder: Encoder) -> None:
-    chunks = chunk_text("shop/basket.py", SOURCE, encoder.count_tokens, 64)
+    chunks = chunk_text("shop/basket.py", SOURCE, encoder.count_tokens, 56)
     assert [chunk.text.strip().split("\n")[0].strip() for chunk in chunks] == [
         "import os",
         "def add(self, line):",

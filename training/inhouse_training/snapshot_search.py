@@ -15,7 +15,8 @@ from typing import Protocol
 
 from inhouse_retrieval import Passage, Repository, SkippedFile, redact
 
-WINDOW_LINES = 24
+WINDOW_LINES = 16
+"""Short, so that a passage or two fit the prompt of the smallest recipe."""
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 
