@@ -216,8 +216,9 @@ def _quantize(module: Any) -> None:
         def forward(self, hidden: Any) -> Any:
             if not self.by_token:
                 return torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
-            largest = hidden.abs().amax(-1, keepdim=True).clamp_min_(1e-9)
-            out = torch.ops.quantized.linear_dynamic(hidden / largest, self.packed, False).mul_(largest)
+            # What GELU gives is never below -0.17, so the largest value stands for the largest magnitude.
+            largest = hidden.amax(-1, keepdim=True).clamp_min_(0.2)
+            out = torch.ops.quantized.linear_dynamic(hidden.div_(largest), self.packed, False).mul_(largest)
             return out if self.bias is None else out.add_(self.bias)
 
     for name, child in list(module.named_children()):
