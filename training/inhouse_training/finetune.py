@@ -41,6 +41,9 @@ _OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+_POLITE = {"OMP_WAIT_POLICY": "passive"}
+"""Threads that wait do not spin: training shares its cores with whoever works on the machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:
@@ -152,7 +155,7 @@ def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
             child = subprocess.Popen(
                 command,
                 cwd=run_dir,
-                env={**os.environ, **_OFFLINE, "HF_DATASETS_CACHE": str(run_dir / "cache")},
+                env={**_POLITE, **os.environ, **_OFFLINE, "HF_DATASETS_CACHE": str(run_dir / "cache")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
