@@ -190,10 +190,11 @@ def _load_model(folder: Path) -> Any:
 def _quantize(module: Any) -> None:
     """Swap every linear layer below ``module`` for one with 8-bit integer products.
 
-    Measured on two AVX2 cores: 37 chunks/s against 27 in float32, cosine to the float32 vector 0.992 on
-    average and 0.984 at worst. torch's own ``quantize_dynamic`` gives 0.906: it rounds activations to 7 bits
-    and scales weights per tensor. Here the *weights* get 7 bits, each output channel its own scale, so that
-    pairs of products still fit the 16 bits that AVX2 adds them in, and the activations keep 8.
+    Measured on two Xeon cores, chunks of 208 tokens: 40 to 43 chunks/s against 26 to 29 in float32, cosine to
+    the float32 vector 0.995 on average and 0.988 at worst of 3,497. torch's own ``quantize_dynamic`` gives
+    0.906: it rounds activations to 7 bits and scales weights per tensor. Here the *weights* get 7 bits, each
+    output channel its own scale, so that pairs of products still fit the 16 bits that AVX2 adds them in, and
+    the activations keep 8.
     """
     import torch
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -45,6 +46,8 @@ _MIRROR_A_STEP = 1000
 _PENDING_SECONDS = 2.0
 """Searches within this time share one look at the whole work tree. Hits themselves are always checked."""
 _CUTS_KEPT = 256
+_ROOM_FOR_VECTORS = 20_000_000
+"""Bytes below which a vector store that cannot be built is put down to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +310,12 @@ class Index:
                 return
             except MirrorLost as error:
                 self._give_up_store(error)
+        if shutil.disk_usage(self.state_dir).free < _ROOM_FOR_VECTORS:
+            # Chroma says many things when the disk is full, few of them that.
+            raise StateUnwritable(
+                f"The vectors in {self.state_dir} cannot be written: the disk is full.",
+                "Free some disk space, then try again; what was embedded is kept.",
+            )
         raise InhouseError("The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again.")
 
     def _mirror_changes(self, progress: Progress) -> None:
@@ -421,7 +430,11 @@ class Index:
                     return self._opened_store().nearest(question, depth)
             except MirrorLost as error:
                 self._give_up_store(error)
-                self._mirror()
+                try:
+                    self._mirror()
+                except StateUnwritable as full:
+                    _log.warning("searching by words alone: %s", full)
+                    break
         return []
 
     def _reread(self, path: str, blob_id: str) -> Document | None:
