@@ -7,6 +7,7 @@ may ask. The relay and the command line find it through these two files.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -14,12 +15,13 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.errors import Cancelled, InhouseError
 
 if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 ADDRESS_FILE = "owner.json"
 TOKEN_FILE = "token"
+OWNER_LOCK = "owner.lock"
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
 
@@ -97,36 +100,69 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
     prepare_state_dir(state_dir)
     log_path = state_dir / "logs" / "owner.log"
     log_path.parent.mkdir(exist_ok=True)
+    process = _start_detached(root, log_path)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := find_owner(state_dir):
+            return found
+        if process.poll() is not None:
+            # It met an owner that was starting, which is then found here, or one that was stopping.
+            time.sleep(0.5)
+            if find_owner(state_dir) is None:
+                process = _start_detached(root, log_path)
+        time.sleep(0.05)
+    raise InhouseError(f"The owner process did not start within {timeout_s:.0f} seconds.", f"Its log is {log_path}.")
+
+
+def _start_detached(root: Path, log_path: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0"]
     with log_path.open("ab") as sink:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "inhouse_server.cli",
-                "serve",
-                "--repo",
-                str(root),
-                "--port",
-                "0",
-                "--exit-when-idle",
-            ],
+        return subprocess.Popen(
+            [*command, "--exit-when-idle"],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
             start_new_session=True,
             cwd=root,
         )
+
+
+def is_held(state_dir: Path) -> bool:
+    """Whether some process holds this state directory."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(state_dir / OWNER_LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def stop_owner(state_dir: Path, timeout_s: float = 60) -> bool:
+    """Ask the running owner to stop, and wait until it has let go of the repository.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        InhouseError: it did not let go within ``timeout_s`` seconds.
+    """
+    import httpx
+
+    found = find_owner(state_dir)
+    if found is None:
+        return False
+    headers = {"Authorization": f"Bearer {found.token}"}
+    with contextlib.suppress(httpx.HTTPError):  # it may be gone already, which the lock tells
+        httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False)
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := find_owner(state_dir):
-            return found
-        if process.poll() is not None:
-            # Two relays may start an owner at once: the second one ends, and the first one is found here.
-            if found := find_owner(state_dir):
-                return found
-            time.sleep(0.5)
+    while is_held(state_dir):
+        if time.monotonic() > deadline:
+            raise InhouseError(
+                f"The owner process did not stop within {timeout_s:.0f} seconds.", "End it with SIGKILL."
+            )
         time.sleep(0.05)
-    raise InhouseError(f"The owner process did not start within {timeout_s:.0f} seconds.", f"Its log is {log_path}.")
+    return True
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -162,6 +198,9 @@ def serve(root: Path, host: str | None = None, port: int | None = None, exit_whe
         listener = bind(host or server.host, server.port if port is None else port)
         try:
             asyncio.run(_serve(workspace, listener, exit_when_idle))
+        except KeyboardInterrupt:
+            # SIGINT and SIGTERM are how a service is stopped: uvicorn has finished the answers in flight by now.
+            log.info("stopped by a signal")
         finally:
             listener.close()
             (workspace.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
@@ -192,13 +231,13 @@ async def _serve(workspace: Workspace, listener: socket.socket, exit_when_idle: 
         await asyncio.sleep(0.01)
     _write_address(workspace.state_dir, url)
     log.info("listening on %s", url)
-    warming = asyncio.create_task(asyncio.to_thread(_warm, workspace))
+    # A daemon: an owner that is told to stop does not wait for a model that is loading.
+    threading.Thread(target=_warm, args=(workspace,), name="warm", daemon=True).start()
     if exit_when_idle:
         while not serving.done() and not app.state.activity.idle_for(IDLE_EXIT_S):
             await asyncio.sleep(1)
         server.should_exit = True
     await serving
-    await warming
 
 
 def _warm(workspace: Workspace) -> None:
@@ -206,6 +245,8 @@ def _warm(workspace: Workspace) -> None:
     try:
         workspace.refresh()
         workspace.engine()
+    except Cancelled as error:
+        log.info("%s", error)
     except InhouseError as error:
         # The first question meets the same problem and tells the user; here it goes to the log.
         log.error("%s", error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from inhouse_retrieval import DEFAULT_ENCODER, Index, IndexReport, Repository, load_encoder
-from inhouse_retrieval.errors import Busy, StateUnwritable
+from inhouse_retrieval.errors import Busy, Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.assistant import Assistant
+from inhouse_server.owner import OWNER_LOCK
 from inhouse_server.settings import Settings, load_settings
 from inhouse_training import Engine, Registry
 
@@ -35,9 +37,9 @@ def prepare_state_dir(state_dir: Path) -> None:
         ignore = state_dir / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n", encoding="utf-8")
-        probe = state_dir / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        # A file without a name: two processes, or two threads, may try at once.
+        with tempfile.TemporaryFile(dir=state_dir) as probe:
+            probe.write(b"writable")
     except OSError as error:
         raise StateUnwritable(
             f"The state directory {state_dir} cannot be written: {error.strerror}.",
@@ -57,7 +59,10 @@ class Workspace:
         self._lock = lock
         self._index: Index | None = None
         self._engine: Engine | None = None
-        self._loading = threading.RLock()
+        # Two locks, so that a search never waits for the model to load.
+        self._opening = threading.Lock()
+        self._loading = threading.Lock()
+        self._closed = False
         self._refreshing = threading.Lock()
 
     @classmethod
@@ -74,7 +79,7 @@ class Workspace:
         settings = load_settings(repository.root)
         state_dir = settings.state_path(repository.root)
         prepare_state_dir(state_dir)
-        lock = FileLock(state_dir / "owner.lock")
+        lock = FileLock(state_dir / OWNER_LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -86,8 +91,14 @@ class Workspace:
 
     @property
     def index(self) -> Index:
-        """The index, opened on first use."""
-        with self._loading:
+        """The index, opened on first use.
+
+        Raises:
+            Cancelled: this workspace was closed.
+        """
+        with self._opening:
+            if self._closed:
+                raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
                 name = self.settings.encoder
                 encoder = None if name == DEFAULT_ENCODER else load_encoder(name)
@@ -129,12 +140,12 @@ class Workspace:
         }
 
     def close(self) -> None:
-        """Let go of the repository."""
-        with self._loading:
+        """Let go of the repository. A refresh under way stops; a model that is loading is not waited for."""
+        with self._opening:
+            self._closed = True
             if self._index is not None:
                 self._index.close()
                 self._index = None
-            self._engine = None
         self._lock.release()
 
     def __enter__(self) -> Workspace:

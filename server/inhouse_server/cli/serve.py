@@ -38,20 +38,10 @@ def serve(
 
 
 def _stop(state_dir: Path, json: bool) -> None:
-    import time
+    from inhouse_server.owner import stop_owner
 
-    import httpx
-
-    from inhouse_server.owner import find_owner
-
-    found = find_owner(state_dir)
-    if found:
-        headers = {"Authorization": f"Bearer {found.token}"}
-        httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False)
-        deadline = time.monotonic() + 30
-        while find_owner(state_dir) and time.monotonic() < deadline:
-            time.sleep(0.1)
+    stopped = stop_owner(state_dir)
     if json:
-        print_json({"stopped": found is not None})
+        print_json({"stopped": stopped})
     else:
-        typer.echo("Stopped." if found else "No owner runs here.")
+        typer.echo("Stopped." if stopped else "No owner runs here.")

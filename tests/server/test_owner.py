@@ -1,0 +1,123 @@
+"""The owner's life: found, stopped while its model loads, killed, started twice; its lock is free when it says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inhouse_retrieval.errors import InhouseError
+from inhouse_server.owner import ADDRESS_FILE, OwnerAddress, ensure_owner, find_owner, is_held, stop_owner
+from inhouse_training import BaseModel
+
+from .conftest import make_repository
+
+
+@pytest.fixture
+def root(tmp_path: Path, base_model: BaseModel) -> Path:
+    return make_repository(tmp_path / "owned")
+
+
+def start(root: Path) -> tuple[subprocess.Popen[bytes], OwnerAddress]:
+    command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := find_owner(root / ".inhouse"):
+            return process, found
+        time.sleep(0.02)
+    raise AssertionError("the owner did not come up")
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 1.0, 2.5, 5.0])
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_soon_whatever_it_loads(root: Path, delay_s: float, signal_number: signal.Signals) -> None:
+    process, _ = start(root)
+    time.sleep(delay_s)
+    process.send_signal(signal_number)
+    told = process.communicate(timeout=15)[1].decode()
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+    assert not is_held(root / ".inhouse")
+    assert not (root / ".inhouse" / ADDRESS_FILE).exists()
+
+
+def test_stopped_means_that_the_repository_is_free(root: Path) -> None:
+    for _ in range(3):
+        process, _ = start(root)
+        assert stop_owner(root / ".inhouse")
+        assert not is_held(root / ".inhouse")
+        process.communicate(timeout=15)
+    assert not stop_owner(root / ".inhouse")
+
+
+def test_after_a_kill_the_stale_address_is_not_an_owner_and_a_new_one_starts(root: Path) -> None:
+    process, first = start(root)
+    process.kill()
+    process.communicate()
+    assert (root / ".inhouse" / ADDRESS_FILE).exists()
+    assert find_owner(root / ".inhouse") is None
+    second = ensure_owner(root, timeout_s=60)
+    assert second.url != first.url
+    assert stop_owner(root / ".inhouse")
+
+
+def test_an_owner_is_started_even_while_the_last_one_is_stopping(root: Path) -> None:
+    process, first = start(root)
+    process.send_signal(signal.SIGTERM)
+    while find_owner(root / ".inhouse"):
+        time.sleep(0.01)
+    # It answers no more, and may still hold the repository for a moment.
+    second = ensure_owner(root, timeout_s=60)
+    process.communicate(timeout=15)
+    assert second != first
+    assert httpx.get(f"{second.url}/healthz").status_code == 200
+    stop_owner(root / ".inhouse")
+
+
+def test_two_that_start_at_once_share_one_owner(root: Path) -> None:
+    found: list[OwnerAddress] = []
+    callers = [threading.Thread(target=lambda: found.append(ensure_owner(root, 60))) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    stop_owner(root / ".inhouse")
+
+
+def test_a_search_does_not_wait_for_the_model(root: Path) -> None:
+    process, owner = start(root)
+    answer = httpx.post(
+        f"{owner.url}/inhouse/search",
+        json={"query": "courier"},
+        headers={"Authorization": f"Bearer {owner.token}"},
+        timeout=30,
+    )
+    status = httpx.get(f"{owner.url}/inhouse/status", headers={"Authorization": f"Bearer {owner.token}"}, timeout=30)
+    process.terminate()
+    process.communicate(timeout=15)
+    assert answer.status_code == 200
+    assert status.json()["root"] == str(root)
+
+
+def test_an_owner_that_does_not_let_go_is_said(root: Path) -> None:
+    process, _ = start(root)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        assert find_owner(root / ".inhouse") is None
+        assert is_held(root / ".inhouse")
+        with pytest.raises(InhouseError, match="did not start"):
+            ensure_owner(root, timeout_s=3)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        process.terminate()
+        process.communicate(timeout=15)
