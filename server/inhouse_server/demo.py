@@ -46,7 +46,7 @@ def main() -> int:
         console.print(f"  The candidate {model} is shown below although it was NOT PROMOTED.", style="yellow")
 
     step("inhouse serve: one process holds the model and the index")
-    run("serve", "--stop")
+    run("serve", "--stop", capture=True)
     owner = ensure_owner(root, timeout_s=60)
     console.print(f"  {owner.url}")
     try:
@@ -57,7 +57,7 @@ def main() -> int:
         step(f"inhouse ask: {TERMINAL_QUESTION}")
         run("ask", TERMINAL_QUESTION, "--adapter", "current" if model == "inhouse" else model)
     finally:
-        run("serve", "--stop")
+        run("serve", "--stop", capture=True)
     console.print(f"\nReport: {result['report']}\nDone in {time.monotonic() - started:.0f} s.")
     return 0
 

@@ -430,7 +430,10 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None) ->
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    # Whoever loads the model reports its own progress.
+    transformers_logging.disable_progress_bar()
     device = device or best_device()
     try:
         model = AutoModelForCausalLM.from_pretrained(
