@@ -1,52 +1,86 @@
 """Reading a repository, indexing it, searching it. What is named here is the package's public surface.
 
-Importing it is quick: torch, Chroma and sentence-transformers load when a vector is first needed.
+Names load on first use, so that importing the package costs nothing: an editor's relay needs its errors only.
 """
 
-from inhouse_retrieval.chunking import Chunk, chunk_text
-from inhouse_retrieval.embedding import DEFAULT_ENCODER, Encoder, load_encoder
-from inhouse_retrieval.errors import (
-    Busy,
-    Cancelled,
-    InhouseError,
-    NoCommits,
-    NotARepository,
-    StateUnwritable,
-)
-from inhouse_retrieval.index import Index, IndexReport, IndexStatus, watch
-from inhouse_retrieval.passage import Passage, SearchResult
-from inhouse_retrieval.progress import Progress, no_progress
-from inhouse_retrieval.pull_requests import ChangedFile, PullRequest, read_pull_requests
-from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
-from inhouse_retrieval.secrets import Redaction, redact
+from __future__ import annotations
 
-__all__ = [
-    "DEFAULT_ENCODER",
-    "Busy",
-    "Cancelled",
-    "ChangedFile",
-    "Chunk",
-    "Encoder",
-    "Index",
-    "IndexReport",
-    "IndexStatus",
-    "InhouseError",
-    "NoCommits",
-    "NotARepository",
-    "Passage",
-    "Progress",
-    "PullRequest",
-    "Redaction",
-    "Repository",
-    "SearchResult",
-    "SkippedFile",
-    "Snapshot",
-    "StateUnwritable",
-    "TrackedFile",
-    "chunk_text",
-    "load_encoder",
-    "no_progress",
-    "read_pull_requests",
-    "redact",
-    "watch",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .chunking import Chunk as Chunk
+    from .chunking import chunk_text as chunk_text
+    from .embedding import DEFAULT_ENCODER as DEFAULT_ENCODER
+    from .embedding import Encoder as Encoder
+    from .embedding import load_encoder as load_encoder
+    from .errors import Busy as Busy
+    from .errors import Cancelled as Cancelled
+    from .errors import InhouseError as InhouseError
+    from .errors import NoCommits as NoCommits
+    from .errors import NotARepository as NotARepository
+    from .errors import StateUnwritable as StateUnwritable
+    from .index import Index as Index
+    from .index import IndexReport as IndexReport
+    from .index import IndexStatus as IndexStatus
+    from .index import watch as watch
+    from .passage import Passage as Passage
+    from .passage import SearchResult as SearchResult
+    from .progress import Progress as Progress
+    from .progress import no_progress as no_progress
+    from .pull_requests import ChangedFile as ChangedFile
+    from .pull_requests import PullRequest as PullRequest
+    from .pull_requests import read_pull_requests as read_pull_requests
+    from .repository import Repository as Repository
+    from .repository import SkippedFile as SkippedFile
+    from .repository import Snapshot as Snapshot
+    from .repository import TrackedFile as TrackedFile
+    from .secrets import Redaction as Redaction
+    from .secrets import redact as redact
+    from .terms import index_terms as index_terms
+    from .terms import match_expression as match_expression
+
+_MODULE_OF = {
+    "Busy": "errors",
+    "Cancelled": "errors",
+    "ChangedFile": "pull_requests",
+    "Chunk": "chunking",
+    "DEFAULT_ENCODER": "embedding",
+    "Encoder": "embedding",
+    "Index": "index",
+    "IndexReport": "index",
+    "IndexStatus": "index",
+    "InhouseError": "errors",
+    "NoCommits": "errors",
+    "NotARepository": "errors",
+    "Passage": "passage",
+    "Progress": "progress",
+    "PullRequest": "pull_requests",
+    "Redaction": "secrets",
+    "Repository": "repository",
+    "SearchResult": "passage",
+    "SkippedFile": "repository",
+    "Snapshot": "repository",
+    "StateUnwritable": "errors",
+    "TrackedFile": "repository",
+    "chunk_text": "chunking",
+    "index_terms": "terms",
+    "load_encoder": "embedding",
+    "match_expression": "terms",
+    "no_progress": "progress",
+    "read_pull_requests": "pull_requests",
+    "redact": "secrets",
+    "watch": "index",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
