@@ -22,7 +22,7 @@ from typing import Any
 from inhouse_retrieval import Progress, no_progress
 
 from .dataset import HeldOutChange
-from .engine import BASE, Engine, Message, RowScore, ScoredRow
+from .engine import Engine, Message, RowScore, ScoredRow
 from .forgetting_texts import FORGETTING_TEXTS
 from .prompts import IGNORED, build_answer_prompt, chat_row, raw_row
 from .recipe import EvaluationSettings
@@ -205,6 +205,3 @@ def _mean(scores: Sequence[RowScore]) -> float:
 
 def _rounded(interval: Interval) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(interval).items()}
-
-
-__all__ = ["BASE", "CANDIDATE", "CURRENT", "Evaluation", "Interval", "evaluate", "paired_gain"]

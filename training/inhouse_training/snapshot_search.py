@@ -2,23 +2,20 @@
 
 The product's index holds the present, in which the held-out changes are merged already; searching it would
 hand the model the answer. This one is built in memory from the training snapshot and forgotten. It is
-lexical (BM25 over split identifiers and paths), since it must be ready in a second or two and is used for a
-few dozen questions.
+lexical (BM25 over the same words as the product's own full-text index), since it must be ready in a second
+or two and is used for a few dozen questions.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
 
-from inhouse_retrieval import Passage, Repository, SkippedFile, redact
+from inhouse_retrieval import Passage, Repository, SkippedFile, index_terms, match_expression
 
 WINDOW_LINES = 16
 """Short, so that a passage or two fit the prompt of the smallest recipe."""
-
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 
 
 class Retriever(Protocol):
@@ -39,7 +36,7 @@ class SnapshotSearch:
         for item in repository.iter_texts(repository.snapshot(commit)):
             if not isinstance(item, SkippedFile):
                 file, text = item
-                self._add(file.path, file.blob_id, redact(text)[0])
+                self._add(file.path, file.blob_id, text)
 
     def _add(self, path: str, blob_id: str, text: str) -> None:
         lines = text.split("\n")
@@ -50,18 +47,18 @@ class SnapshotSearch:
             self._windows.append((path, start + 1, body, blob_id))
             self._database.execute(
                 "INSERT INTO windows(rowid, path, body) VALUES (?, ?, ?)",
-                (len(self._windows), " ".join(words(path)), " ".join(words(body))),
+                (len(self._windows), index_terms(path), index_terms(body)),
             )
 
     def __call__(self, query: str, limit: int) -> list[Passage]:
         """The best windows, best first; none when no word of the query occurs."""
-        terms = sorted(set(words(query)))
-        if not terms:
+        expression = match_expression(query)
+        if expression is None:
             return []
         found = self._database.execute(
             "SELECT rowid, bm25(windows, 4.0, 1.0) AS rank FROM windows WHERE windows MATCH ?"
             " ORDER BY rank, rowid LIMIT ?",
-            (" OR ".join(f'"{term}"' for term in terms), limit),
+            (expression, limit),
         )
         passages = []
         for rowid, rank in found:
@@ -73,8 +70,3 @@ class SnapshotSearch:
     def close(self) -> None:
         """Forget the index."""
         self._database.close()
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words; ``camelCase`` and ``snake_case`` identifiers are split."""
-    return [word.lower() for word in _WORDS.findall(text)]
