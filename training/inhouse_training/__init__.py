@@ -49,11 +49,13 @@ if TYPE_CHECKING:
     from .retrain import RetrainResult as RetrainResult
     from .retrain import evaluate_version as evaluate_version
     from .runs import Run as Run
+    from .runs import hold_runs as hold_runs
     from .runs import open_run as open_run
     from .runs import start_run as start_run
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "hold_runs": "runs",
     "training_curve": "finetune",
     "start_run": "runs",
     "recipe_names": "recipe",

@@ -8,20 +8,17 @@ evaluated is the very one that is registered and promoted.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from inhouse_retrieval import Busy, InhouseError, Progress, Repository, StateUnwritable, no_progress
+from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from .base_model import BaseModel, load_tokenizer
-from .dataset import Cut, Dataset, build_dataset
+from .dataset import Dataset, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
 from .finetune import finetune, training_curve
@@ -29,14 +26,11 @@ from .gate import decide
 from .recipe import Recipe
 from .registry import AdapterManifest, Registry
 from .report import ReportInput, write_report
-from .runs import open_run, read_json, start_run, write_json
+from .runs import Run, hold_runs, open_run, read_json, start_run, write_json
 from .snapshot_search import SnapshotSearch
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 _KEPT_RUNS = 5
-_DISK_ERRORS = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,40 +83,38 @@ def retrain(
         Cancelled: ``progress`` raised it; the next call goes on from there.
         InhouseError: the history is too short, or training stopped.
     """
-    with _plain_disk_errors(state_dir), _locked(state_dir):
+    with hold_runs(state_dir):
         registry = Registry(state_dir / "adapters")
         progress("reading the history", 0, None)
         run = open_run(repository, state_dir, recipe, base, retrieval)
-        run_dir = run.directory
-        finished = read_json(run_dir / "result.json")
+        finished = read_json(run.directory / "result.json")
         if finished is not None:
             return _skipped(finished, registry)
         start_run(run)
-        result = _run(repository, registry, run.cut, recipe, base, run_dir, progress, retrieval)
-        write_json(run_dir / "result.json", {**result.to_json(), "finished": _now()})
-        _forget_old_runs(run_dir.parent)
+        result = _make_candidate(repository, registry, run, recipe, base, progress, retrieval)
+        write_json(run.directory / "result.json", {**result.to_json(), "finished": _now()})
+        _forget_old_runs(run.directory.parent)
         return result
 
 
-def _run(
+def _make_candidate(
     repository: Repository,
     registry: Registry,
-    cut: Cut,
+    run: Run,
     recipe: Recipe,
     base: BaseModel,
-    run_dir: Path,
     progress: Progress,
     retrieval: bool,
 ) -> RetrainResult:
     tokenizer = load_tokenizer(base)
-    dataset = build_dataset(repository, tokenizer, recipe, cut, run_dir / "dataset", progress)
-    adapter = finetune(base, dataset.directory, recipe, run_dir / "training", progress)
-    current = _current_before(registry, base, run_dir)
+    dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress)
+    adapter = finetune(base, dataset.directory, recipe, run.training, progress)
+    current = _current_before(registry, base, run)
     evaluation = _evaluation(
-        repository, registry, tokenizer, dataset, adapter, recipe, base, run_dir, current, progress, retrieval
+        repository, registry, tokenizer, dataset, adapter, recipe, base, run, current, progress, retrieval
     )
     decision = decide(evaluation)
-    curve = training_curve(run_dir / "training")
+    curve = training_curve(run.training)
     seconds = sum(step.seconds for step in curve)
     metrics = {
         **evaluation.metrics(),
@@ -134,14 +126,14 @@ def _run(
             "last_loss": curve[-1].loss if curve else None,
         },
     }
-    version = registry.add(adapter, _manifest(dataset, recipe, base, metrics, current, evaluation))
-    write_json(run_dir / "candidate.json", {"version": version.version, "current": current})
+    version = registry.add(adapter, _manifest(dataset, recipe, base, metrics, current))
+    write_json(run.directory / "candidate.json", {"version": version.version, "current": current})
     if decision.promote and registry.current() != version.version:
         registry.promote(version.version, " ".join(decision.reasons))
     content = ReportInput(
         version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, decision
     )
-    report = write_report(content, run_dir)
+    report = write_report(content, run.directory)
     outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
     return RetrainResult(outcome, decision.reasons, version.version, registry.current(), metrics, report)
 
@@ -154,14 +146,14 @@ def _evaluation(
     adapter: Path,
     recipe: Recipe,
     base: BaseModel,
-    run_dir: Path,
+    run: Run,
     current: str | None,
     progress: Progress,
     retrieval: bool,
 ) -> Evaluation:
     from .transformers_engine import TransformersEngine
 
-    path = run_dir / "evaluation.json"
+    path = run.directory / "evaluation.json"
     stored = read_json(path)
     if stored is not None and stored["current"] == current:
         return Evaluation.from_json(stored["evaluation"])
@@ -207,20 +199,15 @@ def evaluate_version(
         raise InhouseError(
             f"{name} was trained on changes that would judge it.", "Evaluate a version of an older snapshot."
         )
-    start_run(run)
-    dataset = build_dataset(repository, load_tokenizer(base), recipe, run.cut, run.dataset, progress)
+    tokenizer = load_tokenizer(base)
+    with hold_runs(state_dir):
+        start_run(run)
+        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
     engine = TransformersEngine(base, registry.verify)
+    names = {BASE: BASE, CANDIDATE: name}
     try:
-        return evaluate(
-            engine,
-            load_tokenizer(base),
-            dataset.held_out,
-            search,
-            {BASE: BASE, CANDIDATE: name},
-            recipe.evaluation,
-            progress,
-        )
+        return evaluate(engine, tokenizer, dataset.held_out, search, names, recipe.evaluation, progress)
     finally:
         if search is not None:
             search.close()
@@ -234,10 +221,10 @@ def _usable_current(registry: Registry, base: BaseModel) -> str | None:
     return current
 
 
-def _current_before(registry: Registry, base: BaseModel, run_dir: Path) -> str | None:
+def _current_before(registry: Registry, base: BaseModel, run: Run) -> str | None:
     """The adapter that the candidate competes with: not itself, when a run was killed just after its
     promotion."""
-    noted = read_json(run_dir / "candidate.json")
+    noted = read_json(run.directory / "candidate.json")
     if noted is not None and noted["version"] == registry.current():
         before: str | None = noted["current"]
         return before
@@ -250,7 +237,6 @@ def _manifest(
     base: BaseModel,
     metrics: dict[str, Any],
     current: str | None,
-    evaluation: Evaluation,
 ) -> AdapterManifest:
     libraries = {}
     for name in _LIBRARIES:
@@ -285,44 +271,10 @@ def _forget_old_runs(runs: Path) -> None:
     skipped."""
     finished = sorted(runs.glob("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for number, result in enumerate(finished):
-        shutil.rmtree(result.parent / "training", ignore_errors=True) if number else None
+        if number >= 1:
+            shutil.rmtree(result.parent / "training", ignore_errors=True)
         if number >= _KEPT_RUNS:
             shutil.rmtree(result.parent / "dataset", ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(state_dir / "retrain.lock")
-    holder = state_dir / "retrain.pid"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        pid = holder.read_text(encoding="ascii").strip() if holder.exists() else ""
-        raise Busy(
-            f"This repository is being retrained already{f' by process {pid}' if pid else ''}.",
-            "Wait for it to end, or stop that process.",
-        ) from None
-    try:
-        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
-        yield
-        holder.unlink(missing_ok=True)
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _plain_disk_errors(state_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise StateUnwritable(
-            f"{state_dir} cannot be written: {os.strerror(error.errno)}.",
-            "Free some space or correct its permissions; the job then goes on where it stopped.",
-        ) from error
 
 
 def _now() -> str:

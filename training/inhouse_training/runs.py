@@ -6,18 +6,25 @@ command made (a dataset, a trained adapter) the next one uses.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import Busy, Repository, StateUnwritable
 
 from .base_model import BaseModel
 from .dataset import FORMAT, Cut, cut_repository
 from .recipe import Recipe
+
+_DISK_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,53 @@ def start_run(run: Run) -> None:
     """Make the run's folder and note its inputs there."""
     run.directory.mkdir(parents=True, exist_ok=True)
     write_json(run.directory / "inputs.json", run.inputs)
+
+
+@contextlib.contextmanager
+def hold_runs(state_dir: Path) -> Iterator[None]:
+    """Hold a repository's runs: one job at a time builds, trains or evaluates.
+
+    Raises:
+        Busy: another process holds them.
+        StateUnwritable: the state directory cannot be written, before or while they are held.
+    """
+    with _plain_disk_errors(state_dir), _locked(state_dir):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(state_dir: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(state_dir / "retrain.lock")
+    holder = state_dir / "retrain.pid"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pid = holder.read_text(encoding="ascii").strip() if holder.exists() else ""
+        raise Busy(
+            f"This repository is being retrained already{f' by process {pid}' if pid else ''}.",
+            "Wait for it to end, or stop that process.",
+        ) from None
+    try:
+        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
+        holder.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(state_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise StateUnwritable(
+            f"{state_dir} cannot be written: {os.strerror(error.errno)}.",
+            "Free some space or correct its permissions; the job then goes on where it stopped.",
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -17,12 +17,12 @@ app = typer.Typer(help="The training data.", no_args_is_help=True)
 @app.command("build")
 def build(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption = False) -> None:
     """Build the dataset: the time split first, then rows, then the account of every token."""
-    from inhouse_training import build_dataset, load_tokenizer
+    from inhouse_training import hold_runs
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "dataset")
-        run = job.open_run()
-        dataset = build_dataset(job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress)
+        with hold_runs(job.state_dir):
+            _, dataset = job.build_dataset(progress)
     _show({"directory": str(dataset.directory), **dataset.manifest}, json)
 
 
@@ -32,7 +32,7 @@ def stats(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption
     from inhouse_training import Dataset
 
     with progress_bar() as progress:
-        run = training_job(repo, recipe, progress, "dataset").open_run()
+        run = training_job(repo, recipe, progress, "dataset").run()
     if not (run.dataset / "manifest.json").exists():
         raise InhouseError("There is no dataset for the repository as it is now.", "Run 'inhouse dataset build'.")
     _show({"directory": str(run.dataset), **Dataset(run.dataset).manifest}, json)

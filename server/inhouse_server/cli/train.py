@@ -11,13 +11,13 @@ from inhouse_server.cli.training_job import RecipeOption, training_job
 
 def train(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption = False) -> None:
     """Fine-tune without evaluating or promoting; a run that was interrupted continues."""
-    from inhouse_training import build_dataset, finetune, load_tokenizer, training_curve
+    from inhouse_training import finetune, hold_runs, training_curve
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "train")
-        run = job.open_run()
-        dataset = build_dataset(job.repository, load_tokenizer(job.base), job.recipe, run.cut, run.dataset, progress)
-        adapter = finetune(job.base, dataset.directory, job.recipe, run.training, progress)
+        with hold_runs(job.state_dir):
+            run, dataset = job.build_dataset(progress)
+            adapter = finetune(job.base, dataset.directory, job.recipe, run.training, progress)
     curve = training_curve(run.training)
     first, last = (curve[0].loss, curve[-1].loss) if curve else (None, None)
     if json:

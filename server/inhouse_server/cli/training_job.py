@@ -15,7 +15,7 @@ from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Repository
-    from inhouse_training import BaseModel, Recipe, Run
+    from inhouse_training import BaseModel, Dataset, Recipe, Run
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
 
@@ -35,13 +35,20 @@ class TrainingJob:
         """Whether this repository is answered with retrieved passages."""
         return self.settings.answer.passages > 0
 
-    def open_run(self) -> Run:
-        """The run that belongs to the repository as it is now; its folder exists."""
-        from inhouse_training import open_run, start_run
+    def run(self) -> Run:
+        """The run that belongs to the repository as it is now; nothing is written."""
+        from inhouse_training import open_run
 
-        run = open_run(self.repository, self.state_dir, self.recipe, self.base, self.retrieval)
+        return open_run(self.repository, self.state_dir, self.recipe, self.base, self.retrieval)
+
+    def build_dataset(self, progress: Progress) -> tuple[Run, Dataset]:
+        """Build the run's dataset, or find it built. The caller holds the runs."""
+        from inhouse_training import build_dataset, load_tokenizer, start_run
+
+        run = self.run()
         start_run(run)
-        return run
+        tokenizer = load_tokenizer(self.base)
+        return run, build_dataset(self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress)
 
 
 def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) -> TrainingJob:
