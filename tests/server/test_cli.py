@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from inhouse_training import BaseModel
 
@@ -78,6 +81,43 @@ def test_ask_streams_then_shows_what_it_rests_on(shop: Path, base_model: BaseMod
     assert done.returncode == 0
     assert "shipping.py:" in done.stdout
     assert "SmolLM2-135M-Instruct, adapter none, index " in done.stdout
+
+
+def test_in_a_terminal_the_progress_bar_is_gone_before_the_answer_begins(shop: Path, base_model: BaseModel) -> None:
+    (shop / "new_module.py").write_text("def new():\n    return 1\n")
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(
+            sys.executable,
+            [sys.executable, "-m", "inhouse_server.cli", "ask", "Who books couriers?", "--repo", str(shop)],
+        )
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the terminal was closed
+        while data := os.read(terminal, 4096):
+            shown += data
+    os.waitpid(child, 0)
+    os.close(terminal)
+    (shop / "new_module.py").unlink()
+    bar, answer = "━".encode(), b"SmolLM2-135M-Instruct, adapter none"
+    assert bar in shown
+    assert answer in shown
+    # Between the last bar and the provenance lies the whole answer: several hundred bytes, never redrawn over.
+    assert shown.rindex(answer) - shown.rindex(bar) > 200
+    assert shown.rindex(bar) < shown.rindex(b"shipping.py:")
+
+
+def test_dataset_stats_writes_nothing(shop: Path, base_model: BaseModel) -> None:
+    assert inhouse("dataset", "stats", "--repo", str(shop)).returncode == 1
+    assert not (shop / ".inhouse" / "runs").exists()
+
+
+def test_one_training_command_at_a_time(shop: Path, base_model: BaseModel) -> None:
+    json_of("index", "--repo", str(shop))
+    with FileLock(shop / ".inhouse" / "retrain.lock"):
+        for command in (["train"], ["retrain"], ["dataset", "build"]):
+            done = inhouse(*command, "--repo", str(shop))
+            assert done.returncode == 1
+            assert "being retrained already" in done.stderr
 
 
 @pytest.mark.parametrize(

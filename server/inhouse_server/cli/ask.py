@@ -10,7 +10,7 @@ import typer
 from inhouse_server.answers import CURRENT
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import location, print_json, progress_bar
+from inhouse_server.cli.terminal import location, print_json
 
 
 def ask(
@@ -24,7 +24,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask about the repository."""
-    with progress_bar() as progress, open_backend(repo, progress) as (root, backend):
+    with open_backend(repo, refresh=True) as (root, backend):
         for event in backend.ask(question, adapter, retrieval):
             if isinstance(event, dict):
                 if json:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import CURRENT, Question
-from inhouse_server.cli.terminal import start_logging
+from inhouse_server.cli.terminal import progress_bar, start_logging
 from inhouse_server.owner import OwnerAddress, find_owner
 from inhouse_server.settings import Settings, load_settings
 
@@ -31,11 +31,12 @@ class Backend(Protocol):
 
 
 @contextmanager
-def open_backend(repo: Path, progress: Progress | None = None) -> Iterator[tuple[Path, Backend]]:
+def open_backend(repo: Path, refresh: bool = False) -> Iterator[tuple[Path, Backend]]:
     """The root of the repository and what answers for it.
 
     Args:
-        progress: when given and no owner runs, the index is brought up to date first and reports here.
+        refresh: bring the index up to date first, unless an owner runs, which keeps it so. Its progress bar is gone
+            when this returns: what streams to the terminal next has it to itself.
 
     Raises:
         InhouseError: not a repository, wrong settings, or held by a process that does not answer.
@@ -48,8 +49,9 @@ def open_backend(repo: Path, progress: Progress | None = None) -> Iterator[tuple
 
     with Workspace.open(root) as workspace:
         start_logging(state_dir, "inhouse")
-        if progress is not None:
-            workspace.refresh(progress)
+        if refresh:
+            with progress_bar() as progress:
+                workspace.refresh(progress)
         yield root, LocalBackend(workspace)
 
 

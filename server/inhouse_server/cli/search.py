@@ -10,7 +10,7 @@ import typer
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import location, print_json, progress_bar
+from inhouse_server.cli.terminal import location, print_json
 
 
 def search(
@@ -25,7 +25,7 @@ def search(
     """Find passages of the repository."""
     if (query is None) == (queries is None):
         raise typer.BadParameter("give either a query or --queries FILE")
-    with progress_bar() as progress, open_backend(repo, progress) as (root, backend):
+    with open_backend(repo, refresh=True) as (root, backend):
         for text in [query] if query is not None else _lines(queries):
             found = backend.search(text, limit)
             if json:
