@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_retrieval.errors import InhouseError
 
 if TYPE_CHECKING:
+    from inhouse_retrieval import IndexReport
     from inhouse_server.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -231,24 +232,37 @@ async def _serve(workspace: Workspace, listener: socket.socket, exit_when_idle: 
         await asyncio.sleep(0.01)
     _write_address(workspace.state_dir, url)
     log.info("listening on %s", url)
-    # A daemon: an owner that is told to stop does not wait for a model that is loading.
-    threading.Thread(target=_warm, args=(workspace,), name="warm", daemon=True).start()
+    # Daemons: an owner that is told to stop waits neither for a model that is loading nor for a refresh.
+    stopping = threading.Event()
+    threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
+    threading.Thread(target=_load, args=(workspace,), name="load", daemon=True).start()
     if exit_when_idle:
         while not serving.done() and not app.state.activity.idle_for(IDLE_EXIT_S):
             await asyncio.sleep(1)
         server.should_exit = True
     await serving
+    stopping.set()
 
 
-def _warm(workspace: Workspace) -> None:
-    """Bring the index up to date and load the model, so that the first question does not wait for either."""
+def _follow(workspace: Workspace, stopping: threading.Event) -> None:
+    """Bring the index up to date, and keep it so: after a pull, a checkout, or a file that no editor saved."""
+    from inhouse_retrieval import watch
+
+    def told(report: IndexReport) -> None:
+        log.info("the index holds %d files at %s", report.files, report.commit)
+
     try:
-        workspace.refresh()
-        workspace.engine()
-    except Cancelled as error:
-        log.info("%s", error)
+        watch(workspace.index, stopping, told)
     except InhouseError as error:
         # The first question meets the same problem and tells the user; here it goes to the log.
+        log.error("the index is not kept up to date: %s", error)
+
+
+def _load(workspace: Workspace) -> None:
+    """Load the model, so that the first question does not wait for it."""
+    try:
+        workspace.engine()
+    except InhouseError as error:
         log.error("%s", error)
 
 

@@ -63,7 +63,6 @@ class Workspace:
         self._opening = threading.Lock()
         self._loading = threading.Lock()
         self._closed = False
-        self._refreshing = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> Workspace:
@@ -122,8 +121,7 @@ class Workspace:
 
     def refresh(self, progress: Progress = no_progress) -> IndexReport:
         """Bring the index up to the work tree. Calls take turns."""
-        with self._refreshing:
-            return self.index.refresh(progress)
+        return self.index.refresh(progress)
 
     def status(self) -> dict[str, Any]:
         """What this workspace holds, as the status of every surface shows it."""

@@ -17,7 +17,7 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.owner import ADDRESS_FILE, OwnerAddress, ensure_owner, find_owner, is_held, stop_owner
 from inhouse_training import BaseModel
 
-from .conftest import make_repository
+from .conftest import git, make_repository
 
 
 @pytest.fixture
@@ -107,6 +107,29 @@ def test_a_search_does_not_wait_for_the_model(root: Path) -> None:
     process.communicate(timeout=15)
     assert answer.status_code == 200
     assert status.json()["root"] == str(root)
+
+
+def test_the_index_follows_files_that_no_editor_saved(root: Path) -> None:
+    process, owner = start(root)
+    try:
+        (root / "refunds.py").write_text("def refund_pennies(customer):\n    return 0\n")
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "-m", "Refund")
+        found: list[str] = []
+        deadline = time.monotonic() + 30
+        while "refunds.py" not in found and time.monotonic() < deadline:
+            answer = httpx.post(
+                f"{owner.url}/inhouse/search",
+                json={"query": "refund pennies"},
+                headers={"Authorization": f"Bearer {owner.token}"},
+                timeout=30,
+            )
+            found = [result["path"] for result in answer.json()["results"]]
+            time.sleep(0.1)
+        assert "refunds.py" in found
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
 
 
 def test_an_owner_that_does_not_let_go_is_said(root: Path) -> None:
