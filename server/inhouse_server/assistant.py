@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from threading import Event
 
-from inhouse_retrieval import Index, Passage, SearchResult
+from inhouse_retrieval import Index, Passage, SearchResult, redact
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.answers import (
     CURRENT,
@@ -126,7 +126,7 @@ def _selection_passage(question: Question) -> Passage | None:
         path=selection.path,
         start_line=selection.start_line,
         end_line=selection.end_line,
-        text=selection.text,
+        text=redact(selection.text)[0],
         source="code",
         blob_id="",
         commit="",

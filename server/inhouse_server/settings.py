@@ -122,7 +122,8 @@ def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> di
             if not isinstance(inner, dict):
                 raise InvalidSettings(f"[{part}] must be a table.", f"Write it as [{part}] in {FILE_NAME}.")
             target = inner
-        target[location[-1]] = int(raw) if re.fullmatch(r"-?\d+", raw) else raw
+        whole_number = _field_type(location) is int and re.fullmatch(r"-?\d+", raw)
+        target[location[-1]] = int(raw) if whole_number else raw
         origins[location] = variable
     return origins
 
@@ -138,6 +139,13 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
         else:
             names[f"INHOUSE_{key}".upper()] = (key,)
     return names
+
+
+def _field_type(location: tuple[str, ...]) -> Any:
+    model: Any = Settings
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return model.model_fields[location[-1]].annotation
 
 
 def _explain(error: ValidationError, path: Path, text: str, origins: Mapping[tuple[str, ...], str]) -> InvalidSettings:

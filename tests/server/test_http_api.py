@@ -75,7 +75,7 @@ def test_health_needs_no_token_and_says_nothing_of_the_repository(owner: OwnerAd
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+    [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://["}],
 )
 def test_other_hosts_and_origins_are_refused_even_with_the_token(owner: OwnerAddress, headers: dict[str, str]) -> None:
     answer = httpx.get(f"{owner.url}/v1/models", headers=authorised(owner, **headers))

@@ -45,6 +45,10 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, parts
         assert part in str(caught.value)
 
 
+def test_a_name_of_digits_stays_a_name(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {"INHOUSE_BASE_MODEL": "2024"}).base_model == "2024"
+
+
 def test_a_wrong_variable_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="INHOUSE_SERVER_PORT"):
         load_settings(tmp_path, {"INHOUSE_SERVER_PROT": "1"})

@@ -80,7 +80,7 @@ class Guard:
         if host not in self._hosts:
             return 403, f"This server does not answer for the host {host!r}.", "forbidden_host"
         origin = connection.headers.get("origin")
-        if origin is not None and _host_name(urlsplit(origin).netloc) not in self._hosts:
+        if origin is not None and _origin_host(origin) not in self._hosts:
             return 403, "Requests from pages of another origin are refused.", "forbidden_origin"
         if connection.url.path in OPEN_PATHS:
             return None
@@ -91,6 +91,14 @@ class Guard:
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return 413, f"The body may have at most {MAX_BODY_BYTES} bytes.", "body_too_large"
         return None
+
+
+def _origin_host(origin: str) -> str:
+    """The host of an Origin header; empty, which no allowed host is, when it is not a URL."""
+    try:
+        return _host_name(urlsplit(origin).netloc)
+    except ValueError:
+        return ""
 
 
 def _host_name(netloc: str) -> str:
