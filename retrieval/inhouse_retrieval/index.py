@@ -126,7 +126,8 @@ class Index:
             ignore = state_dir / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
-            lock = FileLock(state_dir / "index.lock", timeout=0)
+            # Not local to this thread: the owner opens the index in one and closes it in another.
+            lock = FileLock(state_dir / "index.lock", timeout=0, thread_local=False)
             lock.acquire()
             (state_dir / "index.pid").write_text(f"{os.getpid()}\n")
         except Timeout:

@@ -78,7 +78,7 @@ class Workspace:
         settings = load_settings(repository.root)
         state_dir = settings.state_path(repository.root)
         prepare_state_dir(state_dir)
-        lock = FileLock(state_dir / OWNER_LOCK)
+        lock = FileLock(state_dir / OWNER_LOCK, thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:

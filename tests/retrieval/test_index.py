@@ -152,6 +152,15 @@ def test_what_is_not_indexed_is_listed(root: Path, repository: Repository, state
         assert all("QWERTY" not in passage.text for passage in index.search("key").passages)
 
 
+def test_what_one_thread_opened_another_lets_go(repository: Repository, state: Path, encoder: Encoder) -> None:
+    opened: list[Index] = []
+    opener = threading.Thread(target=lambda: opened.append(Index.open(repository, state, encoder)))
+    opener.start()
+    opener.join()
+    opened[0].close()
+    Index.open(repository, state, encoder).close()
+
+
 def test_two_holders(repository: Repository, state: Path, encoder: Encoder) -> None:
     with Index.open(repository, state, encoder), pytest.raises(Busy, match=f"process {os.getpid()}"):
         Index.open(repository, state, encoder)

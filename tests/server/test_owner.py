@@ -15,6 +15,7 @@ import pytest
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.owner import ADDRESS_FILE, OwnerAddress, ensure_owner, find_owner, is_held, stop_owner
+from inhouse_server.workspace import Workspace
 from inhouse_training import BaseModel
 
 from .conftest import git, make_repository
@@ -54,6 +55,9 @@ def test_stopped_means_that_the_repository_is_free(root: Path) -> None:
         process, _ = start(root)
         assert stop_owner(root / ".inhouse")
         assert not is_held(root / ".inhouse")
+        # The next command takes the index at once, though the process may still be ending.
+        with Workspace.open(root) as workspace:
+            assert workspace.index.status().files == 2
         process.communicate(timeout=15)
     assert not stop_owner(root / ".inhouse")
 
