@@ -309,11 +309,12 @@ class Relay:
             for identifier in self._memory.take_unanswered():
                 self._tell_editor({"jsonrpc": "2.0", "id": identifier, "result": None})
             return
+        # A bar ends before its request does, as it would have with the server.
+        for message in self._memory.end_progress():
+            self._tell_editor(message)
         text = "The inhouse server went away before it answered; please ask again."
         for identifier in self._memory.take_unanswered():
             self._tell_editor(error_response(identifier, REQUEST_FAILED, text))
-        for message in self._memory.end_progress():
-            self._tell_editor(message)
         if (unanswered := self._memory.unanswered_initialize()) is not None:
             self._held.insert(0, unanswered)
         what = "was stopped; the next question starts it again." if self._stopped else "went away. Connecting again."
