@@ -77,7 +77,7 @@ class AnswerFinished:
         citations: the passages that were in the prompt, best first; nothing else is ever cited.
         omitted: found, but left out since the prompt was full.
         notes: sentences the user should see, such as what was left out.
-        reason: ``"stop"``, ``"length"`` or ``"cancelled"``.
+        reason: ``"stop"``, ``"length"``, ``"cancelled"`` or ``"repetition"`` (it went round in circles).
     """
 
     citations: tuple[Passage, ...]

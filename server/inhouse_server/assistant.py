@@ -19,6 +19,7 @@ from inhouse_server.answers import (
     Question,
     Timings,
 )
+from inhouse_server.repetition import Repetition
 from inhouse_server.settings import AnswerSettings
 from inhouse_training import (
     BASE,
@@ -49,7 +50,8 @@ class Assistant:
     def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         """Stream the answer: text deltas, then one :class:`AnswerFinished`.
 
-        Setting ``cancel`` stops before the next token; what was said so far stays.
+        Setting ``cancel`` stops before the next token; what was said so far stays. An answer that goes round in
+        circles is stopped as well.
 
         Raises:
             InhouseError: the question is empty or too long, the adapter is unknown, or the engine failed.
@@ -74,18 +76,22 @@ class Assistant:
         request = GenerationRequest(prompt.messages, adapter, max_tokens)
         first_token: float | None = None
         finished = Finished("cancelled", 0, 0)
-        for event in engine.stream(request, cancel):
+        repetition, stop = Repetition(), _AlsoSet(cancel)
+        for event in engine.stream(request, stop):
             if isinstance(event, TextDelta):
                 first_token = first_token or time.perf_counter()
                 yield event
+                if repetition.push(event.text):
+                    stop.set()
             else:
                 finished = event
+        reason = "repetition" if stop.by_itself else finished.reason
         ended = time.perf_counter()
         yield AnswerFinished(
             citations=prompt.included,
             omitted=prompt.omitted,
-            notes=_notes(prompt.omitted, found, finished),
-            reason=finished.reason,
+            notes=_notes(prompt.omitted, found, reason),
+            reason=reason,
             provenance=Provenance(
                 base_model=engine.base_model,
                 adapter=None if adapter == BASE else adapter,
@@ -118,6 +124,21 @@ class Assistant:
         return self._index.search(query, self._settings.passages, question.open_documents)
 
 
+class _AlsoSet(Event):
+    """Set by itself or since another event is; engines only ask :meth:`is_set`."""
+
+    def __init__(self, other: Event) -> None:
+        super().__init__()
+        self._other = other
+
+    @property
+    def by_itself(self) -> bool:
+        return super().is_set() and not self._other.is_set()
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
+
+
 def _selection_passage(question: Question) -> Passage | None:
     selection = question.selection
     if selection is None:
@@ -135,7 +156,7 @@ def _selection_passage(question: Question) -> Passage | None:
     )
 
 
-def _notes(omitted: tuple[Passage, ...], found: SearchResult | None, finished: Finished) -> tuple[str, ...]:
+def _notes(omitted: tuple[Passage, ...], found: SearchResult | None, reason: str) -> tuple[str, ...]:
     notes: list[str] = []
     if omitted:
         places = ", ".join(f"{p.path}:{p.start_line}" for p in omitted)
@@ -144,8 +165,10 @@ def _notes(omitted: tuple[Passage, ...], found: SearchResult | None, finished: F
         notes.append(f"{found.pending} changed file(s) are not in the index yet.")
     if found is not None and not found.passages:
         notes.append("The search found nothing; the answer comes from the model alone.")
-    if finished.reason == "length":
+    if reason == "length":
         notes.append("The answer was cut at its longest allowed length.")
+    if reason == "repetition":
+        notes.append("The answer had begun to repeat itself and was stopped.")
     return tuple(notes)
 
 
