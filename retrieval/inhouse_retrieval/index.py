@@ -28,7 +28,7 @@ from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.passage import SearchResult
 from inhouse_retrieval.progress import Progress, no_progress
-from inhouse_retrieval.reading import NotText, decode, reason_by_name, reason_by_size
+from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
 from inhouse_retrieval.search import UNCHANGED, Document, hybrid_search, leg_depth
 from inhouse_retrieval.secrets import redact
@@ -450,7 +450,7 @@ class Index:
 
     def _document(self, path: str, data: bytes) -> Document | None:
         """An unsaved buffer under the same rules as a file."""
-        if reason_by_name(path) or reason_by_size(len(data)):
+        if self.repository.reason_by_name(path) or reason_by_size(len(data)):
             return None
         try:
             text = redact(decode(path, data))[0]

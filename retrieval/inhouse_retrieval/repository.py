@@ -15,11 +15,13 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
+
+from pathspec import GitIgnoreSpec
 
 from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
@@ -79,11 +81,14 @@ class Repository:
 
     Attributes:
         root: absolute path of the top of the work tree.
+        exclude: patterns of files that are never read, see :meth:`excluding`.
     """
 
     def __init__(self, root: Path, object_format: str) -> None:
         self.root = root
         self._hash = "sha256" if object_format == "sha256" else "sha1"
+        self.exclude: tuple[str, ...] = ()
+        self._excluded = GitIgnoreSpec.from_lines(())
         self._seen: dict[str, _Seen] = {}
 
     @classmethod
@@ -118,6 +123,27 @@ class Repository:
             f"{path} is not inside a git work tree.",
             "Run inhouse in a git repository, or name one with --repo.",
         )
+
+    def excluding(self, patterns: Iterable[str]) -> Repository:
+        """This repository without the files that match ``patterns``, written as in a ``.gitignore`` at its root.
+
+        Raises:
+            InhouseError: a pattern is not one.
+        """
+        repository = Repository(self.root, self._hash)
+        repository.exclude = tuple(patterns)
+        try:
+            repository._excluded = GitIgnoreSpec.from_lines(repository.exclude)
+        except (ValueError, re.error) as error:
+            raise InhouseError(
+                f"`exclude` holds a pattern that git would not understand: {error}.",
+                "Write patterns as in a .gitignore file.",
+            ) from error
+        return repository
+
+    def reason_by_name(self, path: str) -> str | None:
+        """Why a file of this name is not read here, or ``None`` when it is."""
+        return "excluded by the settings" if self._excluded.match_file(path) else reason_by_name(path)
 
     def git(self, *args: str, allow_failure: bool = False) -> bytes:
         """Standard output of ``git args`` run at the root.
@@ -184,7 +210,7 @@ class Repository:
             if unusable is not None:
                 skipped.append(unusable)
                 continue
-            reason = _reason_by_mode(mode) or reason_by_name(path)
+            reason = _reason_by_mode(mode) or self.reason_by_name(path)
             if reason is None and sparse:
                 reason = "not checked out (sparse checkout)"
             if reason is not None:
@@ -216,7 +242,7 @@ class Repository:
             about, _, raw = entry.partition(b"\t")
             mode, _, blob = about.split()
             path, unusable = _usable_path(raw)
-            reason = _reason_by_mode(mode.decode()) or reason_by_name(path)
+            reason = _reason_by_mode(mode.decode()) or self.reason_by_name(path)
             if unusable is not None:
                 skipped.append(unusable)
             elif reason is not None:
@@ -297,7 +323,7 @@ class Repository:
 
     def read_current(self, path: str) -> tuple[TrackedFile, str] | SkippedFile | None:
         """What is at ``path`` on disk now, redacted; ``None`` when nothing is."""
-        reason = reason_by_name(path)
+        reason = self.reason_by_name(path)
         if reason is not None:
             return SkippedFile(path, reason)
         data = self._read_bytes(path)

@@ -68,6 +68,9 @@ class Settings(_Section):
     base_model: str = Field("SmolLM2-135M-Instruct", description="model that is fine-tuned and served")
     recipe: str = Field("cpu-trial", description="training recipe: a shipped name or a path")
     encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers encoder of the index")
+    exclude: list[str] = Field(
+        default_factory=list, description="files never indexed nor trained on, as patterns of a .gitignore"
+    )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
@@ -136,7 +139,7 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
             for inner, inner_field in section.model_fields.items():
                 if inner_field.annotation in (str, int) or inner in ("kind", "url", "model"):
                     names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
-        else:
+        elif section is str:
             names[f"INHOUSE_{key}".upper()] = (key,)
     return names
 

@@ -76,6 +76,7 @@ class Workspace:
         """
         repository = Repository.open(path)
         settings = load_settings(repository.root)
+        repository = repository.excluding(settings.exclude)
         state_dir = settings.state_path(repository.root)
         prepare_state_dir(state_dir)
         lock = FileLock(state_dir / OWNER_LOCK, thread_local=False)

@@ -405,3 +405,19 @@ def test_watching(root: Path, repository: Repository, state: Path, encoder: Enco
             stop.set()
             watcher.join(60)
         assert not watcher.is_alive()
+
+
+def test_what_is_excluded_later_leaves_the_index(
+    root: Path, repository: Repository, state: Path, encoder: Encoder
+) -> None:
+    with Index.open(repository, state, encoder) as index:
+        index.refresh()
+        assert "shop/courier.py" in paths(index.search("book a courier"))
+    with Index.open(repository.excluding(["courier.py"]), state, encoder) as index:
+        assert index.status().pending == 1
+        report = index.refresh()
+        assert [(item.path, item.reason) for item in report.skipped] == [
+            ("shop/courier.py", "excluded by the settings")
+        ]
+        buffer = {"shop/courier.py": "def book_courier(): ..."}
+        assert "shop/courier.py" not in paths(index.search("book a courier", open_documents=buffer))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inhouse_retrieval import InhouseError, NoCommits, NotARepository, Repository, SkippedFile
+from inhouse_retrieval import InhouseError, NoCommits, NotARepository, Repository, SkippedFile, read_pull_requests
 from tests.retrieval.trees import commit_all, git, write
 
 
@@ -268,3 +268,23 @@ def test_a_partial_clone_fetches_nothing(root: Path, tmp_path: Path) -> None:
     clone = Repository.open(tmp_path / "partial")
     assert texts(clone, "HEAD") == {}
     assert set(reasons(clone, "HEAD").values()) == {"missing from this clone"}
+
+
+@pytest.mark.parametrize("commit", [None, "HEAD"])
+def test_what_the_settings_exclude_is_never_read(root: Path, commit: str | None) -> None:
+    write(root, {"shop/fixtures/big.py": "x = 1\n", "shop/fixtures/keep.py": "y = 1\n", "notes.py": "z = 1\n"})
+    commit_all(root, "More files")
+    repository = Repository.open(root).excluding(["**/fixtures/*", "!**/fixtures/keep.py", "/notes.py"])
+    excluded = {path for path, reason in reasons(repository, commit).items() if reason == "excluded by the settings"}
+    assert excluded == {"shop/fixtures/big.py", "notes.py"}
+    assert {"shop/basket.py", "shop/fixtures/keep.py"} <= set(texts(repository, commit))
+    assert isinstance(repository.read_current("notes.py"), SkippedFile)
+    change = read_pull_requests(repository)[0]
+    assert {file.path: bool(file.patch) for file in change.files}["notes.py"] is False
+    assert Repository.open(root).exclude == ()
+
+
+@pytest.mark.parametrize("pattern", ["!", "[z-a]"])
+def test_a_pattern_that_is_none_is_refused(repository: Repository, pattern: str) -> None:
+    with pytest.raises(InhouseError, match="exclude"):
+        repository.excluding([pattern])

@@ -108,6 +108,10 @@ async def test_a_stock_client_gets_the_answer_as_a_document(connected: Editor, r
 
 
 async def test_a_client_that_can_nothing_gets_its_answer(root: Path) -> None:
+    answers = root / ".inhouse" / "answers"
+    answers.mkdir(parents=True, exist_ok=True)
+    for number in range(250):
+        (answers / f"20200101-{number:06}-old-0000.md").touch()
     async with editor([INHOUSE, "lsp", "--repo", root]) as client:
         await client.initialize(root, capabilities={})
         client.open(uri(root), PRICES)
@@ -116,7 +120,11 @@ async def test_a_client_that_can_nothing_gets_its_answer(root: Path) -> None:
         assert actions[0]["command"]["command"] == "inhouse.ask", "it cannot resolve, so nothing is left out"
         result = await client.request("workspace/executeCommand", {"command": "inhouse.ask", "arguments": [QUESTION]})
         assert [m for m in client.received if "id" in m and "method" in m] == []
-        assert unquote(result["uri"].removeprefix("file://")) in client.shown()[-1]
+        written = Path(unquote(result["uri"].removeprefix("file://")))
+        assert str(written) in client.shown()[-1]
+        kept = {file.name for file in answers.iterdir()}
+        assert len(kept) == 200 and written.name in kept, "the oldest give way"
+        assert "20200101-000000-old-0000.md" not in kept and "20200101-000249-old-0000.md" in kept
 
 
 async def test_actions_are_offered_where_they_make_sense(connected: Editor, root: Path) -> None:

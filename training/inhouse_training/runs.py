@@ -66,6 +66,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "recipe": recipe.model_dump(mode="json"),
         "base_sha256": base.sha256,
         "retrieval": retrieval,
+        "exclude": list(repository.exclude),
     }
     name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     return Run(cut, inputs, state_dir / "runs" / name)

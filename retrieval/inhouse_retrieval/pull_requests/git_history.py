@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from inhouse_retrieval.pull_requests.pull_request import ChangedFile, PullRequest, Status
-from inhouse_retrieval.reading import reason_by_name
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.secrets import redact
 
@@ -182,7 +181,7 @@ def _changed_files(repository: Repository, parent: str, commit: str) -> tuple[tu
             omitted += 1
             continue
         regular = not {old_mode, new_mode} & {"120000", "160000"}
-        wanted = regular and reason_by_name(path) is None and reason_by_name(before) is None
+        wanted = regular and repository.reason_by_name(path) is None and repository.reason_by_name(before) is None
         entries.append((path, before, status[0], wanted))
     wanted_paths = sorted({name for path, before, _, wanted in entries if wanted for name in (path, before)})
     patches: list[str] = []

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
 (COMMAND,) = COMMANDS
+_ANSWERS_KEPT = 200
+"""Older answers are deleted: their names begin with their time."""
 
 
 async def execute_command(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, str | None]:
@@ -58,6 +60,8 @@ def write_answer(folder: Path, question: str, answered: Answered, root: Path) ->
     file = folder / f"{now}-{slug}-{uuid.uuid4().hex[:4]}.md"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(folder.glob("*.md"))[: -_ANSWERS_KEPT + 1]:
+            old.unlink(missing_ok=True)
         file.write_text(answer_document(question, answered.text, answered.finished, root), encoding="utf-8")
     except OSError as error:
         raise StateUnwritable(
