@@ -399,7 +399,9 @@ class Index:
             question = self._encoder.encode_query(query)
             nearest = self._nearest(question, leg_depth(limit))
         overlay: dict[str, Document | None] = {
-            path: self._document(path, text.encode()) for path, text in open_documents.items()
+            # An editor may hold half of a surrogate pair, which no file can.
+            path: self._document(path, text.encode("utf-8", "replace"))
+            for path, text in open_documents.items()
         }
 
         def similarity(texts: Mapping[str, str]) -> dict[str, float]:

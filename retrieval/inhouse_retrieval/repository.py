@@ -145,6 +145,10 @@ class Repository:
         """Why a file of this name is not read here, or ``None`` when it is."""
         return "excluded by the settings" if self._excluded.match_file(path) else reason_by_name(path)
 
+    def is_ignored(self, path: str) -> bool:
+        """Whether git ignores the untracked file at ``path``, which may not exist."""
+        return _run(self.root, "check-ignore", "--quiet", "--", f"./{path}").returncode == 0
+
     def git(self, *args: str, allow_failure: bool = False) -> bytes:
         """Standard output of ``git args`` run at the root.
 

@@ -23,6 +23,16 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen; by default the likeliest, as in the article. ``stop`` texts end the answer."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a user asks.
 
@@ -40,6 +50,7 @@ class Question:
     adapter: str = CURRENT
     retrieve: bool = True
     max_tokens: int | None = None
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from inhouse_server.repetition import Repetition
 from inhouse_server.settings import AnswerSettings
 from inhouse_training import (
     BASE,
+    AnswerPrompt,
     Engine,
     Finished,
     GenerationRequest,
@@ -73,7 +74,10 @@ class Assistant:
             question.history,
             _selection_passage(question),
         )
-        request = GenerationRequest(prompt.messages, adapter, max_tokens)
+        sampling = question.sampling
+        request = GenerationRequest(
+            prompt.messages, adapter, max_tokens, sampling.temperature, sampling.top_p, sampling.stop, sampling.seed
+        )
         first_token: float | None = None
         finished = Finished("cancelled", 0, 0)
         repetition, stop = Repetition(), _AlsoSet(cancel)
@@ -90,7 +94,7 @@ class Assistant:
         yield AnswerFinished(
             citations=prompt.included,
             omitted=prompt.omitted,
-            notes=_notes(prompt.omitted, found, reason),
+            notes=_notes(prompt, found, reason),
             reason=reason,
             provenance=Provenance(
                 base_model=engine.base_model,
@@ -156,11 +160,13 @@ def _selection_passage(question: Question) -> Passage | None:
     )
 
 
-def _notes(omitted: tuple[Passage, ...], found: SearchResult | None, reason: str) -> tuple[str, ...]:
+def _notes(prompt: AnswerPrompt, found: SearchResult | None, reason: str) -> tuple[str, ...]:
     notes: list[str] = []
-    if omitted:
-        places = ", ".join(f"{p.path}:{p.start_line}" for p in omitted)
-        notes.append(f"The prompt was full, so {len(omitted)} passage(s) were left out: {places}.")
+    if prompt.dropped_turns:
+        notes.append(f"The prompt was full, so {prompt.dropped_turns} earlier message(s) were left out.")
+    if prompt.omitted:
+        places = ", ".join(f"{p.path}:{p.start_line}" for p in prompt.omitted)
+        notes.append(f"The prompt was full, so {len(prompt.omitted)} passage(s) were left out: {places}.")
     if found and found.pending:
         notes.append(f"{found.pending} changed file(s) are not in the index yet.")
     if found is not None and not found.passages:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
 import logging
 import os
@@ -17,11 +18,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.errors import Busy, InhouseError
 
 if TYPE_CHECKING:
     from inhouse_retrieval import IndexReport
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 ADDRESS_FILE = "owner.json"
 TOKEN_FILE = "token"
 OWNER_LOCK = "owner.lock"
+HOLDER_FILE = "holder.json"
+SERVE = "serve"
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
 
@@ -80,10 +84,17 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
     if token is None:
         return None
     try:
-        health = httpx.get(f"{url}/healthz", timeout=5, trust_env=False).json()
-    except (httpx.HTTPError, ValueError):
+        nonce = secrets.token_hex(16)
+        health = httpx.get(f"{url}/healthz", params={"nonce": nonce}, timeout=5, trust_env=False).json()
+        proven = health["pid"] == pid and hmac.compare_digest(health["proof"], proof(token, nonce))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
         return None
-    return OwnerAddress(url, token) if health.get("pid") == pid else None
+    return OwnerAddress(url, token) if proven else None
+
+
+def proof(token: str, nonce: str) -> str:
+    """What only a holder of ``token`` can answer to ``nonce``: HMAC-SHA-256, in hex."""
+    return hmac.new(token.encode(), nonce.encode(), "sha256").hexdigest()
 
 
 def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
@@ -101,18 +112,56 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
     prepare_state_dir(state_dir)
     log_path = state_dir / "logs" / "owner.log"
     log_path.parent.mkdir(exist_ok=True)
-    process = _start_detached(root, log_path)
+    process: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := find_owner(state_dir):
             return found
-        if process.poll() is not None:
-            # It met an owner that was starting, which is then found here, or one that was stopping.
-            time.sleep(0.5)
-            if find_owner(state_dir) is None:
-                process = _start_detached(root, log_path)
+        # While the repository is held, by an owner that starts or stops or by a command, another one could not start.
+        if (process is None or process.poll() is not None) and not is_held(state_dir):
+            process = _start_detached(root, log_path)
         time.sleep(0.05)
+    if is_held(state_dir) and (process is None or process.poll() is not None):
+        raise busy(root, state_dir)
     raise InhouseError(f"The owner process did not start within {timeout_s:.0f} seconds.", f"Its log is {log_path}.")
+
+
+def wait_for_owner(state_dir: Path, timeout_s: float = 30) -> OwnerAddress | None:
+    """The owner that holds this state directory, once it listens; ``None`` when what holds it is no owner."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and is_held(state_dir) and _holder(state_dir)[1] in ("", SERVE):
+        if found := find_owner(state_dir):
+            return found
+        time.sleep(0.05)
+    return find_owner(state_dir)
+
+
+def note_holder(state_dir: Path, command: str) -> None:
+    """Leave word of who holds this state directory, for :func:`busy`."""
+    partial = state_dir / f"{HOLDER_FILE}.{os.getpid()}"
+    partial.write_text(json.dumps({"pid": os.getpid(), "command": command}), encoding="utf-8")
+    partial.replace(state_dir / HOLDER_FILE)
+
+
+def busy(root: Path, state_dir: Path) -> Busy:
+    """The error that says who holds the repository, and what to do about it."""
+    pid, command = _holder(state_dir)
+    if command == SERVE:
+        return Busy(
+            f"The owner process ({pid}) holds {root} and does not answer yet.",
+            "Try again in a moment, or stop it with 'inhouse serve --stop'.",
+        )
+    who = f"'inhouse {command}' (process {pid})" if pid else "Another inhouse process"
+    return Busy(f"{who} holds {root}.", "Let it finish, or stop it with Ctrl-C or SIGTERM.")
+
+
+def _holder(state_dir: Path) -> tuple[int, str]:
+    """``(process id, command)`` of who noted that it holds this state directory; 0 and "" when nobody did."""
+    try:
+        written = json.loads((state_dir / HOLDER_FILE).read_text(encoding="utf-8"))
+        return int(written["pid"]), str(written["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, ""
 
 
 def _start_detached(root: Path, log_path: Path) -> subprocess.Popen[bytes]:
@@ -186,19 +235,28 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(root: Path, host: str | None = None, port: int | None = None, exit_when_idle: bool = False) -> None:
+def serve(
+    root: Path,
+    host: str | None = None,
+    port: int | None = None,
+    exit_when_idle: bool = False,
+    told: Callable[[str], None] | None = None,
+) -> None:
     """Hold the repository and serve until a signal comes.
+
+    Args:
+        told: called with the address once the owner listens.
 
     Raises:
         InhouseError: the repository is held already, or the port cannot be had.
     """
     from inhouse_server.workspace import Workspace
 
-    with Workspace.open(root) as workspace:
+    with Workspace.open(root, SERVE) as workspace:
         server = workspace.settings.server
         listener = bind(host or server.host, server.port if port is None else port)
         try:
-            asyncio.run(_serve(workspace, listener, exit_when_idle))
+            asyncio.run(_serve(workspace, listener, exit_when_idle, told))
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: uvicorn has finished the answers in flight by now.
             log.info("stopped by a signal")
@@ -207,7 +265,9 @@ def serve(root: Path, host: str | None = None, port: int | None = None, exit_whe
             (workspace.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
 
 
-async def _serve(workspace: Workspace, listener: socket.socket, exit_when_idle: bool) -> None:
+async def _serve(
+    workspace: Workspace, listener: socket.socket, exit_when_idle: bool, told: Callable[[str], None] | None
+) -> None:
     import uvicorn
 
     from inhouse_server.http_api import build_app
@@ -232,6 +292,8 @@ async def _serve(workspace: Workspace, listener: socket.socket, exit_when_idle: 
         await asyncio.sleep(0.01)
     _write_address(workspace.state_dir, url)
     log.info("listening on %s", url)
+    if told is not None:
+        told(url)
     # Daemons: an owner that is told to stop waits neither for a model that is loading nor for a refresh.
     stopping = threading.Event()
     threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
@@ -248,11 +310,11 @@ def _follow(workspace: Workspace, stopping: threading.Event) -> None:
     """Bring the index up to date, and keep it so: after a pull, a checkout, or a file that no editor saved."""
     from inhouse_retrieval import watch
 
-    def told(report: IndexReport) -> None:
+    def refreshed(report: IndexReport) -> None:
         log.info("the index holds %d files at %s", report.files, report.commit)
 
     try:
-        watch(workspace.index, stopping, told)
+        watch(workspace.index, stopping, refreshed)
     except InhouseError as error:
         # The first question meets the same problem and tells the user; here it goes to the log.
         log.error("the index is not kept up to date: %s", error)

@@ -85,6 +85,7 @@ class Relay:
         self._stopped = False
         self._problem: str | None = None
         self._retry_now = asyncio.Event()
+        self._initialized = asyncio.Event()
         self._to_editor: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._warned_large = False
 
@@ -100,7 +101,13 @@ class Relay:
         connection.add_done_callback(lambda task: from_editor.put_nowait(_GONE))
         try:
             while not isinstance(body := await from_editor.get(), int):
-                if self._take_from_editor(body):
+                try:
+                    left = self._take_from_editor(body)
+                except Exception:
+                    # Whatever an editor sends, the session goes on without that message.
+                    logger.exception("a message of the editor was passed over")
+                    left = False
+                if left:
                     return 0 if self._memory.shut_down else 1
             return 0 if body == _GONE and self._memory.shut_down else body
         finally:
@@ -141,6 +148,7 @@ class Relay:
         response = {"jsonrpc": "2.0", "id": message["id"], "result": initialize_result(params)}
         self._memory.note_from_server(response)
         self._tell_editor(response)
+        self._initialized.set()
         return True
 
     def _pass_on(self, message: Message) -> None:
@@ -169,7 +177,8 @@ class Relay:
             self._tell_editor(error_response(identifier, REQUEST_FAILED, self._problem or "inhouse is not connected."))
 
     def _cancel_held(self, message: Message) -> None:
-        identifier = (message.get("params") or {}).get("id")
+        params = message.get("params")
+        identifier = params.get("id") if isinstance(params, dict) else None
         for request in self._held:
             if is_request(request) and request["id"] == identifier and request["method"] != "initialize":
                 self._held.remove(request)
@@ -207,6 +216,9 @@ class Relay:
                 self._report_problem(str(error))
             except ConnectionClosed:
                 pass
+            except Exception as error:
+                logger.exception("the connection failed")
+                self._report_problem(f"The connection failed: {type(error).__name__}: {error}.")
             if self._to_server is not None:
                 self._to_server = None
                 self._report_loss()
@@ -252,7 +264,9 @@ class Relay:
             )
         except InvalidStatus as error:
             status = error.response.status_code
-            refused = "refused the token" if status in (401, 403) else f"answered with HTTP status {status}"
+            refused = {401: "refused the token", 403: "refused the token, or does not answer for that host name"}.get(
+                status, f"answered with HTTP status {status}"
+            )
             raise InhouseError(f"The inhouse server at {url} {refused}.", "Check the address and the token.") from None
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
             reason = str(error) or type(error).__name__
@@ -262,6 +276,8 @@ class Relay:
 
     async def _serve(self, socket: ClientConnection) -> None:
         """Carry messages over one connection until it is lost."""
+        if self._server_url is None:
+            await self._initialized.wait()  # An owner that ran already is connected before the editor has spoken.
         if self._memory.ready:
             await self._greet(socket)
         outbox: asyncio.Queue[str | None] = asyncio.Queue()

@@ -76,8 +76,18 @@ class Settings(_Section):
     server: ServerSettings = Field(default_factory=ServerSettings)
 
     def state_path(self, root: Path) -> Path:
-        """The state directory of the repository at ``root``, absolute."""
-        return (root / Path(self.state_dir).expanduser()).resolve()
+        """The state directory of the repository at ``root``, absolute.
+
+        Raises:
+            InvalidSettings: it would be the repository itself, or a folder that holds it.
+        """
+        path = (root / Path(self.state_dir).expanduser()).resolve()
+        if root.resolve().is_relative_to(path):
+            raise InvalidSettings(
+                f"state_dir is {self.state_dir!r}, which holds the repository itself.",
+                "Name a folder of its own, such as .inhouse.",
+            )
+        return path
 
 
 def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Settings:

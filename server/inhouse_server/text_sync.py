@@ -43,7 +43,7 @@ def edits_from_json(changes: Any) -> list[Edit]:
     """
     try:
         return [_edit_from_json(change) for change in changes]
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"not a list of content changes: {error}") from error
 
 

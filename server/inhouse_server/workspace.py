@@ -16,10 +16,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from inhouse_retrieval import DEFAULT_ENCODER, Index, IndexReport, Repository, load_encoder
-from inhouse_retrieval.errors import Busy, Cancelled, StateUnwritable
+from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.assistant import Assistant
-from inhouse_server.owner import OWNER_LOCK
+from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
 from inhouse_server.settings import Settings, load_settings
 from inhouse_training import Engine, Registry
 
@@ -41,10 +41,14 @@ def prepare_state_dir(state_dir: Path) -> None:
         with tempfile.TemporaryFile(dir=state_dir) as probe:
             probe.write(b"writable")
     except OSError as error:
-        raise StateUnwritable(
-            f"The state directory {state_dir} cannot be written: {error.strerror}.",
-            "Free some space or change its rights, or set state_dir in inhouse.toml to a writable folder.",
-        ) from error
+        raise _unwritable(state_dir, error) from error
+
+
+def _unwritable(state_dir: Path, error: OSError) -> StateUnwritable:
+    return StateUnwritable(
+        f"The state directory {state_dir} cannot be written: {error.strerror}.",
+        "Free some space or change its rights, or set state_dir in inhouse.toml to a writable folder.",
+    )
 
 
 class Workspace:
@@ -65,8 +69,11 @@ class Workspace:
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path) -> Workspace:
+    def open(cls, path: Path, command: str) -> Workspace:
         """Hold the repository that ``path`` lies in.
+
+        Args:
+            command: the `inhouse` command that holds it, which others are told.
 
         Raises:
             NotARepository: ``path`` is not in a git work tree.
@@ -83,10 +90,12 @@ class Workspace:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise Busy(
-                f"Another inhouse process holds {repository.root}.",
-                "Let it finish, or stop it with 'inhouse serve --stop'.",
-            ) from None
+            raise busy(repository.root, state_dir) from None
+        try:
+            note_holder(state_dir, command)
+        except OSError as error:
+            lock.release()
+            raise _unwritable(state_dir, error) from error
         return cls(repository, settings, state_dir, lock)
 
     @property
@@ -145,6 +154,8 @@ class Workspace:
             if self._index is not None:
                 self._index.close()
                 self._index = None
+        if self._lock.is_locked:
+            (self.state_dir / HOLDER_FILE).unlink(missing_ok=True)
         self._lock.release()
 
     def __enter__(self) -> Workspace:

@@ -159,6 +159,46 @@ def test_an_answer_can_be_stopped(root: Path) -> None:
     assert result["next"][-1].startswith("Answered by ")
 
 
+def test_one_answer_can_be_stopped_while_another_goes_on(root: Path) -> None:
+    result = neovim(
+        root,
+        """
+        local ends = {}
+        vim.api.nvim_create_autocmd('User', {
+          pattern = 'InhouseAnswered',
+          callback = function(event) ends[event.data.buffer] = true end,
+        })
+        vim.cmd('Inhouse ask Write a very long story about a shop.')
+        vim.cmd('Inhouse ask How is the tax added?')
+        wait('both splits', function() return vim.fn.bufnr('inhouse://answer/2') > 0 end)
+        local first, second = vim.fn.bufnr('inhouse://answer/1'), vim.fn.bufnr('inhouse://answer/2')
+        vim.api.nvim_set_current_win(vim.fn.win_findbuf(first)[1])
+        vim.api.nvim_feedkeys(vim.keycode('<C-c>'), 'x', false)
+        wait('both ends', function() return ends[first] and ends[second] end)
+        result.first, result.second = lines(first), lines(second)
+        """,
+    )
+    assert result["first"][-1] == "*Stopped.*"
+    assert result["second"][-1].startswith("Answered by ")
+
+
+def test_a_server_that_dies_ends_its_answer(root: Path) -> None:
+    result = neovim(
+        root,
+        """
+        vim.cmd('Inhouse ask Write a very long story about a shop.')
+        wait('the first words', function()
+          local buffer = vim.fn.bufnr('inhouse://answer/1')
+          return buffer > 0 and #table.concat(lines(buffer), '') > 60
+        end)
+        local client = vim.lsp.get_clients({ name = 'inhouse' })[1]
+        client:stop(true)
+        result.answer = lines(answered())
+        """,
+    )
+    assert result["answer"][-1] == "*The language server has stopped; :Inhouse ask starts it again.*"
+
+
 def test_without_setup_and_from_another_folder_it_finds_the_repository(root: Path, tmp_path: Path) -> None:
     result = neovim(
         tmp_path,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hmac
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from inhouse_server.http_api.guard import _host_name, host_in_header
 from inhouse_server.owner import OwnerAddress, find_owner
 from inhouse_training import BaseModel
 
@@ -80,6 +84,31 @@ def test_health_needs_no_token_and_says_nothing_of_the_repository(owner: OwnerAd
 def test_other_hosts_and_origins_are_refused_even_with_the_token(owner: OwnerAddress, headers: dict[str, str]) -> None:
     answer = httpx.get(f"{owner.url}/v1/models", headers=authorised(owner, **headers))
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:/healthz?", "[::1]/healthz?", "127.0.0.1/healthz", "127.0.0.1:80:80", "localhost:x", "", "@localhost"],
+)
+def test_a_host_header_is_a_name_and_a_port_and_nothing_else(owner: OwnerAddress, host: str) -> None:
+    answer = httpx.get(f"{owner.url}/v1/models", headers={"Host": host})
+    assert answer.status_code in (400, 401, 403)
+    answer = httpx.get(f"{owner.url}/v1/models", headers=authorised(owner, Host=host))
+    assert answer.status_code in (400, 403)
+
+
+@pytest.mark.parametrize(
+    ("listening", "header"),
+    [("::", "[::]:8470"), ("2001:db8::1", "[2001:DB8::1]"), ("shop.example", "Shop.example:80")],
+)
+def test_hosts_are_named_as_requests_name_them(listening: str, header: str) -> None:
+    assert _host_name(header) == host_in_header(listening)
+
+
+def test_health_proves_that_it_knows_the_token(owner: OwnerAddress) -> None:
+    nonces = "one", "two"
+    proofs = [httpx.get(f"{owner.url}/healthz", params={"nonce": nonce}).json()["proof"] for nonce in nonces]
+    assert proofs == [hmac.new(owner.token.encode(), nonce.encode(), "sha256").hexdigest() for nonce in nonces]
 
 
 def test_a_page_of_the_owner_itself_is_let_in(owner: OwnerAddress) -> None:
@@ -154,6 +183,37 @@ def test_malformed_requests_get_errors_in_the_clients_shape(owner: OwnerAddress,
     assert answer.json()["error"]["message"]
 
 
+def test_sampling_and_stop_texts_are_honoured(client: openai.OpenAI) -> None:
+    def ask(**sampling: Any) -> str:
+        answer = client.chat.completions.create(
+            model="SmolLM2-135M-Instruct",
+            messages=[{"role": "user", "content": "Count from one to twenty."}],
+            max_tokens=24,
+            extra_body={"inhouse": {"retrieve": False}},
+            **sampling,
+        )
+        return str(answer.choices[0].message.content)
+
+    greedy = ask()
+    assert greedy == ask() == ask(temperature=0)
+    assert ask(stop=greedy[4:8]) == greedy[: greedy.index(greedy[4:8])]
+    assert ask(temperature=1.5, seed=1) == ask(temperature=1.5, seed=1)
+    assert len({ask(temperature=1.5, seed=seed) for seed in (1, 2, 3)}) > 1
+
+
+def test_a_system_message_reaches_the_model(client: openai.OpenAI) -> None:
+    def prompt_tokens(*messages: dict[str, str]) -> int:
+        answer = client.chat.completions.create(
+            model="SmolLM2-135M-Instruct", messages=[*messages, {"role": "user", "content": "Hi"}], max_tokens=1
+        )
+        return int(answer.usage.prompt_tokens)
+
+    instruction = "Answer in French. " * 20
+    alone = prompt_tokens()
+    assert prompt_tokens({"role": "system", "content": instruction}) > alone + 60
+    assert prompt_tokens({"role": "developer", "content": instruction}) > alone + 60
+
+
 def test_an_overlong_question_is_refused_in_plain_words(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="token"):
         client.chat.completions.create(
@@ -161,21 +221,27 @@ def test_an_overlong_question_is_refused_in_plain_words(client: openai.OpenAI) -
         )
 
 
-def test_a_client_that_leaves_stops_its_answer(owner: OwnerAddress, client: openai.OpenAI) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_its_answer(owner: OwnerAddress, client: openai.OpenAI, stream: bool) -> None:
     started = time.monotonic()
-    with httpx.stream(
-        "POST",
-        f"{owner.url}/v1/chat/completions",
-        json={
-            "model": "SmolLM2-135M-Instruct",
-            "messages": [{"role": "user", "content": "Count from one to one thousand in words."}],
-            "max_tokens": 4000,
-            "stream": True,
-            "inhouse": {"retrieve": False},
-        },
-        headers=authorised(owner),
-        timeout=60,
-    ) as answer:
+    body = {
+        "model": "SmolLM2-135M-Instruct",
+        "messages": [{"role": "user", "content": "Write down random words, all of them different."}],
+        "max_tokens": 4000,
+        "temperature": 2,
+        "stream": stream,
+        "inhouse": {"retrieve": False},
+    }
+    with (
+        contextlib.suppress(httpx.ReadTimeout),
+        httpx.stream(
+            "POST",
+            f"{owner.url}/v1/chat/completions",
+            json=body,
+            headers=authorised(owner),
+            timeout=60 if stream else 2,
+        ) as answer,
+    ):
         next(answer.iter_lines())
     # Generation is serial, so the next answer comes soon only if the abandoned one stopped.
     client.chat.completions.create(
@@ -185,6 +251,10 @@ def test_a_client_that_leaves_stops_its_answer(owner: OwnerAddress, client: open
 
 
 def test_the_owner_stays_below_its_memory_limit(owner: OwnerAddress, client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="SmolLM2-135M-Instruct", messages=[{"role": "user", "content": "why " * 1900}], max_tokens=8
+    )
+    assert answer.usage is not None and answer.usage.prompt_tokens > 1900
     pid = httpx.get(f"{owner.url}/healthz").json()["pid"]
     resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert resident < 2.5 * 2**30
@@ -197,5 +267,5 @@ def test_a_second_owner_is_told_that_one_runs(owner: OwnerAddress, shop: Path) -
         text=True,
     )
     assert second.returncode == 1
-    assert "Another inhouse process holds" in second.stderr
+    assert "The owner process (" in second.stderr and "holds" in second.stderr
     assert "Traceback" not in second.stderr

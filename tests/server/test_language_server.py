@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 from websockets.asyncio.client import connect
 
+from inhouse_retrieval import Repository
 from inhouse_server.framing import frame
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.uris import path_in
@@ -303,10 +304,12 @@ def test_paths_of_uris(tmp_path: Path) -> None:
 
 
 def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
-    documents = OpenDocuments(tmp_path, tmp_path / ".inhouse")
-    for path in ("a.py", ".inhouse/answers/old.md", ".git/COMMIT_EDITMSG"):
-        documents.open((tmp_path / path).as_uri(), path)
+    root = make_repository(tmp_path / "shop")
+    (root / ".git" / "info" / "exclude").write_text("*.local\n")
+    documents = OpenDocuments(Repository.open(root), root / ".inhouse")
+    for path in ("a.py", ".inhouse/answers/old.md", ".git/COMMIT_EDITMSG", "secrets.local"):
+        documents.open((root / path).as_uri(), path)
     documents.open("file:///etc/passwd", "secret")
     assert documents.by_path() == {"a.py": "a.py"}
-    documents.close(f"file://{tmp_path}/%61.py")
+    documents.close(f"{root.as_uri()}/%61.py")
     assert documents.by_path() == {}, "a URI may be spelled in two ways"

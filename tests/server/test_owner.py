@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +15,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from inhouse_retrieval.errors import InhouseError
-from inhouse_server.owner import ADDRESS_FILE, OwnerAddress, ensure_owner, find_owner, is_held, stop_owner
+from inhouse_retrieval.errors import Busy
+from inhouse_server.owner import (
+    ADDRESS_FILE,
+    HOLDER_FILE,
+    OwnerAddress,
+    ensure_owner,
+    ensure_token,
+    find_owner,
+    is_held,
+    stop_owner,
+    wait_for_owner,
+)
 from inhouse_server.workspace import Workspace
 from inhouse_training import BaseModel
 
@@ -26,9 +38,12 @@ def root(tmp_path: Path, base_model: BaseModel) -> Path:
     return make_repository(tmp_path / "owned")
 
 
+def serve_command(root: Path) -> list[str]:
+    return [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0"]
+
+
 def start(root: Path) -> tuple[subprocess.Popen[bytes], OwnerAddress]:
-    command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    process = subprocess.Popen(serve_command(root), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if found := find_owner(root / ".inhouse"):
@@ -56,7 +71,7 @@ def test_stopped_means_that_the_repository_is_free(root: Path) -> None:
         assert stop_owner(root / ".inhouse")
         assert not is_held(root / ".inhouse")
         # The next command takes the index at once, though the process may still be ending.
-        with Workspace.open(root) as workspace:
+        with Workspace.open(root, "test") as workspace:
             assert workspace.index.status().files == 2
         process.communicate(timeout=15)
     assert not stop_owner(root / ".inhouse")
@@ -136,13 +151,59 @@ def test_the_index_follows_files_that_no_editor_saved(root: Path) -> None:
         process.communicate(timeout=15)
 
 
+@pytest.mark.parametrize("said", [b'"ok"', b'{"status": "ok"}', b'{"status": "ok", "pid": 1, "proof": 7}', b"\xff"])
+def test_what_took_over_a_dead_owners_port_is_not_given_the_token(root: Path, said: bytes) -> None:
+    seen: list[str] = []
+
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(str(self.headers))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        state = root / ".inhouse"
+        state.mkdir()
+        token = ensure_token(state)
+        (state / ADDRESS_FILE).write_text(json.dumps({"url": f"http://127.0.0.1:{server.server_port}", "pid": 1}))
+        assert find_owner(state) is None
+        server.shutdown()
+    assert seen and not any(token in headers for headers in seen)
+
+
+def test_who_holds_the_repository_is_named(root: Path) -> None:
+    state = root / ".inhouse"
+    with Workspace.open(root, "index --watch"):
+        with pytest.raises(Busy, match=rf"'inhouse index --watch' \(process {os.getpid()}\) holds"):
+            ensure_owner(root, timeout_s=1)
+        assert wait_for_owner(state, timeout_s=5) is None, "nothing to wait for"
+        assert not (state / "logs" / "owner.log").exists(), "none was started that could only fail"
+    assert not (state / HOLDER_FILE).exists()
+
+
+def test_a_command_waits_for_an_owner_that_is_starting(root: Path) -> None:
+    process = subprocess.Popen(serve_command(root), stderr=subprocess.DEVNULL)
+    try:
+        while not is_held(root / ".inhouse"):
+            time.sleep(0.01)
+        assert wait_for_owner(root / ".inhouse") is not None
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
 def test_an_owner_that_does_not_let_go_is_said(root: Path) -> None:
     process, _ = start(root)
     os.kill(process.pid, signal.SIGSTOP)
     try:
         assert find_owner(root / ".inhouse") is None
         assert is_held(root / ".inhouse")
-        with pytest.raises(InhouseError, match="did not start"):
+        with pytest.raises(Busy, match="does not answer yet"):
             ensure_owner(root, timeout_s=3)
     finally:
         os.kill(process.pid, signal.SIGCONT)

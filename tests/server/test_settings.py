@@ -49,6 +49,13 @@ def test_a_name_of_digits_stays_a_name(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {"INHOUSE_BASE_MODEL": "2024"}).base_model == "2024"
 
 
+@pytest.mark.parametrize("state_dir", ["", ".", "..", "/", "sub/.."])
+def test_the_state_never_covers_the_repository(tmp_path: Path, state_dir: str) -> None:
+    settings = load_settings(tmp_path, {"INHOUSE_STATE_DIR": state_dir})
+    with pytest.raises(InvalidSettings, match="holds the repository itself"):
+        settings.state_path(tmp_path)
+
+
 def test_a_wrong_variable_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="INHOUSE_SERVER_PORT"):
         load_settings(tmp_path, {"INHOUSE_SERVER_PROT": "1"})

@@ -228,16 +228,20 @@ def build_answer_prompt(
 ) -> AnswerPrompt:
     """The messages that ask ``question`` within ``budget`` tokens, generation prompt included.
 
-    The question and the selection always stay. Earlier turns come next, the latest first and at most half of
+    The question, the selection and instructions (system turns of ``history``) always stay. Earlier
+    turns come next, the latest first and at most half of
     what is left when there are passages to show; then passages, best first. One that does not fit is passed
     over for a smaller one.
 
     Raises:
-        InhouseError: the question, with the selection, is longer than the budget.
+        InhouseError: the question, with the selection and the instructions, is longer than the budget.
     """
 
+    system = "\n\n".join([SYSTEM, *(turn.content for turn in history if turn.role == "system")])
+    history = [turn for turn in history if turn.role != "system"]
+
     def messages(turns: Sequence[Message], chosen: Sequence[Passage]) -> tuple[Message, ...]:
-        return (Message("system", SYSTEM), *turns, _question_message(question, chosen, selection))
+        return (Message("system", system), *turns, _question_message(question, chosen, selection))
 
     least = count_tokens(messages((), ()))
     if least > budget:

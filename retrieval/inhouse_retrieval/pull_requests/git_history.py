@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from inhouse_retrieval.pull_requests.messages import read_message
 from inhouse_retrieval.pull_requests.pull_request import ChangedFile, PullRequest, Status
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.secrets import redact
@@ -18,13 +19,6 @@ MAX_FILES = 200
 """Per change. A larger one is a mass edit; the rest is counted in ``omitted_files``."""
 _PAGE = 2_000
 
-_MERGES = (
-    re.compile(r"Merge pull request #(?P<number>\d+)(?: from (?P<branch>\S+))?"),
-    re.compile(r"Merged PR (?P<number>\d+): (?P<title>.+)"),
-    re.compile(r"Merged in (?P<branch>\S+) \(pull request #(?P<number>\d+)\)"),
-)
-_SQUASH = re.compile(r"(?P<title>.*\S)\s+\(#(?P<number>\d+)\)$")
-_GITLAB = re.compile(r"^See merge request \S*!(?P<number>\d+)\s*$", re.M)
 _STATUS: dict[str, Status] = {"A": "added", "D": "removed", "R": "renamed", "C": "added"}
 
 
@@ -54,7 +48,7 @@ def read_pull_requests(
     for commit in _first_parents(repository, start):
         if not commit.parents:
             continue
-        number, title, description = _read_message(commit)
+        number, title, description = read_message(commit.message, len(commit.parents))
         if number is not None:
             numbered += 1
         elif len(commit.parents) > 1 or plain == limit:
@@ -90,29 +84,6 @@ def _when(seconds: str) -> datetime:
         return datetime.fromtimestamp(int(seconds), UTC)
     except (ValueError, OverflowError, OSError):  # git stores what a broken clock said
         return datetime.fromtimestamp(0, UTC)
-
-
-def _read_message(commit: _Commit) -> tuple[int | None, str, str]:
-    """``(number, title, description)``; the number is ``None`` for a plain commit."""
-    subject, _, body = commit.message.partition("\n")
-    subject, body = subject.strip(), body.strip()
-    for pattern in _MERGES:
-        match = pattern.match(subject)
-        if match is not None:
-            known = match.groupdict()
-            if known.get("title"):
-                return int(match["number"]), known["title"].strip(), body
-            title, _, description = body.partition("\n")
-            title = title.strip() or (known.get("branch") or subject).rpartition("/")[2]
-            return int(match["number"]), title, description.strip()
-    request = _GITLAB.search(body)
-    if request is not None and len(commit.parents) > 1:
-        title, _, description = body.partition("\n")
-        return int(request["number"]), title.strip(), _GITLAB.sub("", description).strip()
-    squash = _SQUASH.match(subject)
-    if squash is not None and len(commit.parents) == 1:
-        return int(squash["number"]), squash["title"], body
-    return None, subject, body
 
 
 def _pull_request(

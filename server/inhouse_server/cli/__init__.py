@@ -11,31 +11,18 @@ import sys
 from types import FrameType
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_server.cli.terminal import explain
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Whatever goes wrong is told in plain words, never as a traceback."""
-    import typer
-    from typer.exceptions import TyperException
-
-    from inhouse_server.cli.app import app
-    from inhouse_server.cli.terminal import explain
-
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = app(args=arguments, standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        signal.signal(signal.SIGTERM, _terminate)
+        return _run(arguments)
     except InhouseError as error:
         explain(error.problem, error.remedy)
         return error.exit_code
-    except typer.Exit as error:
-        return error.exit_code
-    except TyperException as error:
-        # Typer's usage errors show themselves with the usage line; the base class has only a message.
-        show = getattr(error, "show", None)
-        show() if show else explain(error.message)
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         explain("Cancelled.", "What was finished is kept; run the command again to continue.")
         return Cancelled.exit_code
     except BrokenPipeError:
@@ -49,6 +36,27 @@ def main(arguments: list[str] | None = None) -> int:
             "Run it again with INHOUSE_LOG=debug and report what .inhouse/logs says.",
         )
         return 1
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run one command with Typer, whose import takes a while: a signal may come in the middle of it."""
+    import typer
+    from typer.exceptions import TyperException
+
+    from inhouse_server.cli.app import app
+
+    try:
+        result = app(args=arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Exit as error:
+        return error.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except TyperException as error:
+        # Typer's usage errors show themselves with the usage line; the base class has only a message.
+        show = getattr(error, "show", None)
+        show() if show else explain(error.message)
+        return error.exit_code
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

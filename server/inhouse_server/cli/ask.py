@@ -10,7 +10,7 @@ import typer
 from inhouse_server.answers import CURRENT
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import location, print_json
+from inhouse_server.cli.terminal import location, plain, print_json
 
 
 def ask(
@@ -24,7 +24,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask about the repository."""
-    with open_backend(repo, refresh=True) as (root, backend):
+    with open_backend(repo, "ask", refresh=True) as (root, backend):
         for event in backend.ask(question, adapter, retrieval):
             if isinstance(event, dict):
                 if json:
@@ -32,7 +32,7 @@ def ask(
                 else:
                     show_sources(root, event)
             elif not json:
-                sys.stdout.write(event)
+                sys.stdout.write(plain(event))
                 sys.stdout.flush()
 
 
@@ -42,7 +42,7 @@ def show_sources(root: Any, answer: dict[str, Any]) -> None:
     for citation in answer["citations"]:
         typer.echo(f"  {location(root, citation['path'], citation['start_line'])}")
     for note in answer["notes"]:
-        typer.echo(f"  note: {note}")
+        typer.echo(f"  note: {plain(note)}")
     provenance, timings = answer["provenance"], answer["timings"]
     commit = (provenance["index_commit"] or "none")[:12]
     typer.echo(

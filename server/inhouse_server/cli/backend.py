@@ -9,11 +9,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
-from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.errors import Busy, Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import progress_bar, start_logging
-from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_server.owner import OwnerAddress, find_owner, wait_for_owner
 from inhouse_server.settings import Settings, load_settings
 
 
@@ -29,12 +29,16 @@ class Backend(Protocol):
     def index(self, progress: Progress) -> dict[str, Any]:
         """Bring the index up to the work tree."""
 
+    def status(self) -> dict[str, Any]:
+        """Adapter, index, and where the owner listens."""
+
 
 @contextmanager
-def open_backend(repo: Path, refresh: bool = False) -> Iterator[tuple[Path, Backend]]:
+def open_backend(repo: Path, command: str, refresh: bool = False) -> Iterator[tuple[Path, Backend]]:
     """The root of the repository and what answers for it.
 
     Args:
+        command: which of `inhouse`'s commands asks; others are told when they must wait for it.
         refresh: bring the index up to date first, unless an owner runs, which keeps it so. Its progress bar is gone
             when this returns: what streams to the terminal next has it to itself.
 
@@ -42,12 +46,22 @@ def open_backend(repo: Path, refresh: bool = False) -> Iterator[tuple[Path, Back
         InhouseError: not a repository, wrong settings, or held by a process that does not answer.
     """
     root, _, state_dir = locate(repo)
-    if owner := find_owner(state_dir):
+    owner, workspace = find_owner(state_dir), None
+    if owner is None:
+        from inhouse_server.workspace import Workspace
+
+        try:
+            workspace = Workspace.open(root, command)
+        except Busy:
+            # An owner that has just been started holds the repository before it listens.
+            if (owner := wait_for_owner(state_dir)) is None:
+                raise
+    if workspace is None:
+        assert owner is not None
+        start_logging(state_dir, "client")
         yield root, OwnerBackend(owner)
         return
-    from inhouse_server.workspace import Workspace
-
-    with Workspace.open(root) as workspace:
+    with workspace:
         start_logging(state_dir, "inhouse")
         if refresh:
             with progress_bar() as progress:
@@ -98,6 +112,9 @@ class LocalBackend:
 
         return index_json(self._workspace.refresh(progress))
 
+    def status(self) -> dict[str, Any]:
+        return {**self._workspace.status(), "owner": None}
+
 
 class OwnerBackend:
     """The work, done by a running owner."""
@@ -106,20 +123,7 @@ class OwnerBackend:
         self._owner = owner
 
     def search(self, query: str, limit: int) -> dict[str, Any]:
-        import httpx
-
-        with _plain_connection_errors():
-            answer = httpx.post(
-                f"{self._owner.url}/inhouse/search",
-                json={"query": query, "limit": limit},
-                headers=self._headers,
-                timeout=60,
-                trust_env=False,
-            )
-            if answer.is_error:
-                raise InhouseError(answer.json()["error"]["message"])
-            found: dict[str, Any] = answer.json()
-            return found
+        return self._answer("POST", "/inhouse/search", {"query": query, "limit": limit})
 
     def ask(self, question: str, adapter: str = CURRENT, retrieve: bool = True) -> Iterator[str | dict[str, Any]]:
         body = {"question": question, "adapter": adapter, "retrieve": retrieve}
@@ -133,9 +137,24 @@ class OwnerBackend:
             progress(data["stage"], data["done"], data["total"])
         raise InhouseError("The owner process ended while indexing.", "Run the command again.")
 
+    def status(self) -> dict[str, Any]:
+        return {**self._answer("GET", "/inhouse/status"), "owner": self._owner.url}
+
     @property
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._owner.token}"}
+
+    def _answer(self, method: str, route: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        import httpx
+
+        with _plain_connection_errors():
+            answer = httpx.request(
+                method, f"{self._owner.url}{route}", json=body, headers=self._headers, timeout=60, trust_env=False
+            )
+            if answer.is_error:
+                raise InhouseError(answer.json()["error"]["message"])
+            found: dict[str, Any] = answer.json()
+            return found
 
     def _events(self, route: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The server-sent events of ``route``; an ``error`` event is raised."""
@@ -163,7 +182,8 @@ class OwnerBackend:
                 elif field == "data":
                     data = json.loads(value)
                     if name == "error":
-                        raise InhouseError(data["problem"], data["remedy"])
+                        kind = Cancelled if data["exit_code"] == Cancelled.exit_code else InhouseError
+                        raise kind(data["problem"], data["remedy"])
                     yield name, data
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json
@@ -53,7 +54,11 @@ def _checks(repo: Path) -> Any:
     else:
         yield check("gpu", True, "none; the recipe cpu-trial with SmolLM2-135M-Instruct fits")
     yield check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
-    root, settings, state_dir = locate(repo)
+    try:
+        root, settings, state_dir = locate(repo)
+    except InhouseError as error:
+        yield check("repository", False, str(error))
+        return
     yield check("repository", True, str(root))
     free = shutil.disk_usage(root).free / 2**30
     yield check("disk", free > 2, f"{free:.1f} GiB free where the state lies (2 GiB are enough to begin)")

@@ -18,7 +18,7 @@ def index(
     json: JsonOption = False,
 ) -> None:
     """Bring the index up to the work tree."""
-    with open_backend(repo) as (_, backend), progress_bar() as progress:
+    with open_backend(repo, "index") as (_, backend), progress_bar() as progress:
         report = backend.index(progress)
     _show(report, json)
     if watch:
@@ -52,6 +52,6 @@ def _watch(repo: RepoOption, json: bool) -> None:
     root, _, state_dir = locate(repo)
     if find_owner(state_dir):
         raise InhouseError("The owner process watches this repository already.", "Nothing more is needed.")
-    with Workspace.open(root) as workspace:
+    with Workspace.open(root, "index --watch") as workspace:
         typer.echo("Watching for changes; Ctrl-C ends it.", err=True)
         watch(workspace.index, Event(), lambda report: _show(index_json(report), json))

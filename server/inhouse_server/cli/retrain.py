@@ -19,7 +19,7 @@ def retrain(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOpti
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "retrain")
-        with open_backend(job.repository.root) as (_, backend):
+        with open_backend(job.repository.root, "retrain") as (_, backend):
             backend.index(progress)
         result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
     if json:

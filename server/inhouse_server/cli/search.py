@@ -10,7 +10,7 @@ import typer
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import location, print_json
+from inhouse_server.cli.terminal import location, plain, print_json
 
 
 def search(
@@ -25,7 +25,7 @@ def search(
     """Find passages of the repository."""
     if (query is None) == (queries is None):
         raise typer.BadParameter("give either a query or --queries FILE")
-    with open_backend(repo, refresh=True) as (root, backend):
+    with open_backend(repo, "search", refresh=True) as (root, backend):
         for text in [query] if query is not None else _lines(queries):
             found = backend.search(text, limit)
             if json:
@@ -35,7 +35,7 @@ def search(
                 where = location(root, passage["path"], passage["start_line"])
                 typer.echo(f"{where}-{passage['end_line']}  ({', '.join(passage['legs'])})")
                 first = next((line for line in passage["text"].splitlines() if line.strip()), "")
-                typer.echo(f"    {first.strip()[:100]}")
+                typer.echo(f"    {plain(first.strip())[:100]}")
             typer.echo(f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending")
 
 

@@ -32,9 +32,15 @@ def serve(
         return
     prepare_state_dir(state_dir)
     start_logging(state_dir, "owner")
-    if not exit_when_idle:
-        typer.echo(f"Serving {root}. The token lies in {state_dir / owner.TOKEN_FILE}.", err=True)
-    owner.serve(root, host, port, exit_when_idle)
+
+    def told(url: str) -> None:
+        token_file = state_dir / owner.TOKEN_FILE
+        if json:
+            print_json({"url": url, "token_file": str(token_file), "root": str(root)})
+        else:
+            typer.echo(f"Serving {root} at {url}. The token lies in {token_file}.", err=True)
+
+    owner.serve(root, host, port, exit_when_idle, told)
 
 
 def _stop(state_dir: Path, json: bool) -> None:

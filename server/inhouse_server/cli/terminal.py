@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,9 +94,17 @@ def _stage_lines(console: Any) -> Progress:
     return update
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def plain(text: str) -> str:
+    """``text`` without what a terminal would obey: control characters other than tab and line end."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def location(root: Path, path: str, line: int) -> str:
     """``path:line`` as a link that terminals open (OSC 8), plain where output is no terminal."""
-    text = f"{path}:{line}"
+    text = f"{plain(path).replace(chr(10), ' ')}:{line}"
     if not sys.stdout.isatty():
         return text
     uri = (root / path).as_uri()

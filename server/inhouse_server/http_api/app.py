@@ -15,7 +15,8 @@ from starlette.websockets import WebSocket
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.http_api import chat, commands
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard
+from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard, host_in_header
+from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -26,10 +27,12 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
 
     Args:
         token: bearer token that every route but ``/healthz`` wants.
-        host: address that the owner listens on; requests may name it, loopback and ``allowed_hosts``.
+        host: address that the owner listens on; requests may name it, loopback, and the configured host and
+            ``allowed_hosts``.
     """
     activity = Activity()
-    hosts = LOOPBACK | {host.lower()} | {name.lower() for name in workspace.settings.server.allowed_hosts}
+    named = (host, workspace.settings.server.host, *workspace.settings.server.allowed_hosts)
+    hosts = LOOPBACK | {host_in_header(name) for name in named}
     app = Starlette(
         routes=[
             Route("/healthz", _health),
@@ -51,14 +54,21 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
         },
     )
     app.state.workspace = workspace
+    app.state.token = token
     app.state.activity = activity
     app.state.stop = lambda: None
     return app
 
 
 async def _health(request: Request) -> Response:
-    """Alive; says nothing about the repository, because it needs no token."""
-    return JSONResponse({"status": "ok", "pid": os.getpid()})
+    """Alive; says nothing about the repository, because it needs no token.
+
+    Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not.
+    """
+    health = {"status": "ok", "pid": os.getpid()}
+    if nonce := request.query_params.get("nonce"):
+        health["proof"] = proof(request.app.state.token, nonce)
+    return JSONResponse(health)
 
 
 async def _language_server(websocket: WebSocket) -> None:

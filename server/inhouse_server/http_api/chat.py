@@ -7,6 +7,7 @@ false.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -17,12 +18,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_server.answers import CURRENT, AnswerFinished, Question
+from inhouse_server.answers import CURRENT, AnswerFinished, Question, Sampling
 from inhouse_server.http_api.errors import error_body, error_response
-from inhouse_server.http_api.streaming import cancellable, server_sent
+from inhouse_server.http_api.streaming import cancellable, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
 from inhouse_training import BASE, Message, TextDelta
+
+log = logging.getLogger(__name__)
 
 CURRENT_MODEL = "inhouse"
 
@@ -61,7 +64,12 @@ class _ChatRequest(BaseModel):
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, le=4096)
     max_completion_tokens: int | None = Field(None, ge=1, le=4096)
-    temperature: float | None = Field(None, ge=0, le=2)
+    temperature: float = Field(0, ge=0, le=2)
+    top_p: float = Field(1, gt=0, le=1)
+    stop: str | list[str] | None = Field(None, max_length=16)
+    seed: int = 0
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
     n: Literal[1] | None = None
     tools: None = None
     functions: None = None
@@ -103,6 +111,12 @@ async def chat_completions(request: Request) -> Response:
         adapter=adapter,
         retrieve=body.inhouse.retrieve,
         max_tokens=body.max_completion_tokens or body.max_tokens,
+        sampling=Sampling(
+            body.temperature,
+            body.top_p,
+            (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+            body.seed,
+        ),
     )
     assistant = workspace.assistant()
     events = cancellable(lambda cancel: assistant.ask(question, cancel))
@@ -114,14 +128,10 @@ async def chat_completions(request: Request) -> Response:
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return StreamingResponse(_chunks(events, identity, usage), media_type="text/event-stream")
-    text = ""
-    finished: AnswerFinished | None = None
-    async for event in events:
-        if isinstance(event, TextDelta):
-            text += event.text
-        else:
-            finished = event
-    assert finished is not None, "an answer always ends with AnswerFinished"
+    answered = await unless_left(request, _whole(events))
+    if answered is None:
+        return Response(status_code=499)  # as nginx logs it: nobody is there to read this
+    text, finished = answered
     return JSONResponse(
         {
             **identity,
@@ -138,6 +148,15 @@ async def chat_completions(request: Request) -> Response:
             "inhouse": answer_json(text, finished),
         }
     )
+
+
+async def _whole(events: AsyncIterator[TextDelta | AnswerFinished]) -> tuple[str, AnswerFinished]:
+    text = ""
+    async for event in events:
+        if isinstance(event, AnswerFinished):
+            return text, event
+        text += event.text
+    raise AssertionError("an answer always ends with AnswerFinished")
 
 
 def _adapter(model: str, workspace: Workspace) -> str | None:
@@ -172,6 +191,9 @@ async def _chunks(
                 )
     except InhouseError as error:
         yield server_sent(error_body(str(error), "inhouse_error"))
+    except Exception:
+        log.exception("an answer failed unexpectedly")
+        yield server_sent(error_body("The server failed; its log says why.", "server_error"))
     yield server_sent("[DONE]")
 
 

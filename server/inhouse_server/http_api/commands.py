@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,8 @@ from inhouse_server.http_api.streaming import cancellable, server_sent
 from inhouse_server.json_contracts import answer_json, index_json, search_json
 from inhouse_server.workspace import Workspace
 from inhouse_training import TextDelta
+
+log = logging.getLogger(__name__)
 
 
 class _SearchRequest(BaseModel):
@@ -66,7 +69,7 @@ async def ask(request: Request) -> Response:
                     yield server_sent({"text": event.text}, "delta")
                 else:
                     yield server_sent(answer_json(text, event), "finished")
-        except InhouseError as error:
+        except Exception as error:
             yield _error_event(error)
 
     return StreamingResponse(events(), media_type="text/event-stream")
@@ -80,7 +83,7 @@ async def index(request: Request) -> Response:
         try:
             async for name, data in cancellable(lambda cancel: _refresh_events(workspace, cancel)):
                 yield server_sent(data, name)
-        except InhouseError as error:
+        except Exception as error:
             yield _error_event(error)
 
     return StreamingResponse(events(), media_type="text/event-stream")
@@ -88,7 +91,7 @@ async def index(request: Request) -> Response:
 
 def _refresh_events(workspace: Workspace, cancel: Event) -> Iterator[tuple[str, dict[str, Any]]]:
     """Turn the refresh's progress callback into a stream."""
-    events: queue.SimpleQueue[tuple[str, dict[str, Any]] | InhouseError | None] = queue.SimpleQueue()
+    events: queue.SimpleQueue[tuple[str, dict[str, Any]] | Exception | None] = queue.SimpleQueue()
 
     def report(stage: str, done: int, total: int | None) -> None:
         if cancel.is_set():
@@ -98,14 +101,14 @@ def _refresh_events(workspace: Workspace, cancel: Event) -> Iterator[tuple[str, 
     def work() -> None:
         try:
             events.put(("finished", index_json(workspace.refresh(report))))
-        except InhouseError as error:
+        except Exception as error:
             events.put(error)
         finally:
             events.put(None)
 
     threading.Thread(target=work, name="refresh", daemon=True).start()
     while (event := events.get()) is not None:
-        if isinstance(event, InhouseError):
+        if isinstance(event, Exception):
             raise event
         yield event
 
@@ -128,5 +131,11 @@ def _bad_request(error: ValidationError) -> Response:
     return error_response(400, f"{param or 'body'}: {detail['msg']}.", "invalid_request_error", param)
 
 
-def _error_event(error: InhouseError) -> bytes:
+def _error_event(error: Exception) -> bytes:
+    if not isinstance(error, InhouseError):
+        log.error("a request failed unexpectedly", exc_info=error)
+        error = InhouseError(
+            f"The owner process met a problem that it does not know: {type(error).__name__}: {error}.",
+            "Its log in .inhouse/logs says more.",
+        )
     return server_sent({"problem": error.problem, "remedy": error.remedy, "exit_code": error.exit_code}, "error")

@@ -7,6 +7,7 @@ a page of another site, and the token stops everyone else.
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from urllib.parse import urlsplit
 
@@ -66,7 +67,7 @@ class Guard:
             else:
                 await error_response(status, message, kind)(scope, receive, send)
             return
-        counted = connection.url.path not in OPEN_PATHS
+        counted = scope["path"] not in OPEN_PATHS
         if counted:
             self._activity.begin()
         try:
@@ -82,7 +83,7 @@ class Guard:
         origin = connection.headers.get("origin")
         if origin is not None and _origin_host(origin) not in self._hosts:
             return 403, "Requests from pages of another origin are refused.", "forbidden_origin"
-        if connection.url.path in OPEN_PATHS:
+        if connection.scope["path"] in OPEN_PATHS:  # not ``url.path``: that is built from the Host header
             return None
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
@@ -101,10 +102,18 @@ def _origin_host(origin: str) -> str:
         return ""
 
 
+_NETLOC = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", re.ASCII)
+
+
 def _host_name(netloc: str) -> str:
-    """``name:port`` or ``[v6]:port`` without the port, in lower case."""
-    name, bracket, _ = netloc.partition("]") if netloc.startswith("[") else (netloc.rpartition(":")[0], "", "")
-    return (name + bracket if bracket else name or netloc).lower()
+    """``name:port`` or ``[v6]:port`` without the port, in lower case; empty when it is neither."""
+    match = _NETLOC.fullmatch(netloc)
+    return match["name"].lower() if match is not None else ""
+
+
+def host_in_header(host: str) -> str:
+    """How requests name ``host``: an IPv6 address stands in brackets."""
+    return f"[{host}]".lower() if ":" in host and not host.startswith("[") else host.lower()
 
 
 def _limited(receive: Receive) -> Receive:

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
+from inhouse_retrieval import Repository
 from inhouse_server.language_server.uris import path_in
 from inhouse_server.text_sync import UTF16, Edit, apply_edits
 
 
 class OpenDocuments:
-    """Texts by URI. Files outside the repository, and inhouse's and git's own, are kept but never read."""
+    """Texts by URI. Files outside the repository or ignored by git, and inhouse's and git's own, are never searched."""
 
-    def __init__(self, root: Path, state_dir: Path) -> None:
-        self._root = root
+    def __init__(self, repository: Repository, state_dir: Path) -> None:
+        self._repository = repository
         self._state_dir = state_dir
         self._texts: dict[str, tuple[str | None, str]] = {}
 
@@ -40,7 +41,8 @@ class OpenDocuments:
         return {path: text for path, text in self._texts.values() if path is not None}
 
     def _readable_path(self, uri: str) -> str | None:
-        path = path_in(self._root, uri)
+        path = path_in(self._repository.root, uri)
         if path is None or path.split("/", 1)[0] == ".git":
             return None
-        return None if (self._root / path).is_relative_to(self._state_dir) else path
+        inhouses_own = (self._repository.root / path).is_relative_to(self._state_dir)
+        return None if inhouses_own or self._repository.is_ignored(path) else path

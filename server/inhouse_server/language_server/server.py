@@ -71,7 +71,7 @@ class InhouseServer(LanguageServer):
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
-        self.documents = OpenDocuments(house.root, house.state_dir)
+        self.documents = OpenDocuments(house.repository, house.state_dir)
         self.saves = saving.RefreshOnSave(house)
         self.exited = False
         self._tasks: set[asyncio.Task[None]] = set()

@@ -7,6 +7,8 @@ local M = {}
 local waiting = {} --- @type table<integer, fun(client: vim.lsp.Client)[]>
 --- By partial result token.
 local streams = {} --- @type table<string|integer, fun(text: string)>
+--- By client id, what to do when its server is gone.
+local mourners = {} --- @type table<integer, table<string, fun()>>
 
 --- Deltas of an answer go to whoever asked; everything else is Neovim's to show.
 local function on_progress(err, params, ctx)
@@ -53,6 +55,13 @@ function M.lsp_config()
     end,
     on_exit = function(_, _, client_id)
       waiting[client_id] = nil
+      local bereaved = mourners[client_id] or {}
+      mourners[client_id] = nil
+      vim.schedule(function()
+        for _, gone in pairs(bereaved) do
+          gone()
+        end
+      end)
     end,
   }
 end
@@ -84,6 +93,15 @@ end
 --- @param stream fun(text: string)?
 function M.on_stream(token, stream)
   streams[token] = stream
+end
+
+--- Call `gone` when the server of this client ends before the answer does; with nil, no longer.
+--- @param client_id integer
+--- @param token string
+--- @param gone fun()?
+function M.on_gone(client_id, token, gone)
+  mourners[client_id] = mourners[client_id] or {}
+  mourners[client_id][token] = gone
 end
 
 return M

@@ -33,9 +33,14 @@ function M.ask(question, range)
     }
   end
   client_of.with_client(buffer, function(client)
-    local answer = answers.open(question, M.cancel)
+    local answer = answers.open(question, function()
+      if running[token] then
+        running[token]()
+      end
+    end)
     local function ended()
       client_of.on_stream(token, nil)
+      client_of.on_gone(client.id, token, nil)
       running[token] = nil
       vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseAnswered', data = { buffer = answer.buffer } })
     end
@@ -57,6 +62,10 @@ function M.ask(question, range)
       ended()
       return
     end
+    client_of.on_gone(client.id, token, function()
+      answer:fail('The language server has stopped; :Inhouse ask starts it again.')
+      ended()
+    end)
     running[token] = function()
       client:cancel_request(id)
       -- Neovim keeps the answer to a cancelled request to itself, so this is the end of it.

@@ -1,0 +1,40 @@
+"""What the message of a merge or squash commit says about the pull request that it landed."""
+
+from __future__ import annotations
+
+import re
+
+_MERGES = (
+    re.compile(r"Merge pull request #(?P<number>\d+)(?: from (?P<branch>\S+))?"),
+    re.compile(r"Merged PR (?P<number>\d+): (?P<title>.+)"),
+    re.compile(r"Merged in (?P<branch>\S+) \(pull request #(?P<number>\d+)\)"),
+)
+_SQUASH = re.compile(r"(?P<title>.*\S)\s+\(#(?P<number>\d+)\)$")
+_GITLAB = re.compile(r"^See merge request \S*!(?P<number>\d+)\s*$", re.M)
+
+
+def read_message(message: str, parents: int) -> tuple[int | None, str, str]:
+    """``(number, title, description)`` of a commit; the number is ``None`` for one that is no pull request.
+
+    Args:
+        parents: how many the commit has, which tells a merge from a squash.
+    """
+    subject, _, body = message.partition("\n")
+    subject, body = subject.strip(), body.strip()
+    for pattern in _MERGES:
+        match = pattern.match(subject)
+        if match is not None:
+            known = match.groupdict()
+            if known.get("title"):
+                return int(match["number"]), known["title"].strip(), body
+            title, _, description = body.partition("\n")
+            title = title.strip() or (known.get("branch") or subject).rpartition("/")[2]
+            return int(match["number"]), title, description.strip()
+    request = _GITLAB.search(body)
+    if request is not None and parents > 1:
+        title, _, description = body.partition("\n")
+        return int(request["number"]), title.strip(), _GITLAB.sub("", description).strip()
+    squash = _SQUASH.match(subject)
+    if squash is not None and parents == 1:
+        return int(squash["number"]), squash["title"], body
+    return None, subject, body
