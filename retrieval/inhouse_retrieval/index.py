@@ -186,10 +186,11 @@ class Index:
             Cancelled: by ``progress``, or since the index was closed. What was done so far is kept.
         """
         with self._refreshing:
+            catalog = self._catalog
             try:
                 return self._refresh(progress, embed)
             except CatalogCorrupt as error:
-                self._rebuild_catalog(error)
+                self._rebuild_catalog(catalog, error)
                 return self._refresh(progress, embed)
 
     def _refresh(self, progress: Progress, embed: bool) -> IndexReport:
@@ -357,9 +358,12 @@ class Index:
             self._catalog.forget_mirror()
             self._catalog.set_meta("generation", str(int(self._catalog.meta("generation") or 0) + 1))
 
-    def _rebuild_catalog(self, error: CatalogCorrupt) -> None:
-        _log.warning("the catalog is corrupt and is rebuilt: %s", error)
+    def _rebuild_catalog(self, failed: Catalog, error: CatalogCorrupt) -> None:
+        """Begin anew in place of ``failed``, unless another thread has done so."""
         with self._lock:
+            if self._catalog is not failed:
+                return
+            _log.warning("the catalog is corrupt and is rebuilt: %s", error)
             if self._store is not None:
                 self._store.close()
                 self._store = None
@@ -379,13 +383,20 @@ class Index:
         Raises:
             InhouseError: the index cannot be read or was closed.
         """
+        # A question may hold half of a surrogate pair, which no tokenizer reads.
+        query = query.encode("utf-8", "replace").decode()
+        return self._recovering(lambda: self._search(query, limit, open_documents or {}))
+
+    def _recovering(self, look: Callable[[], _V]) -> _V:
+        """What ``look`` gives; a catalog that turns out to be corrupt is built anew first, as far as words go."""
+        catalog = self._catalog
         try:
-            return self._search(query, limit, open_documents or {})
+            return look()
         except CatalogCorrupt as error:
             with self._refreshing:
-                self._rebuild_catalog(error)
+                self._rebuild_catalog(catalog, error)
             self.refresh(embed=False)
-            return self._search(query, limit, open_documents or {})
+            return look()
 
     def _search(self, query: str, limit: int, open_documents: Mapping[str, str]) -> SearchResult:
         if self._closed:
@@ -488,6 +499,9 @@ class Index:
 
     def status(self) -> IndexStatus:
         """What the index holds, and how far the work tree has moved on."""
+        return self._recovering(self._status)
+
+    def _status(self) -> IndexStatus:
         pending = self._count_pending(at_most_old=0.0)
         with self._lock:
             files, chunks, missing = self._catalog.counts()

@@ -27,7 +27,17 @@ from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
 from inhouse_retrieval.secrets import redact
 
-_GIT = ("git", "-c", "core.quotePath=false", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_GIT = (
+    "git",
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "log.showSignature=false",
+)
 _File = TypeVar("_File", "TrackedFile", "SkippedFile")
 _RACY_NS = 2_000_000_000
 """A file changed less than this before it was hashed may change again within one clock tick, so it is not

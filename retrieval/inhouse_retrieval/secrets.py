@@ -88,14 +88,24 @@ def redact(text: str) -> tuple[str, tuple[Redaction, ...]]:
     pieces: list[str] = []
     found: list[Redaction] = []
     at = 0
-    for start, end, kind in sorted(spans):
-        if start < at:  # two patterns saw the same secret
-            continue
+    for start, end, kind in _merged(spans):
         pieces += [text[at:start], f"[REDACTED {kind}]", "\n" * text.count("\n", start, end)]
         found.append(Redaction(kind, text.count("\n", 0, start) + 1))
         at = end
     pieces.append(text[at:])
     return "".join(pieces), tuple(found)
+
+
+def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Spans in order; those that overlap become one, named by the first: two patterns may each see a part."""
+    merged: list[tuple[int, int, str]] = []
+    for start, end, kind in sorted(spans):
+        if merged and start < merged[-1][1]:
+            begun, until, first = merged[-1]
+            merged[-1] = (begun, max(until, end), first)
+        else:
+            merged.append((start, end, kind))
+    return merged
 
 
 def _looks_random(value: str, quoted: bool) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from threading import Event
 
 from inhouse_retrieval import Index, Passage, SearchResult, redact
@@ -58,6 +59,7 @@ class Assistant:
             InhouseError: the question is empty or too long, the adapter is unknown, or the engine failed.
         """
         started = time.perf_counter()
+        question = _readable(question)
         if not question.text.strip():
             raise InhouseError("The question is empty.", "Ask something about the repository.")
         adapter = self._adapter(question.adapter)
@@ -126,6 +128,21 @@ class Assistant:
         if question.selection is not None:
             query = f"{query}\n{question.selection.path}\n{question.selection.text}"
         return self._index.search(query, self._settings.passages, question.open_documents)
+
+
+def _readable(question: Question) -> Question:
+    """Without halves of surrogate pairs, which JSON may spell and no tokenizer reads."""
+
+    def mended(text: str) -> str:
+        return text.encode("utf-8", "replace").decode()
+
+    selection = question.selection
+    return replace(
+        question,
+        text=mended(question.text),
+        history=tuple(replace(turn, content=mended(turn.content)) for turn in question.history),
+        selection=replace(selection, text=mended(selection.text)) if selection is not None else None,
+    )
 
 
 class _AlsoSet(Event):

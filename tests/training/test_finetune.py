@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,26 @@ def test_a_run_that_is_killed_in_every_way_ends_as_one_that_was_not(
     assert finetune(tiny_base, dataset.directory, recipe, run) == adapter
     with pytest.raises(InhouseError, match="holds a run on another"):
         finetune(tiny_base, dataset.directory, recipe.model_copy(update={"seed": 1}), run)
+
+
+def test_a_damaged_adapter_is_trained_again_and_a_moved_dataset_is_the_same(
+    tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(TINY.format(budget=1500, rate=1e-3), "tiny", "tiny.toml")
+    adapter = finetune(tiny_base, dataset.directory, recipe, tmp_path / "run")
+    weights = adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    moved = Path(shutil.copytree(dataset.directory, tmp_path / "moved"))
+    assert finetune(tiny_base, moved, recipe, tmp_path / "run") == adapter
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert finetune(tiny_base, moved, recipe, tmp_path / "run") == adapter
+    assert len(weights.read_bytes()) == len(whole)
+
+
+def test_four_bits_need_unsloth(tiny_recipe: Recipe) -> None:
+    four = tiny_recipe.model_copy(update={"trainer": tiny_recipe.trainer.model_copy(update={"load_in_4bit": True})})
+    with pytest.raises(InhouseError, match="4 bit"):
+        trainer_kind(four)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(

@@ -58,3 +58,9 @@ def test_a_recipe_can_be_a_file(tmp_path: Path) -> None:
     file.write_text('base_model = "x"\n')
     with pytest.raises(InhouseError, match="'optimizer' is missing"):
         load_recipe(file)
+
+
+def test_shares_are_parts_of_one() -> None:
+    content = 'base_model = "x"\n[data]\nfile_share = 1.0\n[optimizer]\nlearning_rate = 1e-3\n'
+    with pytest.raises(InhouseError, match=r"add up to 1\.6"):
+        parse_recipe(content, "greedy", "greedy.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,22 @@ def test_current_is_always_one_whole_version(registry: Registry, three: list[str
         child.stdout.close()
         assert registry.current() in three
     assert registry.promote(three[1]).current
+
+
+def test_a_rollback_killed_before_it_took_effect_loses_no_way_back(registry: Registry, three: list[str]) -> None:
+    registry.promote(three[0])
+    registry.promote(three[1])
+    history = registry.root / "history.jsonl"
+    # What a kill between the two writes leaves: the line is there, the current version is not.
+    line = {"version": three[0], "at": "2026-01-01T00:00:00+00:00", "note": f"rolled back from {three[1]}."}
+    history.write_text(history.read_text() + json.dumps(line) + "\n")
+    assert registry.current() == three[1]
+    assert registry.rollback() == three[0]
+    assert registry.rollback() is None
+
+    line = {"version": three[2], "at": "2026-01-01T00:00:00+00:00", "note": "promoted"}
+    history.write_text(history.read_text() + json.dumps(line) + "\n")
+    with pytest.raises(InhouseError, match="nothing to go back to"):
+        registry.rollback()
+    registry.promote(three[1])
+    assert registry.rollback() is None

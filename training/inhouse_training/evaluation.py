@@ -159,7 +159,7 @@ def change_row(
     settings: EvaluationSettings,
 ) -> ScoredRow:
     """The product's prompt for a change, answered by the lines that it added; only those are scored."""
-    question = f"{change.title}\n\nWrite the lines to add to {change.path}."
+    question = _question(engine, change, settings)
     passages = retriever(f"{change.title} {change.path}", _PASSAGES) if retriever is not None else ()
     prompt = build_answer_prompt(question, passages, engine.count_tokens, settings.prompt_tokens)
     # A token is rarely longer than this many characters, so the cap below still decides.
@@ -174,6 +174,20 @@ def change_row(
     return ScoredRow(
         tuple(ids[:end]), tuple(label if at in wanted else IGNORED for at, label in enumerate(labels[:end]))
     )
+
+
+def _question(engine: Engine, change: HeldOutChange, settings: EvaluationSettings) -> str:
+    """The question for a change; a title of many tokens is shortened until three quarters of the prompt hold it."""
+    room = settings.prompt_tokens * 3 // 4
+    path = change.path
+    for title in (
+        change.title,
+        *(change.title[:length] + "…" for length in (120, 60, 30, 15) if length < len(change.title)),
+    ):
+        question = f"{title}\n\nWrite the lines to add to {path}."
+        if engine.count_tokens(build_answer_prompt(question, (), engine.count_tokens, 1 << 30).messages) <= room:
+            return question
+    return f"Write the lines to add to {path.rpartition('/')[2][-40:]}."
 
 
 def forgetting_row(tokenizer: Any, text: str) -> ScoredRow:

@@ -79,10 +79,23 @@ def finetune(
     run_dir.mkdir(parents=True, exist_ok=True)
     _keep_job(run_dir, job)
     adapter = run_dir / "adapter"
-    if not adapter.exists():
+    if not _is_whole(adapter):
+        shutil.rmtree(adapter, ignore_errors=True)
         _run_child(trainer_kind(recipe), run_dir, progress)
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     return adapter
+
+
+def _is_whole(adapter: Path) -> bool:
+    """Whether a finished adapter lies there whose files can be read to their end."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(adapter / "adapter_model.safetensors", framework="numpy") as tensors:
+            return bool(list(tensors.keys()))
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def training_passes(recipe: Recipe, row_tokens: int) -> int:
@@ -95,7 +108,7 @@ def trainer_kind(recipe: Recipe) -> str:
     """Which trainer runs a recipe here: ``"trl"`` or ``"unsloth"``.
 
     Raises:
-        InhouseError: the recipe asks for Unsloth, which is not installed.
+        InhouseError: the recipe asks for what is not there.
     """
     installed = importlib.util.find_spec("unsloth") is not None
     if recipe.trainer.kind == "unsloth" and not installed:
@@ -103,11 +116,21 @@ def trainer_kind(recipe: Recipe) -> str:
             "The recipe asks for Unsloth, which is not installed.",
             "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.kind to \"trl\".",
         )
-    if recipe.trainer.kind == "auto" and installed:
-        import torch
+    kind: str = recipe.trainer.kind
+    if kind == "auto":
+        kind = "unsloth" if installed and _has_cuda() else "trl"
+    if kind == "trl" and recipe.trainer.load_in_4bit:
+        raise InhouseError(
+            "The recipe loads the base model in 4 bit, which needs Unsloth and a CUDA GPU.",
+            "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.load_in_4bit to false.",
+        )
+    return kind
 
-        return "unsloth" if torch.cuda.is_available() else "trl"
-    return "trl" if recipe.trainer.kind == "auto" else recipe.trainer.kind
+
+def _has_cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def training_curve(run_dir: Path) -> list[TrainingStep]:
@@ -125,10 +148,15 @@ def training_curve(run_dir: Path) -> list[TrainingStep]:
 def _keep_job(run_dir: Path, job: Job) -> None:
     path = run_dir / "job.json"
     wanted = job.to_json()
+    kept = None
     if path.exists():
         with contextlib.suppress(ValueError):
-            if json.loads(path.read_text(encoding="utf-8")) == wanted:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept == wanted:
                 return
+            if _without_paths(kept) == _without_paths(wanted):
+                kept = None  # the same run; the repository or the cache was moved
+        if kept is not None:
             raise InhouseError(
                 f"{run_dir} holds a run on another dataset, base model or recipe.",
                 "Choose another folder, or delete this one.",
@@ -136,6 +164,11 @@ def _keep_job(run_dir: Path, job: Job) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _without_paths(job: dict[str, Any]) -> dict[str, Any]:
+    base = {key: value for key, value in job["base"].items() if key != "path"}
+    return {**job, "base": base, "dataset": ""}
 
 
 def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:

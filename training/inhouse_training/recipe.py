@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inhouse_retrieval import InhouseError
 
@@ -42,6 +42,13 @@ class DataSettings(_Section):
     file_share: float = Field(0.4, ge=0, le=1)
     conversation_share: float = Field(0.3, ge=0, le=1)
     change_share: float = Field(0.3, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _shares_are_parts_of_one(self) -> DataSettings:
+        total = self.file_share + self.conversation_share + self.change_share
+        if not 0 < total <= 1 + 1e-6:
+            raise ValueError(f"file_share, conversation_share and change_share add up to {total:g}, not to 1 at most")
+        return self
 
 
 class LoraSettings(_Section):

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,7 +110,7 @@ class Registry:
                 for file in work.iterdir():
                     _fsync(file)
                 target = self.root / version
-                if target.exists() and self._is_sound(version):
+                if target.exists() and self.is_sound(version):
                     return self.get(version)
                 if target.exists():  # damaged since; the same content repairs it
                     shutil.rmtree(target)
@@ -185,6 +185,7 @@ class Registry:
         """
         self.verify(version)
         with self._writing():
+            self._drop_line_without_effect()
             self._set_current(version, note)
         return self.get(version)
 
@@ -197,12 +198,10 @@ class Registry:
             InhouseError: nothing has been promoted, or the earlier version is corrupt.
         """
         with self._writing():
-            stack: list[str | None] = [None]
-            for entry in self.history():
-                if len(stack) > 1 and entry.note.startswith(_ROLLBACK):
-                    stack.pop()
-                elif entry.version != stack[-1]:
-                    stack.append(entry.version)
+            self._drop_line_without_effect()
+            stack, current = _promoted(self.history()), self.current()
+            if stack[-1] != current:
+                stack.append(current)
             if len(stack) < 2:
                 raise InhouseError("No adapter has been promoted yet, so there is nothing to go back to.", "")
             previous = stack[-2]
@@ -221,10 +220,21 @@ class Registry:
                     entries.append(Promotion(**json.loads(line)))
         return tuple(entries)
 
+    def _drop_line_without_effect(self) -> None:
+        """Remove the last line of the history if the process that wrote it was killed before it took effect."""
+        history, current = self.history(), self.current()
+        if not history or _promoted(history)[-1] == current or _promoted(history[:-1])[-1] != current:
+            return
+        work = self.root / ".history"
+        work.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in history[:-1]), encoding="utf-8")
+        _fsync(work)
+        work.replace(self.root / "history.jsonl")
+        _fsync(self.root)
+
     def _set_current(self, version: str | None, note: str) -> None:
         entry = json.dumps({"version": version, "at": _now(), "note": note})
-        # The line comes first: killed in between, the history names a version that is not current yet, and
-        # promoting again mends it. The other way round a rollback would not know what to go back to.
+        # The line comes first: killed in between, the history names a version that is not current yet, which a
+        # rollback sees. The other way round it would not know what to go back to.
         log_file = self.root / "history.jsonl"
         torn = log_file.exists() and not log_file.read_bytes().endswith(b"\n") and log_file.stat().st_size > 0
         with log_file.open("a", encoding="utf-8") as file:
@@ -239,7 +249,8 @@ class Registry:
         work.replace(self.root / "current")
         _fsync(self.root)
 
-    def _is_sound(self, version: str) -> bool:
+    def is_sound(self, version: str) -> bool:
+        """Whether :meth:`verify` finds nothing wrong with ``version``."""
         try:
             self.verify(version)
         except InhouseError:
@@ -262,6 +273,17 @@ class Registry:
 
 
 _ROLLBACK = "rolled back from"
+
+
+def _promoted(history: Sequence[Promotion]) -> list[str | None]:
+    """The versions that a rollback can go back through, the current one last; it begins with the base model."""
+    stack: list[str | None] = [None]
+    for entry in history:
+        if len(stack) > 1 and entry.note.startswith(_ROLLBACK):
+            stack.pop()
+        elif entry.version != stack[-1]:
+            stack.append(entry.version)
+    return stack
 
 
 def _version_name(manifest: AdapterManifest, files: Mapping[str, str]) -> str:

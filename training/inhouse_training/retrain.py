@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,11 +19,11 @@ from typing import Any, Literal
 from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from .base_model import BaseModel, load_tokenizer
-from .dataset import Dataset, build_dataset
+from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
 from .finetune import finetune, training_curve
-from .gate import decide
+from .gate import Decision, decide
 from .recipe import Recipe
 from .registry import AdapterManifest, Registry
 from .report import ReportInput, write_report
@@ -88,7 +89,7 @@ def retrain(
         progress("reading the history", 0, None)
         run = open_run(repository, state_dir, recipe, base, retrieval)
         finished = read_json(run.directory / "result.json")
-        if finished is not None:
+        if finished is not None and registry.is_sound(finished["candidate"]):
             return _skipped(finished, registry)
         start_run(run)
         result = _make_candidate(repository, registry, run, recipe, base, progress, retrieval)
@@ -109,11 +110,14 @@ def _make_candidate(
     tokenizer = load_tokenizer(base)
     dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress)
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
-    current = _current_before(registry, base, run)
+    current, remark = _current_before(registry, base, run)
+    held_out = _unseen(repository, registry, dataset, current)
     evaluation = _evaluation(
-        repository, registry, tokenizer, dataset, adapter, recipe, base, run, current, progress, retrieval
+        repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
     )
     decision = decide(evaluation)
+    if remark:
+        decision = Decision(decision.promote, (*decision.reasons, remark))
     curve = training_curve(run.training)
     seconds = sum(step.seconds for step in curve)
     metrics = {
@@ -143,6 +147,7 @@ def _evaluation(
     registry: Registry,
     tokenizer: Any,
     dataset: Dataset,
+    held_out: Sequence[HeldOutChange],
     adapter: Path,
     recipe: Recipe,
     base: BaseModel,
@@ -155,14 +160,14 @@ def _evaluation(
 
     path = run.directory / "evaluation.json"
     stored = read_json(path)
-    if stored is not None and stored["current"] == current:
+    if stored is not None and stored["current"] == current and len(stored["evaluation"]["changes"]) == len(held_out):
         return Evaluation.from_json(stored["evaluation"])
     progress("loading the model", 0, None)
     engine = TransformersEngine(base, lambda name: adapter if name == CANDIDATE else registry.verify(name))
     names = {BASE: BASE, **({CURRENT: current} if current else {}), CANDIDATE: CANDIDATE}
     search = SnapshotSearch(repository, dataset.manifest["snapshot"]) if retrieval else None
     try:
-        evaluation = evaluate(engine, tokenizer, dataset.held_out, search, names, recipe.evaluation, progress)
+        evaluation = evaluate(engine, tokenizer, held_out, search, names, recipe.evaluation, progress)
     finally:
         if search is not None:
             search.close()
@@ -213,22 +218,48 @@ def evaluate_version(
             search.close()
 
 
-def _usable_current(registry: Registry, base: BaseModel) -> str | None:
-    """The current adapter, unless it belongs to another base model: that one cannot be compared, nor stay."""
-    current = registry.current()
-    if current is None or registry.get(current).manifest.base_sha256 != base.sha256:
-        return None
-    return current
+def _current_before(registry: Registry, base: BaseModel, run: Run) -> tuple[str | None, str]:
+    """The adapter that the candidate competes with, and a sentence when the current one cannot.
 
-
-def _current_before(registry: Registry, base: BaseModel, run: Run) -> str | None:
-    """The adapter that the candidate competes with: not itself, when a run was killed just after its
-    promotion."""
+    It is not the candidate itself, when a run was killed just after its promotion.
+    """
     noted = read_json(run.directory / "candidate.json")
-    if noted is not None and noted["version"] == registry.current():
-        before: str | None = noted["current"]
-        return before
-    return _usable_current(registry, base)
+    current = registry.current()
+    if noted is not None and noted["version"] == current:
+        current = noted["current"]
+    if current is None:
+        return None, ""
+    try:
+        registry.verify(current)
+    except InhouseError as error:
+        return None, f"It was not compared with the current adapter: {error.problem}"
+    if registry.get(current).manifest.base_sha256 != base.sha256:
+        return None, f"It was not compared with the current adapter {current}, which belongs to another base model."
+    return current, ""
+
+
+def _unseen(
+    repository: Repository, registry: Registry, dataset: Dataset, current: str | None
+) -> tuple[HeldOutChange, ...]:
+    """The held-out changes that the current adapter did not see either: it may be of a later snapshot, when the recipe
+    or the kind of change that counts is another than it was.
+
+    Raises:
+        InhouseError: too few are left to judge by.
+    """
+    if current is None:
+        return dataset.held_out
+    snapshot = registry.get(current).manifest.snapshot
+    listed = repository.git("rev-list", f"{dataset.manifest['snapshot']}..{snapshot}", allow_failure=True)
+    seen = set(listed.decode("ascii").split())  # empty when that history was rewritten: none of it is left
+    unseen = tuple(change for change in dataset.held_out if change.commit not in seen)
+    if len(unseen) < LEAST_HELD_OUT:
+        raise InhouseError(
+            f"The current adapter {current} was trained on all but {len(unseen)} of the changes that would judge the "
+            f"candidate, and {LEAST_HELD_OUT} are needed.",
+            "Retrain when more changes have landed, or roll back to compare with the base model alone.",
+        )
+    return unseen
 
 
 def _manifest(

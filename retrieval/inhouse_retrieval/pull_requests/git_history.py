@@ -56,7 +56,7 @@ def read_pull_requests(
         else:
             plain += 1
         found.append((commit, number, title, description))
-        if numbered == limit:
+        if numbered == max(limit, minimum):
             break
     chosen = [item for item in found if numbered < minimum or item[1] is not None][:limit]
     address = _web_address(repository)

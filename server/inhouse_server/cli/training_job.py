@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.terminal import start_logging
@@ -55,7 +56,8 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) 
     """Resolve everything; logs go to ``NAME.log``.
 
     Raises:
-        InhouseError: no repository, an unknown recipe, or a base model that cannot be had.
+        InhouseError: no repository, an unknown recipe, one for another base model than is served, or a base model that
+            cannot be had.
     """
     from inhouse_retrieval import Repository
     from inhouse_server.workspace import prepare_state_dir
@@ -65,5 +67,12 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) 
     prepare_state_dir(state_dir)
     start_logging(state_dir, name)
     chosen = load_recipe(recipe or settings.recipe)
+    if settings.base_model != chosen.base_model and not Path(settings.base_model).expanduser().is_dir():
+        raise InhouseError(
+            f"The recipe {chosen.name} is for {chosen.base_model}, and this repository is served by "
+            f"{settings.base_model}.",
+            f'Set base_model = "{chosen.base_model}" in inhouse.toml (or to a folder that holds it), or choose another '
+            "recipe.",
+        )
     base = resolve_base_model(settings.base_model, progress)
     return TrainingJob(Repository.open(root).excluding(settings.exclude), settings, state_dir, chosen, base)
