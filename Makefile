@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One file of tests at a time to each worker; a worker may hold a model of 1 GB.
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -25,10 +27,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m 'not long'
+	$(BIN)/pytest $(WORKERS) -m 'not long'
 
 test-long: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(WORKERS)
 
 clean:
 	rm -rf $(VENV) .inhouse

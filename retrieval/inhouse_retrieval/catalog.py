@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
+from inhouse_retrieval.history import Change
 from inhouse_retrieval.terms import index_terms
 
 _log = logging.getLogger(__name__)
@@ -51,12 +53,36 @@ MIGRATIONS = (
     CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
     CREATE TABLE mirrored (key TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
+    """
+    CREATE VIRTUAL TABLE path_text USING fts5 (path, tokenize = 'porter unicode61');
+    INSERT INTO meta VALUES ('encoder', '') ON CONFLICT (key) DO UPDATE SET value = '';
+    CREATE TABLE symbols (
+        name TEXT NOT NULL,
+        chunk_id INTEGER NOT NULL,
+        PRIMARY KEY (name, chunk_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX symbols_by_chunk ON symbols (chunk_id);
+    CREATE TABLE changes (
+        id INTEGER PRIMARY KEY,
+        commit_id TEXT NOT NULL,
+        number INTEGER,
+        title TEXT NOT NULL,
+        files TEXT NOT NULL,
+        renamed TEXT NOT NULL,
+        vector_key TEXT NOT NULL
+    );
+    CREATE VIRTUAL TABLE change_text USING fts5 (title, body, paths, tokenize = 'porter unicode61');
+    """,
 )
-"""Entry n takes the schema from version n to n + 1. Entries are added, never changed."""
+"""Entry n takes the schema from version n to n + 1. Entries are added, never changed. An empty ``encoder`` has every
+file cut again, whose vectors are kept."""
 
 _SPARE_VECTORS = 20_000
 """Vectors kept beyond those in use, so that switching back to a branch costs nothing (16 MB at 384
 dimensions)."""
+
+_LONGEST_DESCRIPTION = 2_000
+_QUALIFIER = re.compile(r"\.|::|#|\\")
 
 Vectors = npt.NDArray[np.float32]
 
@@ -71,6 +97,19 @@ class StoredChunk:
     vector_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredChange:
+    """A change of the history as the catalog keeps it; newer ones have larger ids."""
+
+    id: int
+    commit: str
+    number: int | None
+    title: str
+    files: tuple[str, ...]
+    renamed: dict[str, str]
+    vector_key: str
+
+
 class CatalogCorrupt(Exception):
     """The file is not a catalog any more. Its owner sets it aside and builds a new one."""
 
@@ -79,6 +118,11 @@ def vector_key(encoder: str, chunk: Chunk) -> str:
     """Names the vector of ``chunk``: one text under one header is embedded once by each encoder."""
     told = f"{encoder}\0{CHUNKER_VERSION}\0{chunk.embedded}".encode()
     return hashlib.blake2b(told, digest_size=20).hexdigest()
+
+
+def title_key(encoder: str, title: str) -> str:
+    """Names the vector of a change's title."""
+    return hashlib.blake2b(f"{encoder}\0title\0{title}".encode(), digest_size=20).hexdigest()
 
 
 class Catalog:
@@ -215,6 +259,14 @@ class Catalog:
         )
         return [(str(key), str(text)) for key, text in rows]
 
+    def titles_without_vector(self) -> list[tuple[str, str]]:
+        """``(vector key, title)`` of each distinct title of a change whose vector is missing."""
+        rows = self._rows(
+            """SELECT vector_key, title FROM changes WHERE vector_key NOT IN (SELECT key FROM vectors)
+               GROUP BY vector_key"""
+        )
+        return [(str(key), str(title)) for key, title in rows]
+
     def add_vectors(self, keys: Sequence[str], vectors: Vectors) -> None:
         """Keep vectors, [len(keys), dimension], in half precision (an error of 0.0005 in a cosine)."""
         now = time.time()
@@ -240,7 +292,7 @@ class Catalog:
             db.execute(
                 """DELETE FROM vectors WHERE key IN (
                      SELECT key FROM vectors WHERE key NOT IN (SELECT vector_key FROM chunks)
-                     ORDER BY used DESC LIMIT -1 OFFSET ?)""",
+                     AND key NOT IN (SELECT vector_key FROM changes) ORDER BY used DESC LIMIT -1 OFFSET ?)""",
                 (_SPARE_VECTORS,),
             )
 
@@ -270,7 +322,94 @@ class Catalog:
         with self._writing() as db:
             db.execute("DELETE FROM mirrored")
 
+    # -- history ---------------------------------------------------------------------------------------------
+
+    def add_changes(self, encoder: str, changes: Iterable[Change], keep: int, anew: bool) -> None:
+        """Take in ``changes``, oldest first; the newest ``keep`` stay.
+
+        Args:
+            anew: forget those that were there: the history was rewritten.
+        """
+        with self._writing() as db:
+            if anew:
+                db.execute("DELETE FROM changes")
+                db.execute("DELETE FROM change_text")
+            for change in changes:
+                row = db.execute(
+                    """INSERT INTO changes (commit_id, number, title, files, renamed, vector_key)
+                       VALUES (?, ?, ?, ?, ?, ?)""",
+                    (
+                        change.commit,
+                        change.number,
+                        change.title,
+                        json.dumps(change.files),
+                        json.dumps(change.renamed),
+                        title_key(encoder, change.title),
+                    ),
+                ).lastrowid
+                db.execute(
+                    "INSERT INTO change_text (rowid, title, body, paths) VALUES (?, ?, ?, ?)",
+                    (
+                        row,
+                        index_terms(change.title),
+                        index_terms(change.description[:_LONGEST_DESCRIPTION]),
+                        index_terms(" ".join(change.files)),
+                    ),
+                )
+            surplus = "SELECT id FROM changes ORDER BY id DESC LIMIT -1 OFFSET ?"
+            db.execute(f"DELETE FROM change_text WHERE rowid IN ({surplus})", (keep,))
+            db.execute(f"DELETE FROM changes WHERE id IN ({surplus})", (keep,))
+
+    def changes(self) -> list[StoredChange]:
+        """The changes held, newest first."""
+        rows = self._rows(
+            "SELECT id, commit_id, number, title, files, renamed, vector_key FROM changes ORDER BY id DESC"
+        )
+        return [
+            StoredChange(
+                int(str(row)),
+                str(commit),
+                int(str(number)) if number is not None else None,
+                str(title),
+                tuple(json.loads(str(files))),
+                dict(json.loads(str(renamed))),
+                str(key),
+            )
+            for row, commit, number, title, files, renamed, key in rows
+        ]
+
+    def match_changes(self, expression: str, limit: int) -> list[int]:
+        """Change ids for an FTS5 expression, best first: BM25, the title above the description above the paths."""
+        rows = self._rows(
+            """SELECT rowid FROM change_text WHERE change_text MATCH ?
+               ORDER BY bm25(change_text, 2.0, 1.0, 0.5) LIMIT ?""",
+            (expression, limit),
+        )
+        return [int(str(row[0])) for row in rows]
+
     # -- search ----------------------------------------------------------------------------------------------
+
+    def match_paths(self, expression: str, limit: int) -> list[str]:
+        """Paths of files for an FTS5 expression, best first by BM25."""
+        rows = self._rows(
+            """SELECT f.path FROM path_text JOIN files f ON f.id = path_text.rowid
+               WHERE path_text MATCH ? ORDER BY bm25(path_text), f.path LIMIT ?""",
+            (expression, limit),
+        )
+        return [str(row[0]) for row in rows]
+
+    def defining(self, names: Sequence[str]) -> list[int]:
+        """Ids of the chunks in which one of ``names`` is defined, the ones that define most of them first."""
+        rows = self._rows(
+            """SELECT chunk_id FROM symbols WHERE name IN (SELECT value FROM json_each(?))
+               GROUP BY chunk_id ORDER BY count(*) DESC, chunk_id""",
+            (json.dumps(list(names)),),
+        )
+        return [int(str(row[0])) for row in rows]
+
+    def paths(self) -> frozenset[str]:
+        """Paths of the files that have chunks."""
+        return frozenset(str(row[0]) for row in self._rows("SELECT path FROM files WHERE skipped IS NULL"))
 
     def match(self, expression: str, limit: int) -> list[int]:
         """Chunk ids for an FTS5 expression, best first: BM25, path and symbols weighted above the body."""
@@ -331,6 +470,7 @@ def _put(db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content:
     ).lastrowid
     if isinstance(content, str):
         return
+    db.execute("INSERT INTO path_text (rowid, path) VALUES (?, ?)", (file_id, index_terms(path)))
     for chunk in content:
         chunk_id = db.execute(
             """INSERT INTO chunks (file_id, start_line, end_line, header, text, symbols, vector_key)
@@ -354,11 +494,24 @@ def _put(db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content:
                 index_terms(chunk.text),
             ),
         )
+        db.executemany(
+            "INSERT OR IGNORE INTO symbols VALUES (?, ?)", [(name, chunk_id) for name in symbol_names(chunk.symbols)]
+        )
+
+
+def symbol_names(symbols: Iterable[str]) -> set[str]:
+    """Names by which definitions are looked for: as written, and the last part of a qualified one."""
+    found: set[str] = set()
+    for symbol in symbols:
+        found |= {symbol, _QUALIFIER.split(symbol)[-1]}
+    return found
 
 
 def _drop(db: sqlite3.Connection, path: str) -> None:
     ids = "SELECT c.id FROM chunks c JOIN files f ON f.id = c.file_id WHERE f.path = ?"
     db.execute(f"DELETE FROM full_text WHERE rowid IN ({ids})", (path,))
+    db.execute(f"DELETE FROM symbols WHERE chunk_id IN ({ids})", (path,))
+    db.execute("DELETE FROM path_text WHERE rowid IN (SELECT id FROM files WHERE path = ?)", (path,))
     db.execute(
         f"UPDATE vectors SET used = ? WHERE key IN (SELECT vector_key FROM chunks WHERE id IN ({ids}))",
         (time.time(), path),

@@ -1,39 +1,22 @@
 """Cutting a file into chunks that an encoder reads whole, each under a header that says where it is.
 
-The cut falls where a person would make it: before a definition or a heading, else at a blank line, else at
-the shallowest indentation, looking back over the last quarter of a full chunk. That needs no grammar, so it
-works alike for every language; every line of the file lands in exactly one chunk (a line too long for the
-encoder, in several).
+The cut falls where a person would make it: before a definition or a heading, else at a blank line, else where it
+goes through the fewest levels of the syntax, looking back over the last quarter of a full chunk. It is the splitting
+and merging of cAST (Zhang et al., arXiv 2506.15655) with lines for leaves and the encoder's own tokens for size. Every
+line of the file lands in exactly one chunk (a line too long for the encoder, in several).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-CHUNKER_VERSION = 1
+from inhouse_retrieval.outline import Outline, leads_in, outline
+
+CHUNKER_VERSION = 2
 """Part of every vector's cache key: raise it when the same file would be cut or headed differently."""
 
 CountTokens = Callable[[Sequence[str]], list[int]]
-
-_DEFINITION = re.compile(
-    r"""^(?P<indent>[ \t]*)
-    (?:(?:export|default|declare|public|private|protected|internal|static|async|abstract|final|sealed|open|override
-        |inline|virtual|unsafe|extern|pub(?:\([a-z]+\))?|data|partial|readonly)\s+)*
-    (?:
-        (?:class|interface|struct|enum|trait|impl|def|func|fn|fun|function\*?|module|namespace|object|record|protocol
-           |extension|type|union|macro_rules!|sub|procedure|package)\s+(?:\([^)]*\)\s*)?(?:<[^>]*>\s*)?(?P<name>[A-Za-z_$][\w$]*)
-      | (?:const|let|var|val)\s+(?P<value>[A-Za-z_$][\w$]*)\s*(?::[^=]+)?=\s*(?:async\s*)?
-        (?:function\b|\(.*=>|\w+\s*=>|\($|<|React\.|styled|css)
-      | (?P<heading>\#{1,6})\s+(?P<title>\S.*)
-    )""",
-    re.X,
-)
-_LEADS_IN = re.compile(r"^\s*(@\w|#\[|//|/\*|\*|#(?!include)|--|\"\"\"|<!--)")
-"""Decorators, attributes and comments: they belong to the definition below them."""
-_NEUTRAL = re.compile(r"^\s*([)\]}>]|#|//|/?\*|--)")
-_HEADED_FILE = re.compile(r"\.(md|mdx|markdown|rst|txt)$", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +57,12 @@ def chunk_text(path: str, text: str, count_tokens: CountTokens, max_tokens: int)
     if not lines:
         return []
     counts = count_tokens(lines)
-    definitions = _definitions(path, lines)
-    enclosing = _enclosing(path, lines, definitions)
-    headers = _headers(path, set(enclosing), count_tokens, max_tokens // 3)
+    built = outline(path, lines)
+    headers = _headers(path, set(built.enclosing), count_tokens, max_tokens // 3)
     chunks: list[Chunk] = []
     at = 0
     while at < len(lines):
-        header, header_tokens = headers[enclosing[at]]
+        header, header_tokens = headers[built.enclosing[at]]
         room = max_tokens - header_tokens
         if counts[at] > room:
             pieces = _split_line(lines[at], count_tokens, room)
@@ -92,10 +74,10 @@ def chunk_text(path: str, text: str, count_tokens: CountTokens, max_tokens: int)
             used += counts[end]
             end += 1
         if end < len(lines):
-            end = _best_cut(lines, definitions, at, end)
+            end = _best_cut(lines, built, at, end)
         body = "\n".join(lines[at:end])
         if body.strip():
-            names = (definitions[row][1] for row in range(at, end) if row in definitions)
+            names = (built.definitions[row] for row in range(at, end) if row in built.definitions)
             symbols = tuple(dict.fromkeys(names))
             chunks.append(Chunk(path, at + 1, end, body, header, symbols))
         at = end
@@ -123,55 +105,6 @@ def _halves(chunk: Chunk, count_tokens: CountTokens, max_tokens: int) -> list[Ch
     return [fitting for part in parts for fitting in _halves(part, count_tokens, max_tokens)]
 
 
-def _definitions(path: str, lines: Sequence[str]) -> dict[int, tuple[int, str]]:
-    """Row -> (depth, name). Depth is the indentation, or the level of a heading in a document."""
-    found: dict[int, tuple[int, str]] = {}
-    document = _HEADED_FILE.search(path) is not None
-    for row, line in enumerate(lines):
-        match = _DEFINITION.match(line[:300])
-        if match is None:
-            continue
-        if match["heading"]:
-            if document:
-                found[row] = (len(match["heading"]), match["title"].strip().strip("#").strip()[:60])
-        elif not document:
-            found[row] = (_indent(line), match["name"] or match["value"])
-    return found
-
-
-def _indent(line: str) -> int:
-    expanded = line.expandtabs(4)
-    return len(expanded) - len(expanded.lstrip())
-
-
-def _enclosing(path: str, lines: Sequence[str], definitions: dict[int, tuple[int, str]]) -> list[tuple[str, ...]]:
-    """For each row, the names of the definitions or headings that it is inside of, outermost first."""
-    if not definitions:
-        return [()] * len(lines)
-    document = _HEADED_FILE.search(path) is not None
-    stack: list[tuple[int, str]] = []
-    names: tuple[str, ...] = ()
-    rows: list[tuple[str, ...]] = []
-    for row, line in enumerate(lines):
-        defines = definitions.get(row)
-        # In code, a line as shallow as a definition ends it; closing brackets and comments do not count.
-        ends = not document and line.strip() and not _NEUTRAL.match(line)
-        depth = defines[0] if defines is not None else _indent(line) if ends else None
-        if depth is not None and stack and stack[-1][0] >= depth:
-            while stack and stack[-1][0] >= depth:
-                stack.pop()
-            names = tuple(name for _, name in stack)
-        rows.append(names)
-        if defines is not None:
-            stack.append(defines)
-            names = (*names, defines[1])
-    # Blank rows and comments above a definition read as part of what follows.
-    for row in range(len(rows) - 2, -1, -1):
-        if not document and (not lines[row].strip() or _LEADS_IN.match(lines[row])):
-            rows[row] = rows[row + 1]
-    return rows
-
-
 def _headers(
     path: str, enclosing: Collection[tuple[str, ...]], count_tokens: CountTokens, room: int
 ) -> dict[tuple[str, ...], tuple[str, int]]:
@@ -193,7 +126,7 @@ def _headers(
     return headers
 
 
-def _best_cut(lines: Sequence[str], definitions: dict[int, tuple[int, str]], start: int, end: int) -> int:
+def _best_cut(lines: Sequence[str], built: Outline, start: int, end: int) -> int:
     """The best row in the last quarter of ``start..end`` to begin the next chunk at.
 
     A longer look back makes smaller chunks, which cost more to embed and are found less well.
@@ -202,13 +135,13 @@ def _best_cut(lines: Sequence[str], definitions: dict[int, tuple[int, str]], sta
     def cost(row: int) -> tuple[int, int, int]:
         blank_above = not lines[row - 1].strip()
         target = row
-        while target < len(lines) - 1 and _LEADS_IN.match(lines[target]) and target not in definitions:
+        while target < len(lines) - 1 and leads_in(lines[target]) and target not in built.definitions:
             target += 1
-        depth = _indent(lines[target]) if lines[target].strip() else 99
-        if not lines[row].strip() or (_LEADS_IN.match(lines[row - 1]) and not blank_above):
+        depth = built.depths[target] if lines[target].strip() else 99
+        if not lines[row].strip() or (leads_in(lines[row - 1]) and not blank_above):
             kind = 3  # would start with nothing, or part a comment from what it explains
-        elif target in definitions:
-            kind, depth = 0, definitions[target][0]
+        elif target in built.definitions:
+            kind = 0
         elif blank_above:
             kind = 1
         else:

@@ -12,11 +12,11 @@ import os
 import shutil
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -26,12 +26,15 @@ from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
 from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
+from inhouse_retrieval.history import MAX_CHANGES, read_changes
+from inhouse_retrieval.history_votes import ChangeVotes
 from inhouse_retrieval.passage import SearchResult
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
-from inhouse_retrieval.search import UNCHANGED, Document, hybrid_search, leg_depth
+from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid_search, leg_depth
 from inhouse_retrieval.secrets import redact
+from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
 from inhouse_retrieval.vector_store import MirrorLost, VectorStore
 
@@ -63,6 +66,7 @@ class IndexReport:
         seconds: wall time.
         commit: HEAD at the beginning.
         redactions: secrets taken out of the files that were read by this refresh.
+        without_syntax: suffix -> how many of the files have no grammar and were cut by headings and indentation.
     """
 
     files: int
@@ -73,6 +77,7 @@ class IndexReport:
     seconds: float
     commit: str
     redactions: int = 0
+    without_syntax: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,13 @@ class Index:
         self._closed = False
         self._store: VectorStore | None = None
         self._pending: tuple[float, int] | None = None
+        self._votes: ChangeVotes | None = None
+        self._unembedded = 0
         self._cuts: OrderedDict[tuple[str, str], tuple[Chunk, ...]] = OrderedDict()
         self._loose: OrderedDict[str, Vectors] = OrderedDict()
         self._catalog = self._open_catalog()
+        with suppress(CatalogCorrupt):
+            self._unembedded = self._catalog.counts()[2]
 
     @classmethod
     def open(cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None) -> Index:
@@ -200,24 +209,30 @@ class Index:
         loading = self._load_encoder_early(snapshot) if embed else None
         with self._lock:
             redactions = self._refresh_chunks(snapshot, progress)
+            self._refresh_history(snapshot.commit)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
+            self._unembedded = missing
             self._pending = (time.monotonic(), 0)
         embedded = 0
         if loading is not None:
             loading.join()
         if embed:
             embedded = self._embed_missing(progress)
+            self._embed_titles(progress)
             self._mirror(progress)
             with self._lock:
                 self._catalog.prune_vectors()
                 chunks = self._catalog.counts()[1]
         with self._lock:
             read = [SkippedFile(path, reason) for path, reason in self._catalog.skipped()]
+            plain = Counter(PurePosixPath(path).suffix for path in self._catalog.paths() if not has_grammar(path))
         skipped = sorted([*snapshot.skipped, *read], key=lambda file: file.path)
         reused = max(0, chunks - (embedded if embed else missing))
         seconds = time.monotonic() - started
-        return IndexReport(files, chunks, embedded, reused, tuple(skipped), seconds, snapshot.commit, redactions)
+        return IndexReport(
+            files, chunks, embedded, reused, tuple(skipped), seconds, snapshot.commit, redactions, dict(plain)
+        )
 
     def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
         """Cut what changed. Returns how many secrets were redacted in it."""
@@ -228,6 +243,7 @@ class Index:
             # it.
             self._catalog.remove(self._catalog.files())
             self._catalog.set_meta("encoder", identity)
+            self._catalog.set_meta("history", "")
         now = {file.path for file in snapshot.files}
         gone = [path for path in known if path not in now]
         if gone:
@@ -253,6 +269,18 @@ class Index:
                 self._check(progress, "reading", done, len(changed))
         return redactions
 
+    def _refresh_history(self, commit: str) -> None:
+        """Take in the changes that lead to ``commit``; those of a history that was left are forgotten."""
+        known = self._catalog.meta("history")
+        if known == commit:
+            return
+        chain = self.repository.git("rev-list", "--first-parent", f"--max-count={MAX_CHANGES}", commit).decode().split()
+        since = known if known in chain else None
+        changes = [change for change in read_changes(self.repository, commit, since) if change.parents]
+        self._catalog.add_changes(self._encoder.name, reversed(changes), MAX_CHANGES, anew=since is None)
+        self._catalog.set_meta("history", commit)
+        self._votes = None
+
     def _load_encoder_early(self, snapshot: Snapshot) -> threading.Thread | None:
         """Load the model while files are read, when there is much to embed. A failure shows when it is
         needed."""
@@ -275,9 +303,23 @@ class Index:
     def _embed_missing(self, progress: Progress) -> int:
         with self._lock:
             missing = self._catalog.without_vector()
+        self._embed("embedding", missing, progress)
+        return len(missing)
+
+    def _embed_titles(self, progress: Progress) -> None:
+        """The titles of the history's changes; much shorter than chunks, and searched by numpy alone."""
+        with self._lock:
+            missing = self._catalog.titles_without_vector()
+        self._embed("embedding the history", missing, progress)
+        if missing:
+            with self._lock:
+                self._votes = None
+
+    def _embed(self, stage: str, missing: Sequence[tuple[str, str]], progress: Progress) -> None:
+        """Compute and keep the vectors of ``(key, text)`` pairs, a few at a time."""
         if not missing:
-            return 0
-        self._check(progress, "embedding", 0, len(missing))
+            return
+        self._check(progress, stage, 0, len(missing))
         # Like lengths together, so that little of a batch is padding; longest first, so that time left only
         # improves.
         lengths = self._encoder.count_tokens([text for _, text in missing])
@@ -289,8 +331,8 @@ class Index:
                 if self._closed:
                     raise _closed()
                 self._catalog.add_vectors([key for key, _ in batch], vectors)
-            self._check(progress, "embedding", min(at + _VECTORS_A_STEP, len(order)), len(order))
-        return len(missing)
+                self._unembedded = max(0, self._unembedded - len(batch))
+            self._check(progress, stage, min(at + _VECTORS_A_STEP, len(order)), len(order))
 
     def _check(self, progress: Progress, stage: str, done: int, total: int | None) -> None:
         if self._closed:
@@ -370,22 +412,30 @@ class Index:
             self._catalog.close()
             set_aside(self._catalog.path)
             self._catalog = self._open_catalog()
+            self._votes = None
             self._catalog.set_meta("generation", str(time.time_ns()))
 
     # -- search ----------------------------------------------------------------------------------------------
 
-    def search(self, query: str, limit: int = 10, open_documents: Mapping[str, str] | None = None) -> SearchResult:
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        open_documents: Mapping[str, str] | None = None,
+        weights: Weights | None = None,
+    ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
         Args:
             open_documents: unsaved text by path; it stands for the file on disk.
+            weights: of the legs, other than the default ones.
 
         Raises:
             InhouseError: the index cannot be read or was closed.
         """
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
-        return self._recovering(lambda: self._search(query, limit, open_documents or {}))
+        return self._recovering(lambda: self._search(query, limit, open_documents or {}, weights or Weights()))
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
         """What ``look`` gives; a catalog that turns out to be corrupt is built anew first, as far as words go."""
@@ -398,14 +448,14 @@ class Index:
             self.refresh(embed=False)
             return look()
 
-    def _search(self, query: str, limit: int, open_documents: Mapping[str, str]) -> SearchResult:
+    def _search(self, query: str, limit: int, open_documents: Mapping[str, str], weights: Weights) -> SearchResult:
         if self._closed:
             raise _closed()
         pending = self._count_pending()
         with self._lock:
             commit = self._catalog.meta("commit") or ""
         question: Vectors | None = None
-        nearest: list[tuple[str, float]] | None = None
+        nearest: list[tuple[str, float]] = []
         if match_expression(query) is not None and self._has_vectors():
             question = self._encoder.encode_query(query)
             nearest = self._nearest(question, leg_depth(limit))
@@ -423,15 +473,22 @@ class Index:
             self._catalog,
             self._lock,
             self._encoder.name,
-            query,
-            limit,
+            Query(query, limit, question, nearest, weights),
+            self._change_votes(),
             commit,
             overlay,
             self._reread,
-            nearest,
             similarity,
         )
-        return SearchResult(passages, commit, pending)
+        return SearchResult(passages, commit, pending, self._unembedded)
+
+    def _change_votes(self) -> ChangeVotes:
+        with self._lock:
+            if self._votes is None:
+                changes = self._catalog.changes()
+                vectors = self._catalog.vectors([change.vector_key for change in changes])
+                self._votes = ChangeVotes(changes, vectors)
+            return self._votes
 
     def _has_vectors(self) -> bool:
         with self._lock:

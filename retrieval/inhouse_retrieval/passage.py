@@ -15,8 +15,9 @@ class Passage:
         source: ``"code"``, ``"wiki"`` or ``"pull_request"``.
         blob_id: git blob id of the content these lines were read from.
         commit: HEAD when the passage was indexed.
-        score: reciprocal-rank-fusion score; only its order has a meaning.
-        legs: names of the searches that found it, such as ``("dense", "lexical")``.
+        score: fusion score; only its order has a meaning.
+        legs: names of the searches that found its file, such as ``("dense", "lexical")``.
+        changes: past changes that spoke for its file, such as ``"#12 Retry payments"``, the nearest first.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Passage:
     commit: str
     score: float
     legs: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,10 @@ class SearchResult:
     Attributes:
         index_commit: HEAD at the last refresh.
         pending: files that changed since and are not indexed yet.
+        unembedded: chunks that only words can find so far, while their vectors are being computed.
     """
 
     passages: tuple[Passage, ...]
     index_commit: str
     pending: int
+    unembedded: int = 0

@@ -1,25 +1,36 @@
-"""Hybrid search: a dense and a lexical leg, fused by rank, every hit checked against the work tree.
+"""Hybrid search: several legs rank files, their ranks are fused, and each file answers with its best passages.
+
+The legs: ``dense`` (vectors of the chunks), ``lexical`` (BM25 over their words), ``path`` (BM25 over the path alone),
+``history`` (past changes vote for the files they touched) and ``definition`` (a name in the question is defined there).
 
 A hit whose file changed since it was indexed is never returned: the file is cut again as it is now, those
-chunks take part in both legs as if they were indexed, and the search repeats. A hit whose file is gone is
+chunks take part in the legs as if they were indexed, and the search repeats. A hit whose file is gone is
 dropped.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
 
-from inhouse_retrieval.catalog import Catalog, StoredChunk, vector_key
+from inhouse_retrieval.catalog import Catalog, StoredChunk, Vectors, vector_key
 from inhouse_retrieval.chunking import Chunk
+from inhouse_retrieval.history_votes import FOUND_BY_EACH, ChangeVotes
 from inhouse_retrieval.passage import Passage
-from inhouse_retrieval.terms import match_expression
+from inhouse_retrieval.terms import identifiers, match_expression
 
-RRF_K = 60
-"""Of Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet" (SIGIR 2009)."""
+RRF_K = 5
+"""Of Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet" (SIGIR 2009), who take 60 for
+runs of a thousand documents. A repository has fewer files, and first ranks are worth more: 5 to 10 was best."""
 _LEG_DEPTH = 5
-"""Each leg looks at this many times the passages asked for, and at 50 at least."""
+"""Each leg looks at this many times the passages asked for, and at 100 chunks at least."""
+_FURTHER = 0.3
+"""What a file's next passage is worth, as a part of the one before: ten passages then come from nearly ten files."""
+_PATHS = 100
+_REASONS = 3
 
 Document = tuple[str, Sequence[Chunk]]
 """Blob id and chunks of a file as it is now."""
@@ -28,20 +39,52 @@ UNCHANGED: Document = ("", ())
 Reread = Callable[[str, str], Document | None]
 """``(path, blob id indexed)`` -> :data:`UNCHANGED`, or what the file is now; ``None`` when it is gone or no
 text."""
+_Item = TypeVar("_Item", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the first rank of each leg is worth; a leg of weight 0 is left out.
+
+    The defaults were chosen on four repositories (httpx, gin, axum, pinia) and are reported on others.
+    """
+
+    dense: float = 0.75
+    lexical: float = 1.0
+    path: float = 0.5
+    history: float = 1.25
+    definition: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search.
+
+    Attributes:
+        vector: unit vector of the question, ``None`` while there are no vectors.
+        nearest: ``(vector key, cosine similarity)`` of the indexed chunks nearest to it, best first.
+    """
+
+    text: str
+    limit: int
+    vector: Vectors | None = None
+    nearest: Sequence[tuple[str, float]] = ()
+    weights: Weights = Weights()
 
 
 def reciprocal_rank_fusion(
-    legs: Mapping[str, Sequence[int]], k: int = RRF_K
-) -> list[tuple[int, float, tuple[str, ...]]]:
-    """``(item, score, legs that found it)``, best first: each leg gives 1 / (k + rank) to what it found.
+    legs: Mapping[str, Sequence[_Item]], weights: Mapping[str, float] | None = None, k: int = RRF_K
+) -> list[tuple[_Item, float, tuple[str, ...]]]:
+    """``(item, score, legs that found it)``, best first: each leg gives its weight / (k + rank) to what it found.
 
     Ties go to what was found by the earlier leg, then at the better rank, so the order never varies.
     """
-    scores: dict[int, float] = defaultdict(float)
-    names: dict[int, list[str]] = defaultdict(list)
+    scores: dict[_Item, float] = defaultdict(float)
+    names: dict[_Item, list[str]] = defaultdict(list)
     for name, items in legs.items():
+        weight = weights[name] if weights is not None else 1.0
         for rank, item in enumerate(dict.fromkeys(items), start=1):
-            scores[item] += 1 / (k + rank)
+            scores[item] += weight / (k + rank)
             names[item].append(name)
     ranked = sorted(scores, key=lambda item: -scores[item])
     return [(item, scores[item], tuple(names[item])) for item in ranked]
@@ -51,67 +94,110 @@ def hybrid_search(
     catalog: Catalog,
     lock: AbstractContextManager[object],
     encoder_name: str,
-    question: str,
-    limit: int,
+    query: Query,
+    votes: ChangeVotes,
     commit: str,
     overlay: dict[str, Document | None],
     reread: Reread,
-    nearest: Sequence[tuple[str, float]] | None,
     similarity: Callable[[Mapping[str, str]], Mapping[str, float]],
 ) -> tuple[Passage, ...]:
-    """The best ``limit`` passages for ``question``.
+    """The best passages for ``query``.
 
     Args:
         lock: held while the catalog is read.
+        votes: the history, for its leg.
         overlay: files that read differently from what is indexed, unsaved buffers first of all; ``None`` is a
             file that is gone. Grows as stale hits are found.
         reread: says what became of an indexed file.
-        nearest: ``(vector key, cosine similarity)`` of the indexed chunks nearest to the question, best
-            first; ``None`` while there are no vectors.
-        similarity: vector key -> text to embed, of chunks in the overlay; gives their similarity by key.
+        similarity: vector key -> text to embed; gives the similarity to the question by key.
     """
-    expression = match_expression(question)
-    if expression is None or limit < 1:
+    if match_expression(query.text) is None or query.limit < 1:
         return ()
-    depth = leg_depth(limit)
     checked: set[str] = set(overlay)
     while True:
-        similar = dict(nearest or ())
-        if nearest is not None and overlay:
+        similar = dict(query.nearest)
+        if query.vector is not None and overlay:
             chunks = [chunk for document in overlay.values() if document is not None for chunk in document[1]]
             similar |= similarity({vector_key(encoder_name, chunk): chunk.embedded for chunk in chunks})
         with lock, catalog.pretending(encoder_name, overlay):
-            legs: dict[str, list[int]] = {}
-            if similar:
-                found = catalog.chunks_of_vectors(list(similar))
-                best = sorted((key for key in similar if key in found), key=lambda key: -similar[key])
-                legs["dense"] = [chunk for key in best for chunk in found[key]][:depth]
-            legs["lexical"] = catalog.match(expression, depth)
-            fused = reciprocal_rank_fusion(legs)
-            stored = catalog.chunks([item for item, _, _ in fused])
-        hits = [(stored[item], score, names) for item, score, names in fused if item in stored]
+            hits = _hits(catalog, query, votes, similar)
         passages: list[Passage] = []
         stale = False
-        for hit, score, names in hits:
-            path = hit.chunk.path
+        for hit in hits:
+            path = hit.stored.chunk.path
             if path not in checked:
                 checked.add(path)
-                now = reread(path, hit.blob_id)
+                now = reread(path, hit.stored.blob_id)
                 if now is not UNCHANGED:
                     overlay[path] = now
                     stale = True
-            passages.append(_passage(hit, commit, score, names))
-            if len(passages) == limit:
+            passages.append(_passage(hit, commit))
+            if len(passages) == query.limit:
                 break
         if not stale:
             return tuple(passages)
 
 
 def leg_depth(limit: int) -> int:
-    """How many chunks each leg looks at when ``limit`` passages are asked for."""
-    return max(50, limit * _LEG_DEPTH)
+    """How many chunks a leg looks at when ``limit`` passages are asked for."""
+    return max(100, limit * _LEG_DEPTH)
 
 
-def _passage(hit: StoredChunk, commit: str, score: float, legs: tuple[str, ...]) -> Passage:
-    chunk = hit.chunk
-    return Passage(chunk.path, chunk.start_line, chunk.end_line, chunk.text, "code", hit.blob_id, commit, score, legs)
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    stored: StoredChunk
+    score: float
+    legs: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+def _hits(catalog: Catalog, query: Query, votes: ChangeVotes, similar: Mapping[str, float]) -> list[_Hit]:
+    """Chunks, best first: the fused score of their file, halved for each better chunk of the same file."""
+    expression = match_expression(query.text) or ""
+    depth = leg_depth(query.limit)
+    by_chunk: dict[str, list[int]] = {}
+    if similar:
+        found = catalog.chunks_of_vectors(list(similar))
+        best = sorted((key for key in similar if key in found), key=lambda key: -similar[key])
+        by_chunk["dense"] = [chunk for key in best for chunk in found[key]][:depth]
+    by_chunk["lexical"] = catalog.match(expression, depth)
+    if names := identifiers(query.text):
+        by_chunk["definition"] = catalog.defining(names)[:depth]
+    stored = catalog.chunks(sorted({chunk for chunks in by_chunk.values() for chunk in chunks}))
+    legs: dict[str, list[str]] = {
+        name: [stored[chunk].chunk.path for chunk in chunks if chunk in stored] for name, chunks in by_chunk.items()
+    }
+    legs["path"] = catalog.match_paths(expression, _PATHS)
+    voted = votes.votes(query.vector, catalog.match_changes(expression, FOUND_BY_EACH), catalog.paths())
+    legs["history"] = [vote.path for vote in voted]
+    weights = {name: getattr(query.weights, name) for name in legs}
+    ranked = reciprocal_rank_fusion({name: items for name, items in legs.items() if weights[name] > 0}, weights)
+
+    chunks_of: dict[str, list[int]] = defaultdict(list)
+    for chunk, _, _ in reciprocal_rank_fusion(
+        {name: chunks for name, chunks in by_chunk.items() if weights[name] > 0}, weights
+    ):
+        if chunk in stored:
+            chunks_of[stored[chunk].chunk.path].append(chunk)
+    reasons = {vote.path: vote.changes[:_REASONS] for vote in voted}
+    hits: list[_Hit] = []
+    # A file of a lower rank cannot come before the first passages of those above it.
+    for path, score, found_by in ranked[: query.limit]:
+        chunks = chunks_of[path] or _first_chunk(catalog, path, stored)
+        for number, chunk in enumerate(chunks):
+            hits.append(_Hit(stored[chunk], score * _FURTHER**number, found_by, reasons.get(path, ())))
+    return sorted(hits, key=lambda hit: -hit.score)
+
+
+def _first_chunk(catalog: Catalog, path: str, stored: dict[int, StoredChunk]) -> list[int]:
+    """Where a file begins: the passage of one that only its path or the history found."""
+    ids = catalog.chunks_of_path(path)[:1]
+    stored |= catalog.chunks(ids)
+    return ids
+
+
+def _passage(hit: _Hit, commit: str) -> Passage:
+    chunk, blob = hit.stored.chunk, hit.stored.blob_id
+    return Passage(
+        chunk.path, chunk.start_line, chunk.end_line, chunk.text, "code", blob, commit, hit.score, hit.legs, hit.changes
+    )

@@ -29,6 +29,23 @@ def split_identifiers(text: str) -> list[str]:
     return words
 
 
+_IDENTIFIER = re.compile(r"(?P<tick>`)?(?P<name>[^\W\d]\w*)(?(tick)`|)(?P<call>\()?")
+_LOOKS_LIKE_CODE = re.compile(r"[^\W_]_+[^\W_]|[a-z0-9][A-Z]|[A-Z]{2,}[a-z]")
+
+
+def identifiers(text: str) -> list[str]:
+    """Words of a question that name something in code: ``camelCase``, ``snake_case``, `` `ticked` ``, ``called()``, or
+    the only word there is."""
+    found = list(_IDENTIFIER.finditer(text))
+    alone = len(text.split()) == 1
+    names = [
+        match["name"]
+        for match in found
+        if alone or match["tick"] or match["call"] or _LOOKS_LIKE_CODE.search(match["name"])
+    ]
+    return list(dict.fromkeys(names))[:_MAX_TERMS]
+
+
 def index_terms(text: str) -> str:
     """What goes into the full-text index for ``text``."""
     return " ".join(split_identifiers(text))

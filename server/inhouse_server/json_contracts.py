@@ -11,11 +11,12 @@ from inhouse_training import AdapterVersion
 
 
 def search_json(result: SearchResult) -> dict[str, Any]:
-    """``{"results": […], "index_commit", "pending"}``, best first."""
+    """``{"results": […], "index_commit", "pending", "unembedded"}``, best first."""
     return {
         "results": [_passage_json(passage) for passage in result.passages],
         "index_commit": result.index_commit,
         "pending": result.pending,
+        "unembedded": result.unembedded,
     }
 
 
@@ -27,6 +28,7 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
         "score": passage.score,
         "source": passage.source,
         "legs": list(passage.legs),
+        "changes": list(passage.changes),
         "commit": passage.commit,
         "text": passage.text,
     }
@@ -58,6 +60,7 @@ def index_json(report: IndexReport) -> dict[str, Any]:
         "embedded": report.embedded,
         "reused": report.reused,
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
+        "without_syntax": dict(report.without_syntax),
         "seconds": round(report.seconds, 3),
         "commit": report.commit,
     }

@@ -80,7 +80,7 @@ def test_passages_say_where_they_are_and_what_found_them(repository: Repository,
         best = result.passages[0]
         assert (best.path, best.start_line, best.source) == ("shop/basket.py", 1, "code")
         assert best.text.split("\n")[0] == '"""The basket."""'
-        assert best.legs == ("dense", "lexical")
+        assert best.legs == ("dense", "lexical", "path")
         assert best.commit == result.index_commit == repository.head()
         assert best.blob_id == repository.current_blob("shop/basket.py")
         assert len(result.passages) == 2

@@ -1,23 +1,31 @@
-"""`inhouse eval`: score the base model and an adapter on the changes that were held out."""
+"""`inhouse eval`: score an adapter on changes that were held out; `inhouse eval retrieval`: the search."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json, progress_bar
+from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
 from inhouse_server.cli.training_job import RecipeOption, training_job
 
+app = typer.Typer(help="Score what was trained, or the search, on later changes.", invoke_without_command=True)
 
+
+@app.callback()
 def evaluate(
+    context: typer.Context,
     repo: RepoOption = HERE,
     recipe: RecipeOption = None,
     adapter: Annotated[str, typer.Option("--adapter", help="'current' or an adapter version.")] = "current",
     json: JsonOption = False,
 ) -> None:
     """Score the base model and an adapter on later changes that neither saw."""
+    if context.invoked_subcommand is not None:
+        return
     from inhouse_training import evaluate_version
 
     with progress_bar() as progress:
@@ -32,3 +40,48 @@ def evaluate(
     for mode, losses in metrics["held_out"].items():
         typer.echo(f"{mode}: {losses}")
     typer.echo(f"forgetting: {metrics.get('forgetting')}")
+
+
+@app.command("retrieval")
+def retrieval(
+    repo: RepoOption = HERE,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", help="Snapshot to search: a revision or a date; by default what --queries changes follow."
+        ),
+    ] = None,
+    queries: Annotated[int, typer.Option("--queries", min=10, max=5000, help="Later changes asked for at most.")] = 150,
+    description: Annotated[
+        bool, typer.Option("--with-description", help="Ask with the title and the description of a change.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure the search on this repository's own history: titles of later changes -> the files that they changed."""
+    from inhouse_retrieval import Repository, load_encoder
+    from inhouse_retrieval.benchmark import run_benchmark, select_queries
+    from inhouse_retrieval.benchmark_report import table, write_benchmark_report
+    from inhouse_server.workspace import prepare_state_dir
+
+    root, settings, state_dir = locate(repo)
+    prepare_state_dir(state_dir)
+    start_logging(state_dir, "eval")
+    repository = Repository.open(root).excluding(settings.exclude)
+    folder: Path = state_dir / "benchmark"
+    chosen = select_queries(repository, at, queries)
+    with progress_bar() as progress:
+        measured = run_benchmark(
+            repository, folder, load_encoder(settings.encoder), chosen, progress, with_description=description
+        )
+    report = write_benchmark_report(measured, root.name, folder)
+    if json:
+        print_json({**measured.to_json(), "report": str(report)})
+        return
+    rows = [[cell.split(" (")[0] for cell in row] for row in table(measured)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    typer.echo(f"{measured.queries} later changes, {measured.files} files at {measured.snapshot[:12]}")
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    gain = measured.gains["R@10"]
+    typer.echo(f"R@10 over dense alone: {gain.mean:+.3f} (95 % interval {gain.low:+.3f} to {gain.high:+.3f})")
+    typer.echo(f"report: {report}")

@@ -35,6 +35,11 @@ def _show(report: dict[str, object], json: bool) -> None:
         f"{report['files']} files, {report['chunks']} chunks: {report['embedded']} embedded, "
         f"{report['reused']} reused, in {report['seconds']} s at {str(report['commit'])[:12]}"
     )
+    without = report["without_syntax"]
+    assert isinstance(without, dict)
+    if without:
+        kinds = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in sorted(without.items()))
+        typer.echo(f"  cut by indentation, for want of a grammar: {kinds}")
     for entry in skipped[:20]:
         typer.echo(f"  skipped {entry['path']!r}: {entry['reason']}")
     if len(skipped) > 20:

@@ -36,7 +36,12 @@ def search(
                 typer.echo(f"{where}-{passage['end_line']}  ({', '.join(passage['legs'])})")
                 first = next((line for line in passage["text"].splitlines() if line.strip()), "")
                 typer.echo(f"    {plain(first.strip())[:100]}")
-            typer.echo(f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending")
+                for change in passage["changes"][:1]:
+                    typer.echo(f"    changed by {plain(change)[:90]}")
+            state = f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending"
+            if found["unembedded"]:
+                state += f", {found['unembedded']} chunk(s) without a vector so far"
+            typer.echo(state)
 
 
 def _lines(queries: Path | None) -> list[str]:

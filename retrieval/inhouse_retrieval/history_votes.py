@@ -1,0 +1,93 @@
+"""Past changes vote for the files they touched: what was once changed under such words is what such words are about.
+
+Changes are found by their title's vector and by their words; each gives its vote to its files, under the names that
+those have today.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inhouse_retrieval.catalog import StoredChange, Vectors
+from inhouse_retrieval.history import MAX_CHANGED_FILES
+
+FOUND_BY_EACH = 100
+"""Changes that the vectors find, and as many that the words find."""
+_VOTERS = 30
+_RRF_K = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A file, and the changes that spoke for it, the loudest first, as a person would name them."""
+
+    path: str
+    changes: tuple[str, ...]
+
+
+class ChangeVotes:
+    """The history of one moment, in memory.
+
+    Args:
+        changes: newest first.
+        vectors: title vectors by their key; a change without one is found by its words alone.
+    """
+
+    def __init__(self, changes: Sequence[StoredChange], vectors: Mapping[str, Vectors]) -> None:
+        self._changes = changes
+        self._row = {change.id: row for row, change in enumerate(changes)}
+        self._files = _todays_files(changes)
+        self._with_vector = [row for row, change in enumerate(changes) if change.vector_key in vectors]
+        rows = [vectors[changes[row].vector_key] for row in self._with_vector]
+        self._vectors = np.stack(rows) if rows else None
+
+    def votes(self, question: Vectors | None, matched: Sequence[int], live: Collection[str]) -> list[Vote]:
+        """Files, the one with most votes first.
+
+        Args:
+            question: unit vector of the question, or ``None`` while there are none.
+            matched: ids of the changes that its words found, best first.
+            live: files that exist; others get no vote.
+        """
+        scores: dict[int, float] = defaultdict(float)
+        if question is not None and self._vectors is not None:
+            order = np.argsort(-(self._vectors @ question), kind="stable")[:FOUND_BY_EACH]
+            for rank, at in enumerate(order, start=1):
+                scores[self._with_vector[int(at)]] += 1 / (_RRF_K + rank)
+        for rank, change_id in enumerate(matched[:FOUND_BY_EACH], start=1):
+            if change_id in self._row:
+                scores[self._row[change_id]] += 1 / (_RRF_K + rank)
+        votes: dict[str, float] = defaultdict(float)
+        spoke: dict[str, list[int]] = defaultdict(list)
+        for row in sorted(scores, key=lambda row: (-scores[row], row))[:_VOTERS]:
+            files = [path for path in self._files[row] if path in live]
+            # An old change counts less (the oldest e times less), and one of many files less for each.
+            weight = scores[row] * math.exp(-row / len(self._changes)) / math.sqrt(max(len(files), 1))
+            for path in files:
+                votes[path] += weight
+                spoke[path].append(row)
+        return [
+            Vote(path, tuple(_named(self._changes[row]) for row in spoke[path]))
+            for path in sorted(votes, key=lambda path: (-votes[path], path))
+        ]
+
+
+def _named(change: StoredChange) -> str:
+    return f"#{change.number} {change.title}" if change.number is not None else f"{change.commit[:8]} {change.title}"
+
+
+def _todays_files(changes: Sequence[StoredChange]) -> list[tuple[str, ...]]:
+    """For each change, its files under today's names; none for a mass edit."""
+    today: dict[str, str] = {}
+    files: list[tuple[str, ...]] = []
+    for change in changes:
+        named = tuple(dict.fromkeys(today.get(path, path) for path in change.files))
+        files.append(named if len(named) <= MAX_CHANGED_FILES else ())
+        for former, path in change.renamed.items():
+            today[former] = today.get(path, path)
+    return files

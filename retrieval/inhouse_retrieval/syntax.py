@@ -1,0 +1,252 @@
+"""What a parser sees in a file: its definitions, and how deep inside of them each line lies.
+
+The grammars are wheels of their own, so nothing is fetched at run time. They tolerate errors: a file that is being
+edited is read as far as it makes sense.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_GRAMMARS: dict[str, tuple[str, str]] = {
+    suffix: (module, function)
+    for module, function, suffixes in (
+        ("bash", "language", "sh bash zsh"),
+        ("c", "language", "c h"),
+        ("c_sharp", "language", "cs"),
+        ("cpp", "language", "cc cpp cxx hh hpp hxx inl ino"),
+        ("css", "language", "css"),
+        ("elixir", "language", "ex exs"),
+        ("go", "language", "go"),
+        ("html", "language", "html htm"),
+        ("java", "language", "java"),
+        ("javascript", "language", "js jsx mjs cjs"),
+        ("json", "language", "json jsonc webmanifest"),
+        ("kotlin", "language", "kt kts"),
+        ("lua", "language", "lua"),
+        ("markdown", "language", "md markdown mdx"),
+        ("php", "language_php", "php"),
+        ("python", "language", "py pyi pyw"),
+        ("ruby", "language", "rb rake gemspec"),
+        ("rust", "language", "rs"),
+        ("scala", "language", "scala sbt sc"),
+        ("sql", "language", "sql"),
+        ("swift", "language", "swift"),
+        ("toml", "language", "toml"),
+        ("typescript", "language_tsx", "tsx"),
+        ("typescript", "language_typescript", "ts mts cts"),
+        ("yaml", "language", "yaml yml"),
+    )
+    for suffix in suffixes.split()
+}
+
+_NAMED = _words(
+    "abstract_class_declaration annotation_type_declaration class class_declaration class_definition "
+    "const_item constructor_declaration delegate_declaration enum_declaration enum_definition enum_item "
+    "function_declaration function_definition function_item init_declaration interface_declaration "
+    "internal_module local_function_statement macro_definition method method_declaration "
+    "method_definition mod_item module namespace_declaration namespace_definition object_declaration "
+    "object_definition preproc_function_def protocol_declaration record_declaration singleton_method "
+    "static_item struct_declaration struct_item trait_declaration trait_definition trait_item "
+    "type_alias_declaration type_item type_spec union_item"
+)
+"""Nodes that define what their field ``name`` holds."""
+_WITH_BODY = frozenset(["class_specifier", "enum_specifier", "struct_specifier", "union_specifier"])
+"""The same, unless they only mention what is defined elsewhere."""
+_BOUND = _words("field_definition public_field_definition var_spec variable_declarator")
+"""Names bound to a value, which count when the value is a function or takes some lines."""
+_CREATES = _words("create_function create_index create_schema create_table create_trigger create_type create_view")
+_KEYED = _words("block_mapping_pair pair")
+_FUNCTIONS = _words("arrow_function func_literal function function_definition function_expression")
+_SUITES = _words("context describe it suite test")
+"""Calls whose first argument says what a test is about."""
+_ELIXIR = _words("def defmacro defmodule defp defprotocol")
+_WRAPPERS = _words(
+    "const_declaration decorated_definition export_statement expression_statement lexical_declaration "
+    "statement template_declaration type_declaration var_declaration variable_declaration"
+)
+"""Around a definition: looked into even on a single line, and part of the definition when they begin with it."""
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Rows ``first`` to ``last`` (0-based, inclusive) define ``name``; decorators and the like are part of them."""
+
+    name: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """What was parsed of one file.
+
+    Attributes:
+        definitions: outer ones before those inside of them.
+        depths: for each row, how many nodes a cut above it would go through.
+    """
+
+    definitions: tuple[Definition, ...]
+    depths: tuple[int, ...]
+
+
+def parse(path: str, text: str) -> Syntax | None:
+    """What the grammar for this kind of file sees in ``text``; ``None`` when there is no grammar for it."""
+    parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
+    if parser is None:
+        return None
+    rows = text.count("\n") + 1
+    through = [0] * (rows + 1)
+    found: list[Definition] = []
+    for node, first, seen in _walk(parser.parse(text.encode()).root_node):
+        last = _last_row(node)
+        if last > node.start_point[0] and not seen:
+            through[node.start_point[0] + 1] += 1
+            through[min(last, rows - 1) + 1] -= 1
+        name = _name(node)
+        if name:
+            found.append(Definition(" ".join(name.split())[:_LONGEST_NAME], first, min(last, rows - 1)))
+    depths, depth = [], 0
+    for row in range(rows):
+        depth += through[row]
+        depths.append(depth)
+    return Syntax(tuple(found), tuple(depths))
+
+
+def has_grammar(path: str) -> bool:
+    """Whether there is a grammar for files of this name; others are cut by headings and indentation."""
+    return PurePosixPath(path).suffix.lower().removeprefix(".") in _GRAMMARS
+
+
+@functools.cache
+def _parser(suffix: str) -> Parser | None:
+    if suffix not in _GRAMMARS:
+        return None
+    from tree_sitter import Language, Parser
+
+    module, function = _GRAMMARS[suffix]
+    return Parser(Language(getattr(import_module(f"tree_sitter_{module}"), function)()))
+
+
+def _walk(root: Node) -> Iterator[tuple[Node, int, bool]]:
+    """Nodes of several rows and what lies directly in them, outer ones first.
+
+    With each comes the row at which it begins, its wrapper included, and whether its parent has the same rows.
+    """
+    pending = [(root, root.start_point[0], True)]
+    while pending:
+        node, first, seen = pending.pop()
+        yield node, first, seen
+        begins, last = node.start_point[0], _last_row(node)
+        wraps = node.type in _WRAPPERS
+        if last == begins and not wraps:
+            continue
+        for child in reversed(node.named_children):
+            row = child.start_point[0]
+            same = row == begins and _last_row(child) == last
+            pending.append((child, first if wraps else row, same))
+
+
+def _last_row(node: Node) -> int:
+    """The last row that holds something of ``node``: many grammars let a node end at the start of the next row."""
+    row, column = node.end_point
+    return row - 1 if column == 0 and row > node.start_point[0] else row
+
+
+def _name(node: Node) -> str:
+    """What ``node`` defines; empty when it defines nothing worth a name."""
+    kind = node.type
+    if kind in _NAMED:
+        return _text(node.child_by_field_name("name")) or _declared(node)
+    if kind in _WITH_BODY:
+        return _text(node.child_by_field_name("name")) if node.child_by_field_name("body") else ""
+    if kind in _BOUND:
+        return _bound(node)
+    rule = _RULES.get(kind)
+    if rule is not None:
+        return rule(node)
+    if kind in _CREATES:
+        return _text(_child(node, "object_reference"))
+    if kind in _KEYED and node.end_point[0] > node.start_point[0]:
+        return _text(node.child_by_field_name("key")).strip("\"'")
+    return ""
+
+
+def _bound(node: Node) -> str:
+    value = node.child_by_field_name("value")
+    while value is not None and value.type == "expression_list" and value.named_child_count == 1:
+        value = value.named_children[0]
+    name = node.child_by_field_name("name") or node.child_by_field_name("property")
+    if value is None or name is None or name.type not in ("identifier", "property_identifier"):
+        return ""
+    several_rows = node.end_point[0] > node.start_point[0] and value.type in ("call_expression", "object")
+    return _text(name) if value.type in _FUNCTIONS or several_rows else ""
+
+
+def _declared(node: Node) -> str:
+    """The name within a declarator of C or C++."""
+    inner: Node | None = node
+    while inner is not None and (deeper := inner.child_by_field_name("declarator")) is not None:
+        inner = deeper
+    return _text(inner) if inner is not None and inner is not node and inner.type != "init_declarator" else ""
+
+
+def _assigned(node: Node) -> str:
+    right = node.child_by_field_name("right")
+    return _text(node.child_by_field_name("left")) if right is not None and right.type in _FUNCTIONS else ""
+
+
+def _called(node: Node) -> str:
+    """A test suite of JavaScript, or a definition of Elixir, both of which are calls."""
+    arguments = node.child_by_field_name("arguments") or _child(node, "arguments")
+    first = arguments.named_children[0] if arguments is not None and arguments.named_child_count else None
+    if _text(node.child_by_field_name("function")) in _SUITES:
+        return _text(first).strip("\"'`") if first is not None and "string" in first.type else ""
+    if first is not None and _text(node.child_by_field_name("target")) in _ELIXIR:
+        return _text(first.child_by_field_name("target") or first)
+    return ""
+
+
+def _headed(node: Node) -> str:
+    heading = next((child for child in node.named_children if child.type.endswith("_heading")), None)
+    return _text(heading).splitlines()[0].strip("# ") if heading is not None and _text(heading) else ""
+
+
+def _first_child(node: Node) -> str:
+    return _text(node.named_children[0]) if node.named_child_count else ""
+
+
+_RULES = {
+    "assignment_expression": _assigned,
+    "call": _called,
+    "call_expression": _called,
+    "impl_item": lambda node: _text(node.child_by_field_name("type")),
+    "rule_set": _first_child,
+    "section": _headed,
+    "table": _first_child,
+    "table_array_element": _first_child,
+    "type_alias": _first_child,
+    "type_definition": _declared,
+}
+
+
+def _child(node: Node, kind: str) -> Node | None:
+    return next((child for child in node.named_children if child.type == kind), None)
+
+
+def _text(node: Node | None) -> str:
+    return node.text.decode("utf-8", "replace") if node is not None and node.text is not None else ""
