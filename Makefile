@@ -1,5 +1,6 @@
 # make demo   the main job on this repository: index, fine-tune, evaluate, promote, serve, ask
 # make test   every check: format, lint, types, import direction, tests
+# make test-long      the same with the full counts of kills; make test-editors   what needs npm
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test test-long lint clean
+.PHONY: setup demo test test-long test-editors lint clean
 
 setup: $(VENV)/.installed
 
@@ -27,10 +28,13 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest $(WORKERS) -m 'not long'
+	$(BIN)/pytest $(WORKERS) -m 'not long and not editors'
 
 test-long: lint
-	$(BIN)/pytest $(WORKERS)
+	$(BIN)/pytest $(WORKERS) -m 'not editors'
+
+test-editors: lint
+	$(BIN)/pytest -m editors
 
 clean:
 	rm -rf $(VENV) .inhouse

@@ -25,6 +25,7 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.history import Change, read_changes
 from inhouse_retrieval.index import Index
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_retrieval.reading import VENDORED_FOLDERS
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.search import Weights
 
@@ -192,7 +193,7 @@ def run_benchmark(
     Raises:
         InhouseError: git failed, the disk is full, or ``progress`` cancelled it.
     """
-    clone = _clone_at(repository, queries.snapshot, folder)
+    clone = clone_at(repository, queries.snapshot, folder)
     with Index.open(clone, folder / "state", encoder) as index:
         report = index.refresh(progress)
         found: dict[str, list[list[str]]] = {}
@@ -224,13 +225,16 @@ def run_benchmark(
     )
 
 
-def _clone_at(repository: Repository, commit: str, folder: Path) -> Repository:
+def clone_at(repository: Repository, commit: str, folder: Path) -> Repository:
     """A clone of its own that shares the objects; its history ends at ``commit``."""
     path = folder / "clone"
     if not (path / ".git" / "HEAD").is_file():
         shutil.rmtree(path, ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         _git("clone", "--quiet", "--shared", "--no-checkout", str(repository.root), str(path))
+        # What is never read need not be written either.
+        unread = (f"!{folder}/" for folder in sorted(VENDORED_FOLDERS))
+        _git("-C", str(path), "sparse-checkout", "set", "--no-cone", "/*", *unread)
     clone = Repository.open(path).excluding(repository.exclude)
     marker = folder / "snapshot"  # written once the checkout is complete
     if not marker.exists() or marker.read_text(encoding="ascii") != commit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -48,6 +49,7 @@ _VECTORS_A_STEP = 32
 _MIRROR_A_STEP = 1000
 _PENDING_SECONDS = 2.0
 """Searches within this time share one look at the whole work tree. Hits themselves are always checked."""
+_LONG_LOOK_SECONDS = 0.1
 _CUTS_KEPT = 256
 _ROOM_FOR_VECTORS = 20_000_000
 """Bytes below which a vector store that cannot be built is put down to the disk."""
@@ -67,6 +69,7 @@ class IndexReport:
         commit: HEAD at the beginning.
         redactions: secrets taken out of the files that were read by this refresh.
         without_syntax: suffix -> how many of the files have no grammar and were cut by headings and indentation.
+        changed: files that were added, changed or deleted since the refresh before.
     """
 
     files: int
@@ -78,6 +81,7 @@ class IndexReport:
     commit: str
     redactions: int = 0
     without_syntax: Mapping[str, int] = field(default_factory=dict)
+    changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ class Index:
         self._closed = False
         self._store: VectorStore | None = None
         self._pending: tuple[float, int] | None = None
+        self._look_seconds = 0.0
+        self._looking: threading.Thread | None = None
         self._votes: ChangeVotes | None = None
         self._unembedded = 0
         self._cuts: OrderedDict[tuple[str, str], tuple[Chunk, ...]] = OrderedDict()
@@ -208,12 +214,12 @@ class Index:
         snapshot = self.repository.work_tree()
         loading = self._load_encoder_early(snapshot) if embed else None
         with self._lock:
-            redactions = self._refresh_chunks(snapshot, progress)
-            self._refresh_history(snapshot.commit)
+            redactions, changed = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
             self._unembedded = missing
             self._pending = (time.monotonic(), 0)
+        self._refresh_history(snapshot.commit, progress)
         embedded = 0
         if loading is not None:
             loading.join()
@@ -231,11 +237,20 @@ class Index:
         reused = max(0, chunks - (embedded if embed else missing))
         seconds = time.monotonic() - started
         return IndexReport(
-            files, chunks, embedded, reused, tuple(skipped), seconds, snapshot.commit, redactions, dict(plain)
+            files,
+            chunks,
+            embedded,
+            reused,
+            tuple(skipped),
+            seconds,
+            snapshot.commit,
+            redactions,
+            dict(plain),
+            changed,
         )
 
-    def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
-        """Cut what changed. Returns how many secrets were redacted in it."""
+    def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> tuple[int, int]:
+        """Cut what changed. Returns how many secrets were redacted in it, and how many files changed."""
         identity = f"{self._encoder.name} {CHUNKER_VERSION}"
         known = self._catalog.files() if self._catalog.meta("encoder") == identity else {}
         if not known:
@@ -267,19 +282,27 @@ class Index:
                 self._catalog.replace(self._encoder.name, step)
                 step = []
                 self._check(progress, "reading", done, len(changed))
-        return redactions
+        return redactions, len(changed) + len(gone)
 
-    def _refresh_history(self, commit: str) -> None:
-        """Take in the changes that lead to ``commit``; those of a history that was left are forgotten."""
-        known = self._catalog.meta("history")
+    def _refresh_history(self, commit: str, progress: Progress) -> None:
+        """Take in the changes that lead to ``commit``; those of a history that was left are forgotten.
+
+        Git reads without the lock: in a large repository that takes a while, and searches go on.
+        """
+        with self._lock:
+            known = self._catalog.meta("history")
         if known == commit:
             return
+        self._check(progress, "reading the history", 0, None)
         chain = self.repository.git("rev-list", "--first-parent", f"--max-count={MAX_CHANGES}", commit).decode().split()
         since = known if known in chain else None
         changes = [change for change in read_changes(self.repository, commit, since) if change.parents]
-        self._catalog.add_changes(self._encoder.name, reversed(changes), MAX_CHANGES, anew=since is None)
-        self._catalog.set_meta("history", commit)
-        self._votes = None
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            self._catalog.add_changes(self._encoder.name, reversed(changes), MAX_CHANGES, anew=since is None)
+            self._catalog.set_meta("history", commit)
+            self._votes = None
 
     def _load_encoder_early(self, snapshot: Snapshot) -> threading.Thread | None:
         """Load the model while files are read, when there is much to embed. A failure shows when it is
@@ -568,11 +591,30 @@ class Index:
         with self._lock:
             if self._pending is not None and time.monotonic() - self._pending[0] < at_most_old:
                 return self._pending[1]
+            if self._pending is not None and at_most_old and self._look_seconds > _LONG_LOOK_SECONDS:
+                # In a large repository a search does not wait for the number: the last one is told meanwhile.
+                if self._looking is None or not self._looking.is_alive():
+                    self._looking = threading.Thread(target=self._look_again, name="pending", daemon=True)
+                    self._looking.start()
+                return self._pending[1]
+        return self._look()
+
+    def _look_again(self) -> None:
+        with suppress(InhouseError, CatalogCorrupt, sqlite3.Error):  # the next search or refresh meets it and tells
+            self._look()
+
+    def _look(self) -> int:
+        """How many files of the work tree read differently from what is indexed, counted now."""
+        began = time.monotonic()
+        with self._lock:
+            if self._closed:
+                raise _closed()
             known = self._catalog.files()
         now = {file.path: file.blob_id for file in self.repository.work_tree().files}
         count = sum(known.get(path) != blob for path, blob in now.items()) + sum(path not in now for path in known)
         with self._lock:
             self._pending = (time.monotonic(), count)
+            self._look_seconds = time.monotonic() - began
         return count
 
 
@@ -610,8 +652,8 @@ def watch(
 
     def refresh() -> None:
         try:
-            if not told or index.status().pending or index.repository.head() not in told:
-                report = index.refresh()
+            report = index.refresh()
+            if report.changed or report.commit not in told:
                 told.clear()
                 told.add(report.commit)
                 on_refresh(report)

@@ -21,7 +21,7 @@ _LOCK_NAMES = _words(
     "uv.lock pdm.lock pipfile.lock cargo.lock gemfile.lock composer.lock go.sum flake.lock mix.lock "
     "podfile.lock packages.lock.json gradle.lockfile pubspec.lock conda-lock.yml deno.lock"
 )
-_VENDORED_FOLDERS = _words(
+VENDORED_FOLDERS = _words(
     "node_modules bower_components jspm_packages vendor vendored third_party third-party .yarn .venv "
     "venv site-packages __pycache__ dist"
 )
@@ -43,7 +43,7 @@ def reason_by_name(path: str) -> str | None:
     name = pure.name.lower()
     if name in _LOCK_NAMES:
         return "lock file"
-    if any(part.lower() in _VENDORED_FOLDERS for part in pure.parts[:-1]):
+    if any(part.lower() in VENDORED_FOLDERS for part in pure.parts[:-1]):
         return "vendored"
     if _GENERATED_NAME.search(name):
         return "generated"

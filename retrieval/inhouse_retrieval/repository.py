@@ -219,6 +219,7 @@ class Repository:
         files: list[TrackedFile] = []
         skipped: list[SkippedFile] = []
         seen: dict[str, _Seen] = {}
+        folders: dict[str, bool] = {"": True}
         for raw, mode, sparse in self._listed():
             path, unusable = _usable_path(raw)
             if unusable is not None:
@@ -230,7 +231,7 @@ class Repository:
             if reason is not None:
                 skipped.append(SkippedFile(path, reason))
                 continue
-            found = self._on_disk(path)
+            found = self._unchanged(path, folders) or self._on_disk(path)
             if found is None:
                 continue
             if isinstance(found, SkippedFile):
@@ -355,6 +356,31 @@ class Repository:
         return hashlib.new(self._hash, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
     # -- the disk --------------------------------------------------------------------------------------------
+
+    def _unchanged(self, path: str, folders: dict[str, bool]) -> TrackedFile | None:
+        """A file that is the very one seen before, told by one look at its entry; ``None`` when it must be opened.
+
+        Args:
+            folders: folder -> whether it and those above it are folders and no links, as far as this scan has looked.
+        """
+        seen = self._seen.get(path)
+        if seen is None or not self._is_plain(path.rpartition("/")[0], folders):
+            return None
+        try:
+            info = os.lstat(self.root / path)
+        except OSError:
+            return None
+        key = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
+        return TrackedFile(path, seen.blob_id, info.st_size) if seen.key == key else None
+
+    def _is_plain(self, folder: str, folders: dict[str, bool]) -> bool:
+        if folder not in folders:
+            try:
+                above = self._is_plain(folder.rpartition("/")[0], folders)
+                folders[folder] = above and stat.S_ISDIR(os.lstat(self.root / folder).st_mode)
+            except OSError:
+                folders[folder] = False
+        return folders[folder]
 
     def _on_disk(self, path: str) -> TrackedFile | SkippedFile | None:
         """``path`` as it is on disk; unchanged files are not read again."""

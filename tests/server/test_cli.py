@@ -26,7 +26,7 @@ def inhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "inhouse_server.cli", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "INHOUSE_ANSWER_MAX_TOKENS": "48", **environment},
     )
     assert "Traceback" not in done.stderr
     return done
@@ -198,7 +198,9 @@ def test_a_port_in_use_is_told_plainly(shop: Path) -> None:
     assert "Cannot listen on" in done.stderr
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Signals) -> None:
     root = make_repository(tmp_path / "stopped")
     for number in range(200):

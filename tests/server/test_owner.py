@@ -52,8 +52,18 @@ def start(root: Path) -> tuple[subprocess.Popen[bytes], OwnerAddress]:
     raise AssertionError("the owner did not come up")
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 1.0, 2.5, 5.0])
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("delay_s", "signal_number"),
+    [
+        (0.0, signal.SIGTERM),
+        (2.5, signal.SIGINT),
+        *(
+            pytest.param(delay, number, marks=pytest.mark.long)
+            for delay in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        ),
+    ],
+)
 def test_a_signal_ends_it_soon_whatever_it_loads(root: Path, delay_s: float, signal_number: signal.Signals) -> None:
     process, _ = start(root)
     time.sleep(delay_s)
@@ -65,8 +75,9 @@ def test_a_signal_ends_it_soon_whatever_it_loads(root: Path, delay_s: float, sig
     assert not (root / ".inhouse" / ADDRESS_FILE).exists()
 
 
-def test_stopped_means_that_the_repository_is_free(root: Path) -> None:
-    for _ in range(3):
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_stopped_means_that_the_repository_is_free(root: Path, times: int) -> None:
+    for _ in range(times):
         process, _ = start(root)
         assert stop_owner(root / ".inhouse")
         assert not is_held(root / ".inhouse")

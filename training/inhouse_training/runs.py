@@ -23,7 +23,7 @@ from .dataset import FORMAT, Cut, cut_repository
 from .recipe import Recipe
 
 _DISK_ERRORS = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST
 )  # fmt: skip
 
 

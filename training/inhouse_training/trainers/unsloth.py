@@ -5,9 +5,9 @@ child process, and before transformers is imported. Its telemetry is off (``UNSL
 set by the parent), model names are never mapped to its mirrors (``use_exact_model_name``), and the caches
 that it writes into the current folder land in the run's own folder.
 
-How this was checked: the calls and their defaults were read in the sources of unsloth 2026.10.7 and
-2026.10.9. It has not been run here, since this project's checks have no GPU; everything but the model's
-construction is shared with the TRL trainer, which the tests run.
+How this was checked: on an H100 beside the TRL trainer, with unsloth 2026.10.7 (``benchmarks/trainers_on_gpu.py``,
+figures in ``docs/measurements.md``). The project's own checks have no GPU; everything but the model's construction is
+shared with the TRL trainer, which the tests run.
 """
 
 from __future__ import annotations
