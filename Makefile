@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # One file of tests at a time to each worker; a worker may hold a model of 1 GB.
-WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 

@@ -251,19 +251,21 @@ class Catalog:
 
     # -- vectors ---------------------------------------------------------------------------------------------
 
-    def without_vector(self) -> list[tuple[str, str]]:
-        """``(vector key, text to embed)`` of each distinct chunk whose vector is missing."""
+    def without_vector(self, limit: int) -> list[tuple[str, str]]:
+        """``(vector key, text to embed)`` of at most ``limit`` distinct chunks whose vector is missing."""
         rows = self._rows(
             """SELECT vector_key, header || char(10) || text FROM chunks
-               WHERE vector_key NOT IN (SELECT key FROM vectors) GROUP BY vector_key"""
+               WHERE vector_key NOT IN (SELECT key FROM vectors) GROUP BY vector_key LIMIT ?""",
+            (limit,),
         )
         return [(str(key), str(text)) for key, text in rows]
 
-    def titles_without_vector(self) -> list[tuple[str, str]]:
-        """``(vector key, title)`` of each distinct title of a change whose vector is missing."""
+    def titles_without_vector(self, limit: int) -> list[tuple[str, str]]:
+        """``(vector key, title)`` of at most ``limit`` distinct titles of changes whose vector is missing."""
         rows = self._rows(
             """SELECT vector_key, title FROM changes WHERE vector_key NOT IN (SELECT key FROM vectors)
-               GROUP BY vector_key"""
+               GROUP BY vector_key LIMIT ?""",
+            (limit,),
         )
         return [(str(key), str(title)) for key, title in rows]
 

@@ -46,6 +46,8 @@ _V = TypeVar("_V")
 _FILES_A_STEP = 20
 _VECTORS_A_STEP = 32
 """Vectors are kept this many at a time: a kill loses less than a second of embedding."""
+_TEXTS_A_PAGE = 4096
+"""Texts held at once while they wait for their vectors."""
 _MIRROR_A_STEP = 1000
 _PENDING_SECONDS = 2.0
 """Searches within this time share one look at the whole work tree. Hits themselves are always checked."""
@@ -119,6 +121,7 @@ class Index:
         self._pending: tuple[float, int] | None = None
         self._look_seconds = 0.0
         self._looking: threading.Thread | None = None
+        self._loading: threading.Thread | None = None
         self._votes: ChangeVotes | None = None
         self._unembedded = 0
         self._cuts: OrderedDict[tuple[str, str], tuple[Chunk, ...]] = OrderedDict()
@@ -212,7 +215,8 @@ class Index:
         started = time.monotonic()
         self._check(progress, "reading", 0, None)
         snapshot = self.repository.work_tree()
-        loading = self._load_encoder_early(snapshot) if embed else None
+        if embed:
+            self._load_encoder_early(snapshot)
         with self._lock:
             redactions, changed = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
@@ -221,8 +225,6 @@ class Index:
             self._pending = (time.monotonic(), 0)
         self._refresh_history(snapshot.commit, progress)
         embedded = 0
-        if loading is not None:
-            loading.join()
         if embed:
             embedded = self._embed_missing(progress)
             self._embed_titles(progress)
@@ -304,45 +306,65 @@ class Index:
             self._catalog.set_meta("history", commit)
             self._votes = None
 
-    def _load_encoder_early(self, snapshot: Snapshot) -> threading.Thread | None:
-        """Load the model while files are read, when there is much to embed. A failure shows when it is
-        needed."""
+    def _load_encoder_early(self, snapshot: Snapshot) -> None:
+        """Load the model while files are read, when there is much to embed."""
+        with self._lock:
+            known = self._catalog.files()
+        if sum(known.get(file.path) != file.blob_id for file in snapshot.files) >= _FILES_A_STEP:
+            self._load_encoder()
+
+    def _load_encoder(self) -> threading.Thread:
+        """Load the model beside the work, once. A failure shows when it is needed."""
 
         def load() -> None:
             with suppress(Exception):
                 self._encoder.encode_query("")
 
-        with self._lock:
-            known = self._catalog.files()
-        if sum(known.get(file.path) != file.blob_id for file in snapshot.files) < _FILES_A_STEP:
-            return None
-        thread = threading.Thread(target=load, name="encoder-loading", daemon=True)
-        thread.start()
-        return thread
+        if self._loading is None:
+            self._loading = threading.Thread(target=load, name="encoder-loading", daemon=True)
+            self._loading.start()
+        return self._loading
+
+    def _wait_for_encoder(self) -> None:
+        """Wait for the model, but no longer than this index is open: loading takes seconds and cannot be stopped."""
+        loading = self._load_encoder()
+        while loading.is_alive():
+            loading.join(0.1)
+            if self._closed:
+                raise _closed()
 
     def _cut(self, path: str, text: str) -> list[Chunk]:
         return chunk_text(path, text, self._encoder.count_tokens, self._encoder.max_tokens)
 
     def _embed_missing(self, progress: Progress) -> int:
         with self._lock:
-            missing = self._catalog.without_vector()
-        self._embed("embedding", missing, progress)
-        return len(missing)
+            total = self._catalog.counts()[2]
+        return self._embed("embedding", self._catalog.without_vector, total, progress)
 
     def _embed_titles(self, progress: Progress) -> None:
         """The titles of the history's changes; much shorter than chunks, and searched by numpy alone."""
-        with self._lock:
-            missing = self._catalog.titles_without_vector()
-        self._embed("embedding the history", missing, progress)
-        if missing:
+        if self._embed("embedding the history", self._catalog.titles_without_vector, None, progress):
             with self._lock:
                 self._votes = None
 
-    def _embed(self, stage: str, missing: Sequence[tuple[str, str]], progress: Progress) -> None:
-        """Compute and keep the vectors of ``(key, text)`` pairs, a few at a time."""
-        if not missing:
-            return
-        self._check(progress, stage, 0, len(missing))
+    def _embed(
+        self, stage: str, next_page: Callable[[int], list[tuple[str, str]]], total: int | None, progress: Progress
+    ) -> int:
+        """Compute and keep the vectors of ``(key, text)`` pairs, page after page, until there are no more."""
+        done = 0
+        while True:
+            with self._lock:
+                page = next_page(_TEXTS_A_PAGE)
+            if not page:
+                return done
+            self._wait_for_encoder()
+            self._embed_page(stage, page, done, total, progress)
+            done += len(page)
+
+    def _embed_page(
+        self, stage: str, missing: Sequence[tuple[str, str]], done: int, total: int | None, progress: Progress
+    ) -> None:
+        self._check(progress, stage, done, total)
         # Like lengths together, so that little of a batch is padding; longest first, so that time left only
         # improves.
         lengths = self._encoder.count_tokens([text for _, text in missing])
@@ -355,7 +377,7 @@ class Index:
                     raise _closed()
                 self._catalog.add_vectors([key for key, _ in batch], vectors)
                 self._unembedded = max(0, self._unembedded - len(batch))
-            self._check(progress, stage, min(at + _VECTORS_A_STEP, len(order)), len(order))
+            self._check(progress, stage, done + min(at + _VECTORS_A_STEP, len(order)), total)
 
     def _check(self, progress: Progress, stage: str, done: int, total: int | None) -> None:
         if self._closed:

@@ -41,7 +41,12 @@ def test_cold_again_and_after_an_edit(root: Path, repository: Repository, state:
     stages: list[str] = []
     with Index.open(repository, state, encoder) as index:
         cold = index.refresh(lambda stage, done, total: stages.append(stage))
-        assert list(dict.fromkeys(stages)) == ["reading", "embedding", "storing vectors"]
+        assert list(dict.fromkeys(stages)) == [
+            "reading",
+            "reading the history",
+            "embedding",
+            "storing vectors",
+        ]
         assert (cold.files, cold.embedded, cold.reused) == (3, cold.chunks, 0)
         assert cold.commit == git(root, "rev-parse", "HEAD")
         again = index.refresh()

@@ -8,7 +8,7 @@ import {
   DidChangeTextDocumentNotification, DidOpenTextDocumentNotification, ExecuteCommandRequest, ExitNotification,
   InitializedNotification, InitializeRequest, ShowDocumentRequest, ShutdownRequest, StreamMessageReader,
   StreamMessageWriter, WorkDoneProgress, WorkDoneProgressCreateRequest,
-} from 'vscode-languageserver-protocol/node.js'
+} from 'vscode-languageserver-protocol/node'
 
 const [inhouse, root, file] = process.argv.slice(2)
 const server = spawn(inhouse, ['lsp', '--repo', root], { stdio: ['pipe', 'pipe', 'inherit'] })
