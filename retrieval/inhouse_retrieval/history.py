@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from inhouse_retrieval.pull_requests.messages import read_message
 from inhouse_retrieval.repository import Repository
@@ -26,7 +25,6 @@ class Change:
     Attributes:
         parents: how many it has; the first commit, and the edge of a shallow clone, has none.
         number: of the pull request, ``None`` for a plain commit.
-        landed: when it was committed, in UTC.
         files: paths after the change (before it, for a deleted file).
         renamed: former path -> new path.
     """
@@ -36,14 +34,8 @@ class Change:
     number: int | None
     title: str
     description: str
-    landed: datetime
     files: tuple[str, ...]
     renamed: dict[str, str]
-
-    @property
-    def text(self) -> str:
-        """What is searched."""
-        return f"{self.title}\n{self.description}".strip()
 
 
 def read_changes(
@@ -60,7 +52,7 @@ def read_changes(
     revisions = [repository.commit_id(until), *([f"^{since}"] if since else [])]
     out = repository.git(
         "log", "-z", "--first-parent", "-m", "--name-status", "--find-renames", "--no-show-signature",
-        "--encoding=UTF-8", f"--max-count={limit}", f"--format={_MARK}%H%x1f%P%x1f%ct%x1f%B", *revisions, "--",
+        "--encoding=UTF-8", f"--max-count={limit}", f"--format={_MARK}%H%x1f%P%x1f%B", *revisions, "--",
     )  # fmt: skip
     fields = iter(out.decode("utf-8", "replace").split("\0"))
     head: list[str] | None = None
@@ -70,7 +62,7 @@ def read_changes(
         if field.startswith(_MARK):
             if head is not None:
                 yield _change(head, files, renamed)
-            head, files, renamed = field[1:].split("\x1f", 3), [], {}
+            head, files, renamed = field[1:].split("\x1f", 2), [], {}
         elif _STATUS.match(field):
             path = next(fields)
             if field.lstrip("\n")[0] in "RC":
@@ -83,11 +75,7 @@ def read_changes(
 
 
 def _change(head: list[str], files: list[str], renamed: dict[str, str]) -> Change:
-    commit, parents, landed, message = head
+    commit, parents, message = head
     count = len(parents.split())
     number, title, description = read_message(message.strip(), count)
-    try:
-        when = datetime.fromtimestamp(int(landed), UTC)
-    except (ValueError, OverflowError, OSError):  # git stores what a broken clock said
-        when = datetime.fromtimestamp(0, UTC)
-    return Change(commit, count, number, redact(title)[0], redact(description)[0], when, tuple(files), renamed)
+    return Change(commit, count, number, redact(title)[0], redact(description)[0], tuple(files), renamed)

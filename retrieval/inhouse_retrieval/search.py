@@ -152,7 +152,7 @@ class _Hit:
 
 
 def _hits(catalog: Catalog, query: Query, votes: ChangeVotes, similar: Mapping[str, float]) -> list[_Hit]:
-    """Chunks, best first: the fused score of their file, halved for each better chunk of the same file."""
+    """Chunks, best first, by the fused score of their file, times :data:`_FURTHER` for each better chunk of it."""
     expression = match_expression(query.text) or ""
     depth = leg_depth(query.limit)
     by_chunk: dict[str, list[int]] = {}

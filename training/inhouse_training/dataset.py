@@ -43,6 +43,7 @@ from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
 from .prompts import IGNORED, SYSTEM, chat_row, raw_row
 from .recipe import Recipe
+from .registry import file_sha256
 
 if TYPE_CHECKING:
     import datasets
@@ -208,7 +209,7 @@ def _is_whole(directory: Path) -> bool:
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         return (
-            bool(_sha256(directory / "rows.arrow") == manifest["rows_sha256"])
+            bool(file_sha256(directory / "rows.arrow") == manifest["rows_sha256"])
             and (directory / "held_out.jsonl").exists()
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -423,7 +424,7 @@ class _Builder:
             "recipe": self.recipe.name,
             "rows": len(rows),
             "row_tokens": sum(row.tokens for row in rows),
-            "rows_sha256": _sha256(self.directory / "rows.arrow"),
+            "rows_sha256": file_sha256(self.directory / "rows.arrow"),
             "tokens": {
                 kind: {
                     "read": self.read[kind],
@@ -495,11 +496,6 @@ class _Builder:
 def _printable(path: str) -> str:
     # A file name that is no UTF-8 reaches Python with surrogates, which no tokenizer takes.
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _patch_key(change: PullRequest) -> str:

@@ -101,7 +101,7 @@ class Registry:
             try:
                 for name in names:
                     shutil.copyfile(adapter_dir / name, work / name)
-                files = {name: _sha256(work / name) for name in names}
+                files = {name: file_sha256(work / name) for name in names}
                 version = _version_name(manifest, files)
                 created = manifest.created or _now()
                 manifest = replace(manifest, version=version, files=files, created=created)
@@ -161,7 +161,7 @@ class Registry:
             raise _corrupt(version, "its manifest is not its own")
         for name, digest in entry.manifest.files.items():
             try:
-                actual = _sha256(entry.path / name)
+                actual = file_sha256(entry.path / name)
             except OSError as error:
                 raise _corrupt(version, f"{name} cannot be read ({error.strerror})") from None
             if actual != digest:
@@ -310,7 +310,8 @@ def _corrupt(version: str, reason: str) -> InhouseError:
     )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
