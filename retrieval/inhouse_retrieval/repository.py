@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -27,6 +28,7 @@ from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
 from inhouse_retrieval.secrets import redact
 
+_log = logging.getLogger(__name__)
 _GIT = (
     "git",
     "-c",
@@ -504,6 +506,7 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def _run(folder: Path, *args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    _log.debug("git %s", " ".join(args)[:200])
     try:
         return subprocess.run(
             [*_GIT, *args],

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from threading import Event
+from threading import Event, Thread
+from typing import TypeVar
 
 from inhouse_retrieval import Index, Passage, SearchResult, redact
-from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.answers import (
     CURRENT,
     AnswerEvent,
@@ -32,6 +33,9 @@ from inhouse_training import (
     TextDelta,
     build_answer_prompt,
 )
+
+_Made = TypeVar("_Made")
+_LOOK_AGAIN_S = 0.05
 
 
 class Assistant:
@@ -56,6 +60,7 @@ class Assistant:
         circles is stopped as well.
 
         Raises:
+            Cancelled: ``cancel`` was set before there was an answer, while searching or while a model loaded.
             InhouseError: the question is empty or too long, the adapter is unknown, or the engine failed.
         """
         started = time.perf_counter()
@@ -63,10 +68,10 @@ class Assistant:
         if not question.text.strip():
             raise InhouseError("The question is empty.", "Ask something about the repository.")
         adapter = self._adapter(question.adapter)
-        found = self._retrieve(question)
+        found = _unless_cancelled(lambda: self._retrieve(question), cancel)
         retrieved = time.perf_counter()
 
-        engine = self._engine()
+        engine = _unless_cancelled(self._engine, cancel)
         max_tokens = question.max_tokens or self._settings.max_tokens
         prompt = build_answer_prompt(
             question.text,
@@ -128,6 +133,32 @@ class Assistant:
         if question.selection is not None:
             query = f"{query}\n{question.selection.path}\n{question.selection.text}"
         return self._index.search(query, self._settings.passages, question.open_documents)
+
+
+def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:
+    """What ``work`` makes. It cannot be stopped: once cancelled nobody waits, and a model goes on loading for the next.
+
+    Raises:
+        Cancelled: ``cancel`` was set before it was made.
+    """
+    made: list[_Made] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            made.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = Thread(target=run, name="answer-preparing", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if cancel.is_set():
+            raise Cancelled("The question was cancelled.", "Ask it again.")
+        thread.join(_LOOK_AGAIN_S)
+    if failed:
+        raise failed[0]
+    return made[0]
 
 
 def _readable(question: Question) -> Question:

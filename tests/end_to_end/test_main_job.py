@@ -33,8 +33,8 @@ def {name}_entry(ledger: "Ledger", pennies: int) -> Outcome[int]:
     return accept(ledger.total + pennies)
 '''
 
-TRAIN_TOKENS = 9_000
-NAMES = [f"{colour}_{thing}" for colour in ("red", "blue", "gold", "grey", "pale", "dark")
+TRAIN_TOKENS = 6_000
+NAMES = [f"{colour}_{thing}" for colour in ("red", "blue", "gold", "grey")
          for thing in ("fee", "bonus", "refund", "charge", "rebate", "levy", "tithe", "gift")]  # fmt: skip
 
 

@@ -52,6 +52,13 @@ def test_index_then_search_keep_their_contracts(shop: Path) -> None:
     assert {"path", "start_line", "end_line", "score", "source", "legs", "commit"} <= best.keys()
 
 
+@pytest.mark.parametrize("command", [("adapters", "list"), ("init", "--force")])
+def test_every_command_can_be_followed_in_its_log(shop: Path, command: tuple[str, ...]) -> None:
+    said = inhouse(*command, "--repo", str(shop), INHOUSE_LOG="debug").stderr
+    assert " DEBUG inhouse_retrieval.repository: git " in said
+    assert inhouse(*command, "--repo", str(shop)).stderr == ""
+
+
 def test_many_queries_print_one_object_a_line(shop: Path, tmp_path: Path) -> None:
     queries = tmp_path / "queries.txt"
     queries.write_text("courier\ncharge customer\n")
@@ -203,12 +210,14 @@ def test_a_port_in_use_is_told_plainly(shop: Path) -> None:
 )
 def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Signals) -> None:
     root = make_repository(tmp_path / "stopped")
-    for number in range(200):
+    for number in range(150):
         (root / f"module_{number}.py").write_text(f"def function_{number}():\n    return {number}\n" * 8)
     process = subprocess.Popen(
         [sys.executable, "-m", "inhouse_server.cli", "index", "--repo", str(root)],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     said = ""
@@ -219,7 +228,7 @@ def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Sign
     assert "Traceback" not in told
     assert process.returncode == (-signal.SIGKILL if signal_number == signal.SIGKILL else 130)
     report = json_of("index", "--repo", str(root))
-    assert report["files"] == 202
+    assert report["files"] == 152
     assert json_of("search", "function_39", "--repo", str(root))["results"][0]["path"] == "module_39.py"
 
 

@@ -11,13 +11,14 @@ import sys
 from types import FrameType
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
-from inhouse_server.cli.terminal import explain
+from inhouse_server.cli.terminal import explain, log_to_stderr
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Whatever goes wrong is told in plain words, never as a traceback."""
     try:
         signal.signal(signal.SIGTERM, _terminate)
+        log_to_stderr()
         return _run(arguments)
     except InhouseError as error:
         explain(error.problem, error.remedy)

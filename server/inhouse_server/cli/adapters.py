@@ -10,7 +10,7 @@ import typer
 
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json
+from inhouse_server.cli.terminal import print_json, start_logging
 
 if TYPE_CHECKING:
     from inhouse_training import Registry
@@ -23,7 +23,9 @@ VersionArgument = Annotated[str, typer.Argument(help="An adapter version.")]
 def _registry(repo: Path) -> Registry:
     from inhouse_training import Registry
 
-    return Registry(locate(repo)[2] / "adapters")
+    state_dir = locate(repo)[2]
+    start_logging(state_dir, "adapters")
+    return Registry(state_dir / "adapters")
 
 
 @app.command("list")

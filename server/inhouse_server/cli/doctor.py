@@ -15,7 +15,7 @@ import typer
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json
+from inhouse_server.cli.terminal import print_json, start_logging
 
 
 def doctor(repo: RepoOption = HERE, json: JsonOption = False) -> int:
@@ -59,6 +59,7 @@ def _checks(repo: Path) -> Any:
     except InhouseError as error:
         yield check("repository", False, str(error))
         return
+    start_logging(state_dir, "doctor")
     yield check("repository", True, str(root))
     free = shutil.disk_usage(root).free / 2**30
     yield check("disk", free > 2, f"{free:.1f} GiB free where the state lies (2 GiB are enough to begin)")

@@ -8,7 +8,7 @@ import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json
+from inhouse_server.cli.terminal import print_json, start_logging
 
 
 def init(
@@ -21,6 +21,7 @@ def init(
     from inhouse_server.settings import FILE_NAME, Settings, settings_template
 
     repository = Repository.open(repo)
+    start_logging(Settings().state_path(repository.root), "init")
     path = repository.root / FILE_NAME
     if path.exists() and not force:
         raise InhouseError(f"{path} exists already.", "Use --force to write a new one over it.")

@@ -34,23 +34,36 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
+def log_to_stderr() -> None:
+    """Write warnings, or what ``INHOUSE_LOG`` names, to standard error."""
+    _log_to([logging.StreamHandler(sys.stderr)], _level())
+
+
 def start_logging(state_dir: Path, name: str) -> None:
-    """Write warnings (or what ``INHOUSE_LOG`` names) to standard error and to ``state_dir/logs/NAME.log``."""
-    level = os.environ.get(LOG_VARIABLE, "warning").upper()
-    known = logging.getLevelNamesMapping().get(level, logging.WARNING)
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    folder = state_dir / "logs"
-    folder.mkdir(exist_ok=True)
-    to_file = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
-    to_file.setLevel(min(known, logging.INFO))
-    handlers[0].setLevel(known)
-    handlers.append(to_file)
-    logging.basicConfig(
-        level=min(known, logging.INFO),
-        handlers=handlers,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    """Write what is logged to ``state_dir/logs/NAME.log`` as well.
+
+    A state directory that does not exist yet is not made for a log alone.
+    """
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setLevel(_level())
+    handlers: list[logging.Handler] = [to_terminal]
+    level = min(_level(), logging.INFO)
+    if state_dir.is_dir():
+        folder = state_dir / "logs"
+        folder.mkdir(exist_ok=True)
+        to_file = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
+        to_file.setLevel(level)
+        handlers.append(to_file)
+    _log_to(handlers, level)
+
+
+def _level() -> int:
+    return logging.getLevelNamesMapping().get(os.environ.get(LOG_VARIABLE, "warning").upper(), logging.WARNING)
+
+
+def _log_to(handlers: list[logging.Handler], level: int) -> None:
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level, handlers=handlers, format=form, force=True)
 
 
 @contextmanager

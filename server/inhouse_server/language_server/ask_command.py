@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_retrieval import StateUnwritable
+from inhouse_retrieval import Cancelled, StateUnwritable
 from inhouse_server.language_server.progress import work
 from inhouse_server.language_server.questions import Answered, AskParams, answer
 from inhouse_server.lsp_capabilities import COMMANDS
@@ -33,8 +33,11 @@ async def execute_command(ls: InhouseServer, params: types.ExecuteCommandParams)
     if params.command != COMMAND:
         raise JsonRpcInvalidParams(f"There is no command {params.command!r}; there is {COMMAND!r}.")
     asked = _asked(params.arguments or ())
-    async with work(ls, "inhouse", params.work_done_token) as job:
-        answered = await answer(ls, asked, job, on_delta=lambda text: None)
+    try:
+        async with work(ls, "inhouse", params.work_done_token) as job:
+            answered = await answer(ls, asked, job, on_delta=lambda text: None)
+    except Cancelled:  # before there was an answer
+        return {"uri": None}
     if answered.finished.reason == "cancelled":
         return {"uri": None}
     file = write_answer(ls.house.state_dir / "answers", asked.question, answered, ls.house.root)

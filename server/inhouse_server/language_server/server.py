@@ -15,7 +15,7 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
-from inhouse_retrieval import InhouseError
+from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.language_server import (
     ask,
     ask_command,
@@ -139,6 +139,8 @@ def _as_json_rpc(error: Exception) -> JsonRpcException:
     """What a client is told about ``error``, of whatever kind: pygls would send a traceback."""
     if isinstance(error, JsonRpcException):
         return error
+    if isinstance(error, Cancelled):
+        return JsonRpcException(str(error), types.LSPErrorCodes.RequestCancelled.value)
     if isinstance(error, InhouseError):
         return JsonRpcException(str(error), types.LSPErrorCodes.RequestFailed.value)
     if isinstance(error, ValidationError):
