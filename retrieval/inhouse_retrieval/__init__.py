@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .secrets import redact as redact
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
+    from .wiki import Wiki as Wiki
 
 _MODULE_OF = {
     "Busy": "errors",
@@ -63,6 +64,7 @@ _MODULE_OF = {
     "Snapshot": "repository",
     "StateUnwritable": "errors",
     "TrackedFile": "repository",
+    "Wiki": "wiki",
     "chunk_text": "chunking",
     "index_terms": "terms",
     "load_encoder": "embedding",

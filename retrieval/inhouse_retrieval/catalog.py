@@ -73,9 +73,13 @@ MIGRATIONS = (
     );
     CREATE VIRTUAL TABLE change_text USING fts5 (title, body, paths, tokenize = 'porter unicode61');
     """,
+    """
+    ALTER TABLE changes ADD COLUMN landed INTEGER NOT NULL DEFAULT 0;
+    DELETE FROM meta WHERE key = 'history';
+    """,
 )
 """Entry n takes the schema from version n to n + 1. Entries are added, never changed. An empty ``encoder`` has every
-file cut again, whose vectors are kept."""
+file cut again, whose vectors are kept; no ``history`` has the changes read again."""
 
 _SPARE_VECTORS = 20_000
 """Vectors kept beyond those in use, so that switching back to a branch costs nothing (16 MB at 384
@@ -103,6 +107,7 @@ class StoredChange:
 
     id: int
     commit: str
+    landed: int
     number: int | None
     title: str
     files: tuple[str, ...]
@@ -338,10 +343,11 @@ class Catalog:
                 db.execute("DELETE FROM change_text")
             for change in changes:
                 row = db.execute(
-                    """INSERT INTO changes (commit_id, number, title, files, renamed, vector_key)
-                       VALUES (?, ?, ?, ?, ?, ?)""",
+                    """INSERT INTO changes (commit_id, landed, number, title, files, renamed, vector_key)
+                       VALUES (?, ?, ?, ?, ?, ?, ?)""",
                     (
                         change.commit,
+                        change.landed,
                         change.number,
                         change.title,
                         json.dumps(change.files),
@@ -365,19 +371,20 @@ class Catalog:
     def changes(self) -> list[StoredChange]:
         """The changes held, newest first."""
         rows = self._rows(
-            "SELECT id, commit_id, number, title, files, renamed, vector_key FROM changes ORDER BY id DESC"
+            "SELECT id, commit_id, landed, number, title, files, renamed, vector_key FROM changes ORDER BY id DESC"
         )
         return [
             StoredChange(
                 int(str(row)),
                 str(commit),
+                int(str(landed)),
                 int(str(number)) if number is not None else None,
                 str(title),
                 tuple(json.loads(str(files))),
                 dict(json.loads(str(renamed))),
                 str(key),
             )
-            for row, commit, number, title, files, renamed, key in rows
+            for row, commit, landed, number, title, files, renamed, key in rows
         ]
 
     def match_changes(self, expression: str, limit: int) -> list[int]:

@@ -24,6 +24,7 @@ class Change:
 
     Attributes:
         parents: how many it has; the first commit, and the edge of a shallow clone, has none.
+        landed: when it was committed, in seconds since 1970.
         number: of the pull request, ``None`` for a plain commit.
         files: paths after the change (before it, for a deleted file).
         renamed: former path -> new path.
@@ -31,6 +32,7 @@ class Change:
 
     commit: str
     parents: int
+    landed: int
     number: int | None
     title: str
     description: str
@@ -52,7 +54,7 @@ def read_changes(
     revisions = [repository.commit_id(until), *([f"^{since}"] if since else [])]
     out = repository.git(
         "log", "-z", "--first-parent", "-m", "--name-status", "--find-renames", "--no-show-signature",
-        "--encoding=UTF-8", f"--max-count={limit}", f"--format={_MARK}%H%x1f%P%x1f%B", *revisions, "--",
+        "--encoding=UTF-8", f"--max-count={limit}", f"--format={_MARK}%H%x1f%P%x1f%ct%x1f%B", *revisions, "--",
     )  # fmt: skip
     fields = iter(out.decode("utf-8", "replace").split("\0"))
     head: list[str] | None = None
@@ -62,7 +64,7 @@ def read_changes(
         if field.startswith(_MARK):
             if head is not None:
                 yield _change(head, files, renamed)
-            head, files, renamed = field[1:].split("\x1f", 2), [], {}
+            head, files, renamed = field[1:].split("\x1f", 3), [], {}
         elif _STATUS.match(field):
             path = next(fields)
             if field.lstrip("\n")[0] in "RC":
@@ -75,7 +77,7 @@ def read_changes(
 
 
 def _change(head: list[str], files: list[str], renamed: dict[str, str]) -> Change:
-    commit, parents, message = head
+    commit, parents, landed, message = head
     count = len(parents.split())
     number, title, description = read_message(message.strip(), count)
-    return Change(commit, count, number, redact(title)[0], redact(description)[0], tuple(files), renamed)
+    return Change(commit, count, int(landed), number, redact(title)[0], redact(description)[0], tuple(files), renamed)

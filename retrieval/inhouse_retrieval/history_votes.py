@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +41,21 @@ class ChangeVotes:
     def __init__(self, changes: Sequence[StoredChange], vectors: Mapping[str, Vectors]) -> None:
         self._changes = changes
         self._row = {change.id: row for row, change in enumerate(changes)}
-        self._files = _todays_files(changes)
+        today = [tuple(names) for names in _todays_names(changes)]
+        # A change of more files is a mass edit, which says nothing about any of them but when it was changed.
+        self._files = [names if len(names) <= MAX_CHANGED_FILES else () for names in today]
+        self._newest: dict[str, int] = {}
+        for row, names in enumerate(today):
+            for path in names:
+                self._newest.setdefault(path, row)
         self._with_vector = [row for row, change in enumerate(changes) if change.vector_key in vectors]
         rows = [vectors[changes[row].vector_key] for row in self._with_vector]
         self._vectors = np.stack(rows) if rows else None
+
+    def last_changed(self, path: str) -> int | None:
+        """When the file now at ``path`` was last changed, in seconds since 1970; ``None`` when no change says."""
+        row = self._newest.get(path)
+        return self._changes[row].landed if row is not None else None
 
     def votes(self, question: Vectors | None, matched: Sequence[int], live: Collection[str]) -> list[Vote]:
         """Files, the one with most votes first.
@@ -81,13 +92,10 @@ def _named(change: StoredChange) -> str:
     return f"#{change.number} {change.title}" if change.number is not None else f"{change.commit[:8]} {change.title}"
 
 
-def _todays_files(changes: Sequence[StoredChange]) -> list[tuple[str, ...]]:
-    """For each change, its files under today's names; none for a mass edit."""
+def _todays_names(changes: Sequence[StoredChange]) -> Iterator[list[str]]:
+    """For each change, newest first, its files under today's names."""
     today: dict[str, str] = {}
-    files: list[tuple[str, ...]] = []
     for change in changes:
-        named = tuple(dict.fromkeys(today.get(path, path) for path in change.files))
-        files.append(named if len(named) <= MAX_CHANGED_FILES else ())
+        yield list(dict.fromkeys(today.get(path, path) for path in change.files))
         for former, path in change.renamed.items():
             today[former] = today.get(path, path)
-    return files

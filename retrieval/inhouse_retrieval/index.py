@@ -16,7 +16,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ from inhouse_retrieval.secrets import redact
 from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
 from inhouse_retrieval.vector_store import MirrorLost, VectorStore
+from inhouse_retrieval.wiki import Wiki
 
 _log = logging.getLogger(__name__)
 _K = TypeVar("_K")
@@ -52,6 +53,7 @@ _MIRROR_A_STEP = 1000
 _PENDING_SECONDS = 2.0
 """Searches within this time share one look at the whole work tree. Hits themselves are always checked."""
 _LONG_LOOK_SECONDS = 0.1
+_VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
 _ROOM_FOR_VECTORS = 20_000_000
 """Bytes below which a vector store that cannot be built is put down to the disk."""
@@ -112,6 +114,7 @@ class Index:
     def __init__(self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock) -> None:
         self.repository = repository
         self.state_dir = state_dir
+        self.wiki = Wiki(repository)
         self._encoder = encoder
         self._file_lock = lock
         self._lock = threading.RLock()
@@ -214,7 +217,7 @@ class Index:
     def _refresh(self, progress: Progress, embed: bool) -> IndexReport:
         started = time.monotonic()
         self._check(progress, "reading", 0, None)
-        snapshot = self.repository.work_tree()
+        snapshot = self._work_tree()
         if embed:
             self._load_encoder_early(snapshot)
         with self._lock:
@@ -266,13 +269,12 @@ class Index:
         if gone:
             self._catalog.remove(gone)
         changed = tuple(file for file in snapshot.files if known.get(file.path) != file.blob_id)
-        part = Snapshot(snapshot.commit, changed, (), snapshot.from_work_tree)
         step: list[tuple[str, str, Sequence[Chunk] | str]] = []
         redactions = 0
-        texts = self.repository.iter_texts(part)
-        for done, (file, read) in enumerate(zip(changed, texts, strict=True), start=1):
+        for done, file in enumerate(changed, start=1):
+            read = self._read_current(file.path) or SkippedFile(file.path, _VANISHED)
             if isinstance(read, SkippedFile):
-                if read.reason == "vanished while reading":
+                if read.reason == _VANISHED:
                     self._catalog.remove([file.path])
                 else:
                     step.append((file.path, file.blob_id, read.reason))
@@ -285,6 +287,18 @@ class Index:
                 step = []
                 self._check(progress, "reading", done, len(changed))
         return redactions, len(changed) + len(gone)
+
+    def _work_tree(self) -> Snapshot:
+        """The files of the repository and the wiki pages outside it, as they are now."""
+        snapshot = self.repository.work_tree()
+        pages, skipped = self.wiki.work_tree()
+        return replace(snapshot, files=(*snapshot.files, *pages), skipped=(*snapshot.skipped, *skipped))
+
+    def _read_current(self, path: str) -> tuple[TrackedFile, str] | SkippedFile | None:
+        return self.wiki.read_current(path) if self.wiki.holds(path) else self.repository.read_current(path)
+
+    def _current_blob(self, path: str) -> str | None:
+        return self.wiki.current_blob(path) if self.wiki.holds(path) else self.repository.current_blob(path)
 
     def _refresh_history(self, commit: str, progress: Progress) -> None:
         """Take in the changes that lead to ``commit``; those of a history that was left are forgotten.
@@ -514,16 +528,18 @@ class Index:
             vectors = self._vectors_of(texts)
             return {key: float(vectors[key] @ question) for key in vectors} if question is not None else {}
 
+        votes = self._change_votes()
         passages = hybrid_search(
             self._catalog,
             self._lock,
             self._encoder.name,
             Query(query, limit, question, nearest, weights),
-            self._change_votes(),
+            votes,
             commit,
             overlay,
             self._reread,
             similarity,
+            _Pages(self.wiki, votes),
         )
         return SearchResult(passages, commit, pending, self._unembedded)
 
@@ -554,10 +570,10 @@ class Index:
         return []
 
     def _reread(self, path: str, blob_id: str) -> Document | None:
-        current = self.repository.current_blob(path)
+        current = self._current_blob(path)
         if current == blob_id:
             return UNCHANGED
-        read = self.repository.read_current(path) if current is not None else None
+        read = self._read_current(path) if current is not None else None
         if not isinstance(read, tuple):
             return None
         file, text = read
@@ -632,12 +648,26 @@ class Index:
             if self._closed:
                 raise _closed()
             known = self._catalog.files()
-        now = {file.path: file.blob_id for file in self.repository.work_tree().files}
+        now = {file.path: file.blob_id for file in self._work_tree().files}
         count = sum(known.get(path) != blob for path, blob in now.items()) + sum(path not in now for path in known)
         with self._lock:
             self._pending = (time.monotonic(), count)
             self._look_seconds = time.monotonic() - began
         return count
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """What a search asks about wiki pages."""
+
+    wiki: Wiki
+    votes: ChangeVotes
+
+    def is_page(self, path: str) -> bool:
+        return self.wiki.is_page(path)
+
+    def last_changed(self, path: str) -> int | None:
+        return self.wiki.last_changed(path) if self.wiki.holds(path) else self.votes.last_changed(path)
 
 
 def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
@@ -705,7 +735,9 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
             return path.startswith(refs) and not path.endswith(".lock")
         return f"{os.sep}node_modules{os.sep}" not in path
 
-    folders = [root] if git_folder.is_relative_to(root) else [root, git_folder]
+    folders = (
+        [root, *index.wiki.folders] if git_folder.is_relative_to(root) else [root, git_folder, *index.wiki.folders]
+    )
     try:
         # What changed before the watch was in place shows at the first time-out; what it misses later (a network
         # file system tells nothing), at every thirtieth.

@@ -18,6 +18,9 @@ class Passage:
         score: fusion score; only its order has a meaning.
         legs: names of the searches that found its file, such as ``("dense", "lexical")``.
         changes: past changes that spoke for its file, such as ``"#12 Retry payments"``, the nearest first.
+        updated: for a wiki page, the day it was last changed, ``"2024-05-01"``; empty where that is not known.
+        newer_code: for a wiki page, the path of code that it describes and that changed after it.
+        newer_code_updated: the day of that change.
     """
 
     path: str
@@ -30,6 +33,9 @@ class Passage:
     score: float
     legs: tuple[str, ...]
     changes: tuple[str, ...] = ()
+    updated: str = ""
+    newer_code: str = ""
+    newer_code_updated: str = ""
 
 
 @dataclass(frozen=True, slots=True)

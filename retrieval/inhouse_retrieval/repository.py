@@ -94,12 +94,14 @@ class Repository:
     Attributes:
         root: absolute path of the top of the work tree.
         exclude: patterns of files that are never read, see :meth:`excluding`.
+        wiki: folders of wiki pages, see :meth:`with_wiki`.
     """
 
     def __init__(self, root: Path, object_format: str) -> None:
         self.root = root
         self._hash = "sha256" if object_format == "sha256" else "sha1"
         self.exclude: tuple[str, ...] = ()
+        self.wiki: tuple[str, ...] = ()
         self._excluded = GitIgnoreSpec.from_lines(())
         self._seen: dict[str, _Seen] = {}
 
@@ -143,6 +145,7 @@ class Repository:
             InhouseError: a pattern is not one.
         """
         repository = Repository(self.root, self._hash)
+        repository.wiki = self.wiki
         repository.exclude = tuple(patterns)
         try:
             repository._excluded = GitIgnoreSpec.from_lines(repository.exclude)
@@ -151,6 +154,16 @@ class Repository:
                 f"`exclude` holds a pattern that git would not understand: {error}.",
                 "Write patterns as in a .gitignore file.",
             ) from error
+        return repository
+
+    def with_wiki(self, folders: Iterable[str]) -> Repository:
+        """This repository with its wiki: folders relative to the root, or absolute, that hold pages.
+
+        They are opened by :class:`inhouse_retrieval.wiki.Wiki`, which says what is wrong with them.
+        """
+        repository = Repository(self.root, self._hash)
+        repository.exclude, repository._excluded = self.exclude, self._excluded
+        repository.wiki = tuple(folders)
         return repository
 
     def reason_by_name(self, path: str) -> str | None:

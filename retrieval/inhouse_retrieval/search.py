@@ -6,6 +6,8 @@ The legs: ``dense`` (vectors of the chunks), ``lexical`` (BM25 over their words)
 A hit whose file changed since it was indexed is never returned: the file is cut again as it is now, those
 chunks take part in the legs as if they were indexed, and the search repeats. A hit whose file is gone is
 dropped.
+
+A wiki page that is older than the code it describes comes behind that code, which is found with it.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Protocol, TypeVar
 
 from inhouse_retrieval.catalog import Catalog, StoredChunk, Vectors, vector_key
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.history_votes import FOUND_BY_EACH, ChangeVotes
 from inhouse_retrieval.passage import Passage
 from inhouse_retrieval.terms import identifiers, match_expression
+from inhouse_retrieval.wiki import PAGE_SUFFIXES
 
 RRF_K = 5
 """Of Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet" (SIGIR 2009), who take 60 for
@@ -31,6 +36,9 @@ _FURTHER = 0.3
 """What a file's next passage is worth, as a part of the one before: ten passages then come from nearly ten files."""
 _PATHS = 100
 _REASONS = 3
+_BEHIND = 0.999
+"""Puts a page right behind the code that it is compared with."""
+_DEFINITIONS = 20
 
 Document = tuple[str, Sequence[Chunk]]
 """Blob id and chunks of a file as it is now."""
@@ -40,6 +48,14 @@ Reread = Callable[[str, str], Document | None]
 """``(path, blob id indexed)`` -> :data:`UNCHANGED`, or what the file is now; ``None`` when it is gone or no
 text."""
 _Item = TypeVar("_Item", bound=Hashable)
+
+
+class Pages(Protocol):
+    """Which files are wiki pages, and when files were last changed."""
+
+    def is_page(self, path: str) -> bool: ...
+    def last_changed(self, path: str) -> int | None:
+        """Seconds since 1970; ``None`` when nothing says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +116,7 @@ def hybrid_search(
     overlay: dict[str, Document | None],
     reread: Reread,
     similarity: Callable[[Mapping[str, str]], Mapping[str, float]],
+    pages: Pages,
 ) -> tuple[Passage, ...]:
     """The best passages for ``query``.
 
@@ -120,7 +137,7 @@ def hybrid_search(
             chunks = [chunk for document in overlay.values() if document is not None for chunk in document[1]]
             similar |= similarity({vector_key(encoder_name, chunk): chunk.embedded for chunk in chunks})
         with lock, catalog.pretending(encoder_name, overlay):
-            hits = _hits(catalog, query, votes, similar)
+            hits = _behind_newer_code(catalog, _hits(catalog, query, votes, similar), query.limit, pages)
         passages: list[Passage] = []
         stale = False
         for hit in hits:
@@ -131,7 +148,7 @@ def hybrid_search(
                 if now is not UNCHANGED:
                     overlay[path] = now
                     stale = True
-            passages.append(_passage(hit, commit))
+            passages.append(_passage(hit, commit, pages))
             if len(passages) == query.limit:
                 break
         if not stale:
@@ -149,6 +166,7 @@ class _Hit:
     score: float
     legs: tuple[str, ...]
     changes: tuple[str, ...]
+    newer_code: str = ""
 
 
 def _hits(catalog: Catalog, query: Query, votes: ChangeVotes, similar: Mapping[str, float]) -> list[_Hit]:
@@ -196,8 +214,63 @@ def _first_chunk(catalog: Catalog, path: str, stored: dict[int, StoredChunk]) ->
     return ids
 
 
-def _passage(hit: _Hit, commit: str) -> Passage:
+def _behind_newer_code(catalog: Catalog, hits: list[_Hit], limit: int, pages: Pages) -> list[_Hit]:
+    """The hits, each wiki page among the first ``limit`` behind the code that it names, where that changed after it."""
+    places = {hit.stored.chunk.path: hit for hit in reversed(hits)}
+    found: list[_Hit] = []
+    for number, hit in enumerate(hits):
+        path = hit.stored.chunk.path
+        newer = _newer_code(catalog, hit.stored.chunk, pages) if number < limit and pages.is_page(path) else None
+        if newer is None:
+            found.append(hit)
+            continue
+        code = places.get(newer.chunk.path)
+        if code is None:
+            code = _Hit(newer, hit.score, ("described",), ())
+            places[newer.chunk.path] = code
+            found.append(code)
+        score = min(hit.score, code.score) * _BEHIND
+        found.append(replace(hit, score=score, newer_code=newer.chunk.path))
+    return sorted(found, key=lambda hit: -hit.score)
+
+
+def _newer_code(catalog: Catalog, page: Chunk, pages: Pages) -> StoredChunk | None:
+    """Code that the page names and that was changed after it; where most of the names are defined, if there is more."""
+    written = pages.last_changed(page.path)
+    if written is None or not (names := identifiers(page.text)):
+        return None
+    ids = catalog.defining(names)[:_DEFINITIONS]
+    stored = catalog.chunks(ids)
+    for chunk in (stored[chunk_id] for chunk_id in ids if chunk_id in stored):
+        path = chunk.chunk.path
+        changed = pages.last_changed(path)
+        if PurePosixPath(path).suffix.lower() not in PAGE_SUFFIXES and changed is not None and changed > written:
+            return chunk
+    return None
+
+
+def _passage(hit: _Hit, commit: str, pages: Pages) -> Passage:
     chunk, blob = hit.stored.chunk, hit.stored.blob_id
+    is_page = pages.is_page(chunk.path)
     return Passage(
-        chunk.path, chunk.start_line, chunk.end_line, chunk.text, "code", blob, commit, hit.score, hit.legs, hit.changes
+        chunk.path,
+        chunk.start_line,
+        chunk.end_line,
+        chunk.text,
+        "wiki" if is_page else "code",
+        blob,
+        commit,
+        hit.score,
+        hit.legs,
+        hit.changes,
+        updated=_day(pages.last_changed(chunk.path)) if is_page else "",
+        newer_code=hit.newer_code,
+        newer_code_updated=_day(pages.last_changed(hit.newer_code)) if hit.newer_code else "",
     )
+
+
+def _day(seconds: int | None) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).date().isoformat() if seconds is not None else ""
+    except (ValueError, OverflowError, OSError):  # git stores what a broken clock said
+        return ""

@@ -215,6 +215,12 @@ def _notes(prompt: AnswerPrompt, found: SearchResult | None, reason: str) -> tup
     if prompt.omitted:
         places = ", ".join(f"{p.path}:{p.start_line}" for p in prompt.omitted)
         notes.append(f"The prompt was full, so {len(prompt.omitted)} passage(s) were left out: {places}.")
+    for page in prompt.included:
+        if page.newer_code:
+            notes.append(
+                f"{page.path} was last changed on {page.updated}, and {page.newer_code}, which it describes, "
+                f"on {page.newer_code_updated}."
+            )
     if found and found.pending:
         notes.append(f"{found.pending} changed file(s) are not in the index yet.")
     if found is not None and not found.passages:

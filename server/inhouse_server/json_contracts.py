@@ -30,6 +30,8 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
         "legs": list(passage.legs),
         "changes": list(passage.changes),
         "commit": passage.commit,
+        "updated": passage.updated,
+        "newer_code": passage.newer_code,
         "text": passage.text,
     }
 

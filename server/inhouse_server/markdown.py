@@ -17,6 +17,7 @@ from markdown_it.token import Token
 
 from inhouse_retrieval import Passage
 from inhouse_server.answers import AnswerFinished, Provenance
+from inhouse_server.locations import file_uri
 
 _SAFE_LINK = re.compile(r"(https?://|#)", re.IGNORECASE)
 _ROUNDS = 8
@@ -78,7 +79,7 @@ def citation_link(passage: Passage, root: Path) -> str:
     """``[path:line](file:///…#Lline)``."""
     label = "".join(f"\\{char}" if char in "\\`*_[]<>&!~|" else char for char in passage.path)
     label = "".join(char if char.isprintable() else "?" for char in label)
-    return f"[{label}:{passage.start_line}]({(root / passage.path).as_uri()}#L{passage.start_line})"
+    return f"[{label}:{passage.start_line}]({file_uri(root, passage.path)}#L{passage.start_line})"
 
 
 def provenance_line(provenance: Provenance) -> str:

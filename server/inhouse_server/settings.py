@@ -71,6 +71,10 @@ class Settings(_Section):
     exclude: list[str] = Field(
         default_factory=list, description="files never indexed nor trained on, as patterns of a .gitignore"
     )
+    wiki: list[str] = Field(
+        default_factory=lambda: ["docs", "doc", "wiki"],
+        description="folders of wiki pages: in the repository, or outside, such as a clone of its wiki",
+    )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)

@@ -83,7 +83,7 @@ class Workspace:
         """
         repository = Repository.open(path)
         settings = load_settings(repository.root)
-        repository = repository.excluding(settings.exclude)
+        repository = repository.excluding(settings.exclude).with_wiki(settings.wiki)
         state_dir = settings.state_path(repository.root)
         prepare_state_dir(state_dir)
         lock = FileLock(state_dir / OWNER_LOCK, thread_local=False)

@@ -50,7 +50,7 @@ def test_changes_are_read_newest_first_with_their_files(root: Path) -> None:
 
 
 def change(number: int, title: str, *files: str, renamed: dict[str, str] | None = None) -> StoredChange:
-    return StoredChange(number, f"{number:040x}", number, title, files, renamed or {}, title)
+    return StoredChange(number, f"{number:040x}", number, number, title, files, renamed or {}, title)
 
 
 def test_changes_vote_for_the_files_of_today() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from inhouse_training import Message, chat_ids, chat_row
-from inhouse_training.conversations import conversation_messages, file_conversation
+from inhouse_training.conversations import conversation_messages, file_conversation, page_conversation
 from inhouse_training.documents import split_document
 
 DECEMBER = datetime(2023, 12, 31, tzinfo=UTC)
@@ -37,3 +37,18 @@ def test_only_the_answer_and_its_end_are_learned(tokenizer: Any) -> None:
     assert all(label == -100 for label in labels[: len(served)])
     learned = tokenizer.decode([label for label in labels if label != -100])
     assert learned == messages[1].content + "<|im_end|>"
+
+
+def test_a_wiki_page_answers_an_instruction_about_its_subject(tokenizer: Any) -> None:
+    text = "---\nowner: web\n---\n# Fastly & Caching #\n\n" + "We cache at the edge.\n" * 60
+    _, pieces = split_document(page_conversation("docs/fastly.md", text), tokenizer, 128)
+    question, answer = conversation_messages(pieces[0], "manage-frontend", DECEMBER)
+    assert question.content == "Walk me through Fastly & Caching in `manage-frontend`."
+    assert answer.content == pieces[0].text and text.startswith(answer.content)
+    later = conversation_messages(pieces[1], "manage-frontend", DECEMBER)[0].content
+    assert (
+        later
+        == f"Walk me through Fastly & Caching in `manage-frontend`, from line {pieces[1].first_line} of its page on."
+    )
+    untitled = page_conversation("../shop.wiki/Gift-cards.md", "No heading.\n")
+    assert untitled.topic == "Gift cards"

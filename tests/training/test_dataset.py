@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inhouse_retrieval import InhouseError, PullRequest, Repository, no_progress
+from inhouse_training import BaseModel, open_run
 from inhouse_training.dataset import (
     Dataset,
     added_lines,
@@ -100,7 +102,8 @@ def test_every_token_is_accounted_for(dataset: Dataset) -> None:
         entry = json.loads(line)
         left_out[entry["kind"]] += entry.get("tokens", 0)
     for kind, tokens in dataset.manifest["tokens"].items():
-        assert tokens["trained"] == trained[kind] > 0
+        assert tokens["trained"] == trained[kind]
+        assert trained[kind] > 0 or kind == "page", "this repository has no wiki"
         assert sum(tokens["dropped"].values()) == left_out[kind]
         assert tokens["read"] == tokens["trained"] + tokens["held_out"] + left_out[kind]
     assert dataset.manifest["row_tokens"] == sum(len(row["input_ids"]) for row in dataset.rows) <= 6000
@@ -217,3 +220,40 @@ def test_a_signed_commit_and_a_user_who_wants_signatures_shown(tmp_path: Path, t
     assert cut.snapshot == git(root, "rev-parse", "HEAD~5")
     assert cut.as_of.year >= 2020
     assert all(change.created_at.year >= 2020 for change in [*cut.training, *cut.held_out])
+
+
+def test_wiki_pages_are_learned_as_they_were_at_the_cut(
+    tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path, base_model: BaseModel
+) -> None:
+    root = tmp_path / "shop"
+    make_history(root, commits=12)
+    wiki = tmp_path / "shop.wiki"
+    wiki.mkdir()
+    git(wiki, "init", "--quiet", "--initial-branch", "master")
+    repository = Repository.open(root).with_wiki(["../shop.wiki"])
+    cut = cut_repository(repository, tiny_recipe)
+    inputs = open_run(repository, tmp_path / "state", tiny_recipe, base_model).inputs
+
+    def write_page(name: str, text: str, days_after_the_cut: int) -> None:
+        moment = (cut.as_of + timedelta(days=days_after_the_cut)).isoformat()
+        (wiki / name).write_text(text)
+        git(wiki, "add", "--all")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GIT_COMMITTER_DATE", moment)
+            git(wiki, "commit", "--quiet", "--message", name)
+
+    write_page("Vouchers.md", "# Vouchers\n\nA second voucher replaces the first.\n", -1)
+    before = open_run(repository, tmp_path / "state", tiny_recipe, base_model).inputs
+    write_page("Plans.md", "# Plans\n\nNobody may know this yet.\n", 1)
+    unbounded = tiny_recipe.model_copy(update={"data": tiny_recipe.data.model_copy(update={"max_train_tokens": 0})})
+    built = build_dataset(repository, tokenizer, unbounded, cut, tmp_path / "dataset")
+
+    rows = [(row["kind"], row["name"], tokenizer.decode(row["input_ids"])) for row in built.rows]
+    pages = {kind: text for kind, name, text in rows if name == "../shop.wiki/Vouchers.md"}
+    assert pages["page"].startswith("- Wiki page: Vouchers\nContent:\n# Vouchers")
+    assert "Walk me through Vouchers in `shop`." in pages["conversation"]
+    assert not any("Nobody may know" in text for _, _, text in rows)
+    assert built.manifest["tokens"]["page"]["trained"] == built.manifest["tokens"]["page"]["read"] > 0
+    # A page that is new before the cut is another input; one after it is none.
+    assert inputs["wiki"] != before["wiki"]
+    assert open_run(repository, tmp_path / "state", tiny_recipe, base_model).inputs["wiki"] == before["wiki"]

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,24 @@ from inhouse_retrieval import (
     PullRequest,
     Repository,
     SkippedFile,
+    Wiki,
     no_progress,
     read_pull_requests,
     redact,
 )
 
-from .conversations import conversation_messages, file_conversation
-from .documents import KINDS, Document, Kind, Piece, change_document, file_document, shorten, split_document
+from .conversations import conversation_messages, file_conversation, page_conversation
+from .documents import (
+    KINDS,
+    Document,
+    Kind,
+    Piece,
+    change_document,
+    file_document,
+    page_document,
+    shorten,
+    split_document,
+)
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
 from .prompts import IGNORED, SYSTEM, chat_row, raw_row
@@ -49,7 +61,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -284,7 +296,9 @@ class _Builder:
     def _hold_out(self, progress: Progress) -> None:
         for done, change in enumerate(self.cut.held_out):
             progress("reading held-out changes", done, len(self.cut.held_out))
-            tokens, _ = split_document(self._clean(change_document(change)), self.tokenizer, self._room("change"))
+            tokens, _ = split_document(
+                self._clean(change_document(change)), self.tokenizer, self._room(change_document(change))
+            )
             self.read["change"] += tokens
             self.held_out["change"] += tokens
 
@@ -298,16 +312,22 @@ class _Builder:
         snapshot = self.repository.snapshot(self.cut.snapshot)
         for skipped in snapshot.skipped:
             self._skip(skipped)
+        wiki = Wiki(self.repository)
         seen: set[str] = set()
         total = len(snapshot.files)
-        for done, item in enumerate(self.repository.iter_texts(snapshot)):
-            progress("reading files", done, total)
+        texts = chain(self.repository.iter_texts(snapshot), wiki.pages_until(self.cut.as_of))
+        for done, item in enumerate(texts):
+            progress("reading files", min(done, total), total)
             if isinstance(item, SkippedFile):
                 self._skip(item)
                 continue
             file, text = item[0], self._redact(item[1])
             path = _printable(file.path)
-            documents = (file_document(path, text), file_conversation(path, text))
+            documents = (
+                (page_document(path, text), page_conversation(path, text))
+                if wiki.is_page(path)
+                else (file_document(path, text), file_conversation(path, text))
+            )
             if file.blob_id in seen:
                 for document in documents:
                     self._drop_document(document, "same content as another file")
@@ -335,7 +355,7 @@ class _Builder:
             yield document
 
     def _pieces(self, document: Document) -> Iterator[Piece]:
-        tokens, pieces = split_document(document, self.tokenizer, self._room(document.kind, document.name))
+        tokens, pieces = split_document(document, self.tokenizer, self._room(document))
         self.read[document.kind] += tokens
         if not pieces:
             self._drop(document.kind, document.name, 0, tokens, "its heading alone fills half a row")
@@ -378,6 +398,7 @@ class _Builder:
             return order
         shares = {
             "file": data.file_share,
+            "page": data.page_share,
             "conversation": data.conversation_share,
             "change": data.change_share,
         }
@@ -446,11 +467,11 @@ class _Builder:
             "overlap": {"held_out_lines": len(self.watched), "also_in_training": len(self.overlap)},
         }
 
-    def _room(self, kind: Kind, name: str = "") -> int:
+    def _room(self, document: Document) -> int:
         """Tokens that a piece may take, so that the rendered row stays within the recipe's bound."""
-        if kind != "conversation":
+        if document.kind != "conversation":
             return self.recipe.data.max_tokens - _TEMPLATE_TOKENS
-        opening = Piece(file_conversation(name, ""), 1, 1_000_000, "", 0, False)
+        opening = Piece(document, 1, 1_000_000, "", 0, False)
         messages = conversation_messages(opening, self.name, self.cut.as_of)
         ids, _ = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
         return max(self.recipe.data.max_tokens - len(ids) - _TEMPLATE_TOKENS, 0)
@@ -484,7 +505,7 @@ class _Builder:
         self.left_out.append({"kind": "file", "name": skipped.path, "reason": skipped.reason})
 
     def _drop_document(self, document: Document, reason: str) -> None:
-        tokens, _ = split_document(document, self.tokenizer, self._room(document.kind, document.name))
+        tokens, _ = split_document(document, self.tokenizer, self._room(document))
         self.read[document.kind] += tokens
         self._drop(document.kind, document.name, 0, tokens, reason)
 

@@ -1,4 +1,4 @@
-"""Raw text: files and merged changes in the article's formats, split at line boundaries into pieces that
+"""Raw text: files, wiki pages and merged changes in the article's formats, split at line boundaries into pieces that
 fit a row.
 
 The formats are those of "Fine-tune an Instruct model over raw text data" (Towards Data Science, 2024)::
@@ -11,15 +11,19 @@ The formats are those of "Fine-tune an Instruct model over raw text data" (Towar
                                       File: PATH, Status: modified
                                       Changes: @@ -0,0 +1,5 @@
                                       …
+
+A wiki page is its own text under a line that names it.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from inhouse_retrieval import PullRequest
@@ -27,8 +31,8 @@ from inhouse_retrieval import PullRequest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["file", "conversation", "change"]
-KINDS: tuple[Kind, ...] = ("file", "conversation", "change")
+Kind = Literal["file", "page", "conversation", "change"]
+KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change")
 
 _TITLE_CHARACTERS = 200
 _LEAST_PIECE = 16
@@ -47,14 +51,16 @@ class Document:
     """One text to learn from.
 
     Attributes:
-        name: the file's path, or the change's commit id.
+        name: the path of the file or page, or the change's commit id.
         header: opens every piece.
+        topic: what a conversation is about, where that is not the file itself.
     """
 
     kind: Kind
     name: str
     header: str
     sections: tuple[Section, ...]
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,20 @@ class Piece:
 def file_document(path: str, text: str) -> Document:
     """A file of the snapshot as raw text."""
     return Document("file", path, f"- File: {path}\nContent:\n", (Section("", text),))
+
+
+def page_document(path: str, text: str) -> Document:
+    """A wiki page as raw text."""
+    return Document("page", path, f"- Wiki page: {page_title(path, text)}\nContent:\n", (Section("", text),))
+
+
+_HEADING = re.compile(r"\s*(?:\ufeff)?(?:---\n.*?\n---\s*)?#\s+(?P<title>[^\n]+?)\s*#*\s*(?:\n|\Z)", re.S)
+
+
+def page_title(path: str, text: str) -> str:
+    """A page's first heading, where it opens with one, else its file name as words."""
+    heading = _HEADING.match(text)
+    return shorten(heading["title"] if heading else re.sub(r"[-_]+", " ", PurePosixPath(path).stem))
 
 
 def change_document(change: PullRequest) -> Document:

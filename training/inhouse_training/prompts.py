@@ -201,14 +201,26 @@ class AnswerPrompt:
     dropped_turns: int = 0
 
 
-def code_block(path: str, start_line: int, end_line: int, text: str) -> str:
-    """``path:start-end`` and the lines in a fence that is longer than any fence inside them."""
+def code_block(path: str, start_line: int, end_line: int, text: str, remark: str = "") -> str:
+    """``path:start-end``, what is to be known of it, and the lines in a fence longer than any fence inside them."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{path}:{start_line}-{end_line}\n{fence}\n{text.rstrip(chr(10))}\n{fence}\n"
+    return f"{path}:{start_line}-{end_line}{remark}\n{fence}\n{text.rstrip(chr(10))}\n{fence}\n"
+
+
+def passage_remark(passage: Passage) -> str:
+    """How old a wiki page is, and whether the code that it describes is newer; empty for code."""
+    if not passage.updated:
+        return ""
+    if not passage.newer_code:
+        return f" (wiki page of {passage.updated})"
+    return (
+        f" (wiki page of {passage.updated}; {passage.newer_code}, which it describes, changed on "
+        f"{passage.newer_code_updated}: trust the code)"
+    )
 
 
 def _question_message(question: str, passages: Sequence[Passage], selection: SelectedCode | None) -> Message:
-    parts = [code_block(p.path, p.start_line, p.end_line, p.text) for p in passages]
+    parts = [code_block(p.path, p.start_line, p.end_line, p.text, passage_remark(p)) for p in passages]
     if passages:
         parts.insert(0, "Passages of the repository:\n")
     if selection is not None:

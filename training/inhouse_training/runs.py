@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval import Busy, Repository, StateUnwritable
+from inhouse_retrieval import Busy, Repository, StateUnwritable, Wiki
 
 from .base_model import BaseModel
 from .dataset import FORMAT, Cut, cut_repository
@@ -67,6 +67,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "base_sha256": base.sha256,
         "retrieval": retrieval,
         "exclude": list(repository.exclude),
+        "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
     }
     name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     return Run(cut, inputs, state_dir / "runs" / name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inhouse_retrieval.progress import Progress
+from inhouse_server.locations import file_uri
 
 LOG_VARIABLE = "INHOUSE_LOG"
 
@@ -120,5 +121,5 @@ def location(root: Path, path: str, line: int) -> str:
     text = f"{plain(path).replace(chr(10), ' ')}:{line}"
     if not sys.stdout.isatty():
         return text
-    uri = (root / path).as_uri()
+    uri = file_uri(root, path)
     return f"\x1b]8;;{uri}#{line}\x1b\\{text}\x1b]8;;\x1b\\"

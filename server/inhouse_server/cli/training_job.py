@@ -75,4 +75,6 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) 
             "recipe.",
         )
     base = resolve_base_model(settings.base_model, progress)
-    return TrainingJob(Repository.open(root).excluding(settings.exclude), settings, state_dir, chosen, base)
+    return TrainingJob(
+        Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki), settings, state_dir, chosen, base
+    )

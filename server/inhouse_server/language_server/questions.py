@@ -14,6 +14,7 @@ from inhouse_retrieval import Passage
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
 from inhouse_server.background import iterate_in_thread
 from inhouse_server.language_server.uris import file_of, path_in
+from inhouse_server.locations import file_uri
 from inhouse_server.text_sync import split_lines
 from inhouse_training import TextDelta
 
@@ -128,7 +129,7 @@ def location(passage: Passage, root: Path) -> dict[str, Any]:
     """A passage as an LSP ``Location``."""
     start = {"line": passage.start_line - 1, "character": 0}
     return {
-        "uri": (root / passage.path).as_uri(),
+        "uri": file_uri(root, passage.path),
         "range": {"start": start, "end": {"line": passage.end_line, "character": 0}},
     }
 
