@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .errors import NoCommits as NoCommits
     from .errors import NotARepository as NotARepository
     from .errors import StateUnwritable as StateUnwritable
+    from .history import HistoryChange as HistoryChange
+    from .history import read_changes as read_changes
     from .index import Index as Index
     from .index import IndexReport as IndexReport
     from .index import IndexStatus as IndexStatus
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from .repository import TrackedFile as TrackedFile
     from .secrets import Redaction as Redaction
     from .secrets import redact as redact
+    from .syntax import syntax_errors as syntax_errors
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
     from .wiki import Wiki as Wiki
@@ -48,6 +51,7 @@ _MODULE_OF = {
     "Chunk": "chunking",
     "DEFAULT_ENCODER": "embedding",
     "Encoder": "embedding",
+    "HistoryChange": "history",
     "Index": "index",
     "IndexReport": "index",
     "IndexStatus": "index",
@@ -70,7 +74,9 @@ _MODULE_OF = {
     "load_encoder": "embedding",
     "match_expression": "terms",
     "no_progress": "progress",
+    "read_changes": "history",
     "read_pull_requests": "pull_requests",
+    "syntax_errors": "syntax",
     "redact": "secrets",
     "watch": "index",
 }

@@ -22,7 +22,7 @@ import numpy as np
 
 from inhouse_retrieval.embedding import Encoder
 from inhouse_retrieval.errors import InhouseError
-from inhouse_retrieval.history import Change, read_changes
+from inhouse_retrieval.history import HistoryChange, read_changes
 from inhouse_retrieval.index import Index
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.reading import VENDORED_FOLDERS
@@ -152,7 +152,7 @@ def _snapshot(repository: Repository, at: str) -> str:
     return found
 
 
-def _snapshot_before(changes: Sequence[Change], numbered: bool, limit: int) -> str:
+def _snapshot_before(changes: Sequence[HistoryChange], numbered: bool, limit: int) -> str:
     """The commit that is followed by about ``limit`` usable changes, and by at most half of all."""
     usable = place = 0
     while place < len(changes) // 2 and usable < limit * 1.25:  # some change files that did not exist yet
@@ -164,7 +164,7 @@ def _snapshot_before(changes: Sequence[Change], numbered: bool, limit: int) -> s
     return changes[place].commit
 
 
-def _unusable(change: Change, numbered: bool) -> str:
+def _unusable(change: HistoryChange, numbered: bool) -> str:
     if numbered and change.number is None:
         return "no pull request"
     return "dependency bump, release or revert" if _BUMP.search(change.title) else ""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
-from inhouse_retrieval.history import Change
+from inhouse_retrieval.history import HistoryChange
 from inhouse_retrieval.terms import index_terms
 
 _log = logging.getLogger(__name__)
@@ -331,7 +331,7 @@ class Catalog:
 
     # -- history ---------------------------------------------------------------------------------------------
 
-    def add_changes(self, encoder: str, changes: Iterable[Change], keep: int, anew: bool) -> None:
+    def add_changes(self, encoder: str, changes: Iterable[HistoryChange], keep: int, anew: bool) -> None:
         """Take in ``changes``, oldest first; the newest ``keep`` stay.
 
         Args:

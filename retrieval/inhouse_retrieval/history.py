@@ -19,7 +19,7 @@ _STATUS = re.compile(r"\n?[A-Z]\d*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class HistoryChange:
     """One step of the first-parent history: a pull request that landed, or a plain commit.
 
     Attributes:
@@ -42,7 +42,7 @@ class Change:
 
 def read_changes(
     repository: Repository, until: str = "HEAD", since: str | None = None, limit: int = MAX_CHANGES
-) -> Iterator[Change]:
+) -> Iterator[HistoryChange]:
     """The newest ``limit`` changes up to ``until``, newest first, secrets redacted.
 
     Args:
@@ -76,8 +76,10 @@ def read_changes(
         yield _change(head, files, renamed)
 
 
-def _change(head: list[str], files: list[str], renamed: dict[str, str]) -> Change:
+def _change(head: list[str], files: list[str], renamed: dict[str, str]) -> HistoryChange:
     commit, parents, landed, message = head
     count = len(parents.split())
     number, title, description = read_message(message.strip(), count)
-    return Change(commit, count, int(landed), number, redact(title)[0], redact(description)[0], tuple(files), renamed)
+    return HistoryChange(
+        commit, count, int(landed), number, redact(title)[0], redact(description)[0], tuple(files), renamed
+    )

@@ -16,7 +16,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -174,13 +174,23 @@ class Repository:
         """Whether git ignores the untracked file at ``path``, which may not exist."""
         return _run(self.root, "check-ignore", "--quiet", "--", f"./{path}").returncode == 0
 
-    def git(self, *args: str, allow_failure: bool = False) -> bytes:
+    def git(
+        self,
+        *args: str,
+        allow_failure: bool = False,
+        given: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+    ) -> bytes:
         """Standard output of ``git args`` run at the root.
+
+        Args:
+            given: standard input.
+            environment: variables beside those that git is always run with.
 
         Raises:
             InhouseError: git failed, with the first line that it said.
         """
-        done = _run(self.root, *args)
+        done = _run(self.root, *args, given=given, environment=environment)
         if done.returncode != 0 and not allow_failure:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
             raise InhouseError(
@@ -518,13 +528,15 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _run(folder: Path, *args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _run(
+    folder: Path, *args: str, given: bytes = b"", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     _log.debug("git %s", " ".join(args)[:200])
     try:
         return subprocess.run(
             [*_GIT, *args],
             cwd=folder,
-            env=_environment(),
+            env={**_environment(), **(environment or {})},
             input=given,
             capture_output=True,
             check=False,

@@ -127,6 +127,21 @@ def parse(path: str, text: str) -> Syntax | None:
     return Syntax(tuple(found), tuple(depths))
 
 
+def syntax_errors(path: str, text: str) -> int | None:
+    """Places of ``text`` that the grammar for this kind of file cannot read; ``None`` when there is no grammar."""
+    parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
+    if parser is None:
+        return None
+    found = 0
+    waiting = [parser.parse(text.encode("utf-8", "replace")).root_node]
+    while waiting:
+        node = waiting.pop()
+        found += node.is_error or node.is_missing
+        if node.has_error:
+            waiting.extend(node.children)
+    return found
+
+
 def has_grammar(path: str) -> bool:
     """Whether there is a grammar for files of this name; others are cut by headings and indentation."""
     return PurePosixPath(path).suffix.lower().removeprefix(".") in _GRAMMARS

@@ -53,6 +53,14 @@ class AnswerSettings(_Section):
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
 
 
+class ReviewSettings(_Section):
+    """How a change is reviewed."""
+
+    findings: int = Field(5, ge=1, le=100, description="findings shown at most, best first")
+    reading: bool = Field(False, description="let the model read each hunk, too; for a model of 7B or more")
+    tokens: int = Field(512, ge=64, le=4096, description="longest reply of the model about one hunk, in tokens")
+
+
 class ServerSettings(_Section):
     """Where the owner process listens."""
 
@@ -77,6 +85,7 @@ class Settings(_Section):
     )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    review: ReviewSettings = Field(default_factory=ReviewSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
 
     def state_path(self, root: Path) -> Path:

@@ -20,6 +20,7 @@ from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.assistant import Assistant
 from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
+from inhouse_server.review.reviewer import House, know_house
 from inhouse_server.settings import Settings, load_settings
 from inhouse_training import Engine, Registry
 
@@ -67,6 +68,8 @@ class Workspace:
         self._opening = threading.Lock()
         self._loading = threading.Lock()
         self._closed = False
+        self._knowing = threading.Lock()
+        self._house: tuple[str, House] | None = None
 
     @classmethod
     def open(cls, path: Path, command: str) -> Workspace:
@@ -128,6 +131,13 @@ class Workspace:
     def assistant(self) -> Assistant:
         """An assistant over this workspace; cheap, the models load with the first question."""
         return Assistant(self.engine, self.index, self.registry, self.settings.answer)
+
+    def known_house(self, commit: str, progress: Progress = no_progress) -> House:
+        """What the repository up to ``commit`` says about changes; kept for the last commit asked about."""
+        with self._knowing:
+            if self._house is None or self._house[0] != commit:
+                self._house = (commit, know_house(self.repository, commit, progress))
+            return self._house[1]
 
     def refresh(self, progress: Progress = no_progress) -> IndexReport:
         """Bring the index up to the work tree. Calls take turns."""

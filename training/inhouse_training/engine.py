@@ -31,6 +31,7 @@ class GenerationRequest:
         adapter: an adapter version, or :data:`BASE`.
         max_tokens: new tokens at most.
         temperature: 0 is greedy decoding, the default, as in the article.
+        schema: a JSON schema that the text must follow, as JSON text; empty for free text.
     """
 
     messages: tuple[Message, ...]
@@ -40,6 +41,7 @@ class GenerationRequest:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)

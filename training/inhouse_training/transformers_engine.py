@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -257,8 +258,11 @@ class TransformersEngine:
         if self._plain_attention:
             cache = Cache(layer_class_to_replicate=_GrowingLayer)
         greedy = request.temperature <= 0
-        choose = _greedy if greedy else _Sampler(request, device)
-        lookup = _PromptLookup(prompt) if greedy and self._plain_attention else None
+        choose: Callable[[torch.Tensor], list[int]] = _greedy if greedy else _Sampler(request, device)
+        if request.schema:
+            choose = _Constrained(self._tokenizer, request.schema, choose)
+        # A copied token would have to be checked against the schema before it is known to be chosen.
+        lookup = _PromptLookup(prompt) if greedy and self._plain_attention and not request.schema else None
 
         def forward(ids: list[int], keep: int) -> torch.Tensor:
             # Inference mode belongs to a thread, and a generator may be resumed by another: never across a
@@ -496,6 +500,46 @@ class _Sampler:
                 chances = torch.zeros_like(chances).scatter_(-1, order, ranked)
             chosen: list[int] = torch.multinomial(chances, 1, generator=self._generator)[:, 0].tolist()
         return chosen
+
+
+class _Constrained:
+    """Lets another chooser see only the tokens with which the text can still follow a JSON schema (llguidance)."""
+
+    def __init__(self, tokenizer: Any, schema: str, choose: Callable[[torch.Tensor], list[int]]) -> None:
+        from llguidance import LLMatcher
+        from llguidance.torch import allocate_token_bitmask
+
+        vocabulary = _vocabulary(tokenizer)
+        # Compact JSON: a small model otherwise fills an answer with line breaks.
+        grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
+        self._matcher = LLMatcher(vocabulary, grammar)
+        if self._matcher.is_error():
+            raise InhouseError(f"The JSON schema cannot be followed: {self._matcher.get_error()}.", "Correct it.")
+        self._mask = allocate_token_bitmask(1, vocabulary.vocab_size)
+        self._ends = vocabulary.eos_token
+        self._choose = choose
+
+    def __call__(self, logits: torch.Tensor) -> list[int]:
+        from llguidance.torch import apply_token_bitmask_inplace, fill_next_token_bitmask
+
+        if self._matcher.is_stopped():
+            return [self._ends]
+        fill_next_token_bitmask(self._matcher, self._mask, 0)
+        allowed = logits.float().cpu().clone()
+        # A model's table may be wider than its vocabulary; those rows were never trained.
+        allowed[:, self._mask.shape[1] * 32 :] = -torch.inf
+        apply_token_bitmask_inplace(allowed, self._mask)
+        chosen = self._choose(allowed.to(logits.device))
+        self._matcher.consume_token(chosen[0])
+        return chosen
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(tokenizer: Any) -> Any:
+    """The tokenizer as llguidance reads it; takes half a second."""
+    from llguidance.hf import from_tokenizer
+
+    return from_tokenizer(tokenizer)
 
 
 class _TextStream:

@@ -14,6 +14,7 @@ from inhouse_server.cli import (
     init,
     lsp,
     retrain,
+    review,
     search,
     serve,
     status,
@@ -37,6 +38,7 @@ app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
 app.command("retrain")(retrain.retrain)
 app.add_typer(adapters.app, name="adapters")
+app.command("review")(review.review)
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)

@@ -1,4 +1,4 @@
-"""`inhouse eval`: score an adapter on changes that were held out; `inhouse eval retrieval`: the search."""
+"""`inhouse eval`: score an adapter on held-out changes; `eval retrieval`: the search; `eval review`: the reviewer."""
 
 from __future__ import annotations
 
@@ -85,3 +85,36 @@ def retrieval(
     gain = measured.gains["R@10"]
     typer.echo(f"R@10 over dense alone: {gain.mean:+.3f} (95 % interval {gain.low:+.3f} to {gain.high:+.3f})")
     typer.echo(f"report: {report}")
+
+
+@app.command("review")
+def review(
+    repo: RepoOption = HERE,
+    changes: Annotated[int, typer.Option("--changes", min=20, max=5000, help="Later changes asked about.")] = 300,
+    json: JsonOption = False,
+) -> None:
+    """Measure the house reviewer on this repository's own history."""
+    from inhouse_retrieval import Repository
+    from inhouse_server.review.evaluation import Share, evaluate_review
+
+    root, settings, state_dir = locate(repo)
+    start_logging(state_dir, "eval")
+    with progress_bar() as progress:
+        measured = evaluate_review(Repository.open(root).excluding(settings.exclude), changes, progress=progress)
+    if json:
+        print_json(measured.to_json())
+        return
+
+    def shown(share: Share) -> str:
+        if share.mean is None:
+            return "no case"
+        return f"{share.mean:.1%} of {share.of} (95 % interval {share.low:.1%} to {share.high:.1%})"
+
+    typer.echo(f"{measured.changes} changes; a missing companion was named in {measured.named}")
+    typer.echo(f"named file changed within 30 days:     {shown(measured.came_true)}")
+    typer.echo(f"busiest untouched file, same changes:  {shown(measured.busiest)}")
+    typer.echo(f"a file left out: something was named:  {shown(measured.left_out)}")
+    typer.echo(f"    and it was the file left out:      {shown(measured.left_out_found)}")
+    typer.echo(f"house imports replaced, found:         {shown(measured.planted)}")
+    typer.echo(f"remarks whose anchor is right:         {shown(measured.anchored)}")
+    typer.echo(f"remarks on {measured.replayed} changes ({measured.lines} added lines): {measured.remarks}")

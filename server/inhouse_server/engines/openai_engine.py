@@ -8,6 +8,7 @@ last event.
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import socket
 import threading
@@ -143,7 +144,12 @@ class OpenAIEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return {**arguments, "stop": list(request.stop)} if request.stop else arguments
+        if request.stop:
+            arguments["stop"] = list(request.stop)
+        if request.schema:
+            schema = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return arguments
 
     def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
         raise InhouseError(

@@ -18,20 +18,17 @@ from pygls.exceptions import JsonRpcInvalidParams
 from inhouse_retrieval import Cancelled, StateUnwritable
 from inhouse_server.language_server.progress import work
 from inhouse_server.language_server.questions import Answered, AskParams, answer
-from inhouse_server.lsp_capabilities import COMMANDS
 from inhouse_server.markdown import answer_document
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-(COMMAND,) = COMMANDS
+COMMAND = "inhouse.ask"
 _ANSWERS_KEPT = 200
 """Older answers are deleted: their names begin with their time."""
 
 
-async def execute_command(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, str | None]:
-    if params.command != COMMAND:
-        raise JsonRpcInvalidParams(f"There is no command {params.command!r}; there is {COMMAND!r}.")
+async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
     asked = _asked(params.arguments or ())
     try:
         async with work(ls, "inhouse", params.work_done_token) as job:

@@ -1,4 +1,4 @@
-"""textDocument/codeAction and codeAction/resolve: questions about the marked code."""
+"""textDocument/codeAction and codeAction/resolve: questions about the marked code, and fixes of the review."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
+from inhouse_server.language_server import review_command
 from inhouse_server.language_server.ask_command import COMMAND
 from inhouse_server.language_server.uris import path_in
 from inhouse_server.lsp_capabilities import CODE_ACTION_KINDS
@@ -14,8 +15,8 @@ from inhouse_server.lsp_capabilities import CODE_ACTION_KINDS
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-EXPLAIN, CONVENTION = CODE_ACTION_KINDS
-OPTIONS = types.CodeActionOptions(code_action_kinds=[EXPLAIN, CONVENTION], resolve_provider=True)
+EXPLAIN, CONVENTION, FIX = CODE_ACTION_KINDS
+OPTIONS = types.CodeActionOptions(code_action_kinds=[EXPLAIN, CONVENTION, FIX], resolve_provider=True)
 _ACTIONS = {
     EXPLAIN: ("Explain", "Explain what this code does and how the rest of the repository uses it."),
     CONVENTION: (
@@ -29,11 +30,14 @@ def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types
     """Both questions on a selection; on a bare cursor only when the user asked for actions."""
     if path_in(ls.house.root, params.text_document.uri) is None:
         return []
+    fixes = review_command.quick_fixes(ls, params) if _wanted(FIX, params.context.only) else []
+    if not _resolves(ls.client_capabilities, "edit"):
+        fixes = [review_command.resolve_fix(ls, fix) for fix in fixes]
     automatic = params.context.trigger_kind == types.CodeActionTriggerKind.Automatic
     if params.range.start == params.range.end and automatic:
-        return []
-    lazily = _resolves_commands(ls.client_capabilities)
-    actions = []
+        return fixes
+    lazily = _resolves(ls.client_capabilities, "command")
+    actions = fixes
     for kind in _ACTIONS:
         if _wanted(kind, params.context.only):
             data = {
@@ -47,8 +51,10 @@ def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types
 
 
 def code_action_resolve(ls: InhouseServer, params: types.CodeAction) -> types.CodeAction:
-    """Fill in the command that asks."""
+    """Fill in the command that asks, or the edit that fixes."""
     data: Any = params.data
+    if isinstance(data, dict) and data.get("kind") == FIX and isinstance(data.get("textDocument"), dict):
+        return review_command.resolve_fix(ls, params)
     if not isinstance(data, dict) or data.get("kind") not in _ACTIONS:
         raise JsonRpcInvalidParams("This code action is not one of inhouse's.")
     title, question = _ACTIONS[data["kind"]]
@@ -57,11 +63,11 @@ def code_action_resolve(ls: InhouseServer, params: types.CodeAction) -> types.Co
     return params
 
 
-def _resolves_commands(client: types.ClientCapabilities) -> bool:
+def _resolves(client: types.ClientCapabilities, part: str) -> bool:
     ability = client.text_document.code_action if client.text_document else None
     if ability is None or ability.resolve_support is None or not ability.data_support:
         return False
-    return "command" in ability.resolve_support.properties
+    return part in ability.resolve_support.properties
 
 
 def _wanted(kind: str, only: Any) -> bool:

@@ -1,4 +1,4 @@
-"""textDocument/didSave: the index follows what was saved."""
+"""textDocument/didSave: the index follows what was saved, and so do the findings of a review."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lsprotocol import types
 
 from inhouse_retrieval import InhouseError
 from inhouse_server.background import run_in_thread
+from inhouse_server.language_server import review_command
 from inhouse_server.language_server.uris import path_in
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 def did_save(ls: InhouseServer, params: types.DidSaveTextDocumentParams) -> None:
     if path_in(ls.house.root, params.text_document.uri) is not None:
         ls.spawn(ls.saves.refresh())
+        ls.spawn(review_command.after_save(ls))
 
 
 class RefreshOnSave:

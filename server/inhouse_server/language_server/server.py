@@ -18,10 +18,11 @@ from pygls.protocol import default_converter
 from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.language_server import (
     ask,
-    ask_command,
     code_actions,
+    commands,
     documents,
     lifetime,
+    review_command,
     saving,
     status,
 )
@@ -45,7 +46,7 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (types.TEXT_DOCUMENT_DID_SAVE, saving.did_save, types.SaveOptions(include_text=False)),
     (types.TEXT_DOCUMENT_CODE_ACTION, code_actions.code_action, code_actions.OPTIONS),
     (types.CODE_ACTION_RESOLVE, code_actions.code_action_resolve, None),
-    (types.WORKSPACE_EXECUTE_COMMAND, ask_command.execute_command, None),
+    (types.WORKSPACE_EXECUTE_COMMAND, commands.execute_command, None),
     (ask.METHOD, ask.ask, None),
     (status.METHOD, status.status, None),
 )
@@ -57,6 +58,7 @@ class InhouseServer(LanguageServer):
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
         documents: what this editor has open, saved or not.
+        reviewed: the findings that this editor was shown.
         exited: the editor said ``exit``; the connection ends.
     """
 
@@ -73,6 +75,7 @@ class InhouseServer(LanguageServer):
         self.house = house
         self.documents = OpenDocuments(house.repository, house.state_dir)
         self.saves = saving.RefreshOnSave(house)
+        self.reviewed = review_command.ReviewedFiles()
         self.exited = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -106,7 +109,7 @@ def build_server(house: Workspace) -> InhouseServer:
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:
         # Only the name is used, for the capabilities: the handler of workspace/executeCommand runs them.
-        server.command(command)(ask_command.execute_command)
+        server.command(command)(commands.execute_command)
     return server
 
 

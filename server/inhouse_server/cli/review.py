@@ -1,0 +1,102 @@
+"""`inhouse review`: what the house would say about a change before its people do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inhouse_retrieval.errors import InhouseError
+from inhouse_server.cli.backend import locate
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import progress_bar, start_logging
+
+if TYPE_CHECKING:
+    from inhouse_server.review.finding import Review
+
+FOUND = 4
+"""Exit code when --fail-on is met: no problem of inhouse's, and not the gate's."""
+_FORMATS = "terminal, markdown, json, sarif, rdjsonl, github or gitlab"
+
+
+def review(
+    revisions: Annotated[
+        str | None,
+        typer.Argument(help="BASE..HEAD, or one commit. Without it: all that is not on the main branch yet."),
+    ] = None,
+    repo: RepoOption = HERE,
+    staged: Annotated[bool, typer.Option("--staged", help="Review what is staged.")] = False,
+    pull_request: Annotated[
+        int | None, typer.Option("--pr", min=1, help="Review a pull request of this clone.")
+    ] = None,
+    diff: Annotated[
+        Path | None,
+        typer.Option("--diff", help="Review a patch against HEAD; - reads standard input.", allow_dash=True),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help=f"{_FORMATS}.")] = "terminal",
+    fail_on: Annotated[
+        str | None, typer.Option("--fail-on", help="'warning' or 'info': exit with 4 when there is such a finding.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Leave out what an earlier review with --once showed.")] = False,
+    read: Annotated[
+        bool | None, typer.Option("--read/--no-read", help="Let the model read each hunk; by default as settings say.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Findings at most.")] = None,
+    json: JsonOption = False,
+) -> int:
+    """Review a change: what usually comes along and is missing, what the house spells another way."""
+    from inhouse_retrieval import Repository
+    from inhouse_server.review.diff import read_change
+    from inhouse_server.review.memory import ShownFindings
+    from inhouse_server.review.renderers import FORMATS, render
+    from inhouse_server.review.reviewer import know_house
+    from inhouse_server.review.reviewer import review as review_change
+
+    form = "json" if json else form
+    if form != "terminal" and form not in FORMATS:
+        raise typer.BadParameter(f"there is no format {form!r}; there are {_FORMATS}")
+    if fail_on not in (None, "warning", "info"):
+        raise typer.BadParameter("--fail-on takes 'warning' or 'info'")
+    root, settings, state_dir = locate(repo)
+    start_logging(state_dir, "review")
+    repository = Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki)
+    change = read_change(
+        repository, revisions, staged=staged, pull_request=pull_request, patch=_patch(diff) if diff else None
+    )
+    shown = ShownFindings(state_dir) if once else None
+    most = limit or settings.review.findings
+    with progress_bar() as progress:
+        house = know_house(repository, change.base_commit, progress)
+        if settings.review.reading if read is None else read:
+            from inhouse_server.review.local_reader import reading_workspace
+
+            with reading_workspace(root, progress) as reader:
+                found = review_change(change, house, most, reader, shown or (), progress=progress)
+        else:
+            found = review_change(change, house, most, None, shown or (), progress=progress)
+    if form == "terminal":
+        from rich.console import Console
+
+        from inhouse_server.review.renderers.terminal import print_review
+
+        print_review(found, change, root, Console())
+    else:
+        typer.echo(render(form, found, change, root))
+    if shown is not None:
+        shown.add(finding.fingerprint for finding in found.findings)
+    return FOUND if _fails(found, fail_on) else 0
+
+
+def _patch(diff: Path) -> bytes:
+    import sys
+
+    try:
+        return sys.stdin.buffer.read() if str(diff) == "-" else diff.read_bytes()
+    except OSError as error:
+        raise InhouseError(f"{diff} cannot be read: {error.strerror}.", "Name a file with a unified diff.") from error
+
+
+def _fails(found: Review, fail_on: str | None) -> bool:
+    severities = {finding.severity for finding in found.findings}
+    return bool(severities) if fail_on == "info" else fail_on == "warning" and "warning" in severities

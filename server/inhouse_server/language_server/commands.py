@@ -1,0 +1,22 @@
+"""workspace/executeCommand: the commands of this server by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
+
+from inhouse_server.language_server import ask_command, review_command
+from inhouse_server.lsp_capabilities import COMMANDS
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.server import InhouseServer
+
+_COMMANDS = {ask_command.COMMAND: ask_command.execute, review_command.COMMAND: review_command.execute}
+
+
+async def execute_command(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
+    if params.command not in _COMMANDS:
+        raise JsonRpcInvalidParams(f"There is no command {params.command!r}; there are {', '.join(COMMANDS)}.")
+    return await _COMMANDS[params.command](ls, params)

@@ -1,0 +1,173 @@
+"""workspace/executeCommand ``inhouse.review``: what is not on the main branch yet, reviewed; findings as diagnostics.
+
+The command takes no argument. Findings appear through ``textDocument/publishDiagnostics`` at the lines that they are
+about, those of the review before are cleared, and each proven replacement is a quick fix. The result is
+``{"findings": N, "summary": …}``. After the first review, saving a file reviews again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
+
+from inhouse_retrieval import Cancelled, InhouseError
+from inhouse_server.background import run_in_thread
+from inhouse_server.language_server.progress import Work, work
+from inhouse_server.language_server.uris import path_in
+from inhouse_server.locations import file_uri
+from inhouse_server.review.diff import read_change
+from inhouse_server.review.finding import Finding, Review
+from inhouse_server.review.memory import ShownFindings
+from inhouse_server.review.renderers.text import headline
+from inhouse_server.review.reviewer import review
+from inhouse_server.text_sync import split_lines
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.server import InhouseServer
+    from inhouse_server.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+COMMAND = "inhouse.review"
+SOURCE = "inhouse"
+_SEVERITY = {"warning": types.DiagnosticSeverity.Warning, "info": types.DiagnosticSeverity.Information}
+
+
+@dataclass(slots=True)
+class ReviewedFiles:
+    """What this connection was shown: findings by path, by fingerprint."""
+
+    findings: dict[str, dict[str, Finding]] = field(default_factory=dict)
+    asked: bool = False
+
+
+async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
+    if params.arguments:
+        raise JsonRpcInvalidParams(f"{COMMAND} takes no argument.")
+    async with work(ls, "inhouse: reviewing", params.work_done_token) as job:
+        job.report("reading the change")
+        found = await run_in_thread(lambda: review_work_tree(ls.house, job))
+    ls.reviewed.asked = True
+    publish(ls, found)
+    text = headline(found)
+    ls.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"inhouse: {text}"))
+    return {"findings": len(found.findings), "summary": text}
+
+
+async def after_save(ls: InhouseServer) -> None:
+    """Review again what was reviewed before, now that a file was saved."""
+    if not ls.reviewed.asked:
+        return
+    try:
+        publish(ls, await run_in_thread(lambda: review_work_tree(ls.house)))
+    except InhouseError as error:
+        logger.warning("the review after saving failed: %s", error)
+
+
+def review_work_tree(house: Workspace, job: Work | None = None) -> Review:
+    """Review all that is here and not on the main branch yet, without the model.
+
+    Raises:
+        InhouseError: the change cannot be read, or the user cancelled.
+    """
+
+    def report(stage: str, done: int, total: int | None) -> None:
+        if job is not None and job.cancel.is_set():
+            raise Cancelled("The review was cancelled.", "Start it again.")
+        if job is not None:
+            job.report(f"{stage} {done}/{total}" if total else stage)
+
+    change = read_change(house.repository)
+    known = house.known_house(change.base_commit, report)
+    return review(change, known, house.settings.review.findings, shown=ShownFindings(house.state_dir), progress=report)
+
+
+def publish(ls: InhouseServer, found: Review) -> None:
+    """Show the findings, and clear those of the review before."""
+    by_path: dict[str, dict[str, Finding]] = defaultdict(dict)
+    for finding in found.findings:
+        by_path[finding.path][finding.fingerprint] = finding
+    for path in sorted({*by_path, *ls.reviewed.findings}):
+        uri = file_uri(ls.house.root, path)
+        diagnostics = [diagnostic(ls, uri, finding) for finding in by_path.get(path, {}).values()]
+        ls.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, diagnostics))
+    ls.reviewed.findings = dict(by_path)
+
+
+def diagnostic(ls: InhouseServer, uri: str, finding: Finding) -> types.Diagnostic:
+    """A finding as a diagnostic; precedents are its related information."""
+    related = [
+        types.DiagnosticRelatedInformation(
+            types.Location(file_uri(ls.house.root, each.path), _lines(each.start_line, each.end_line)), each.note
+        )
+        for each in finding.precedents
+    ]
+    past = f"\nAs in {'; '.join(finding.changes)}." if finding.changes else ""
+    return types.Diagnostic(
+        range=_lines(finding.start_line, finding.end_line),
+        message=finding.message + past,
+        severity=_SEVERITY[finding.severity],
+        code=finding.rule,
+        source=SOURCE,
+        related_information=related,
+        data={"fingerprint": finding.fingerprint},
+    )
+
+
+def quick_fixes(ls: InhouseServer, params: types.CodeActionParams) -> list[types.CodeAction]:
+    """A fix for each diagnostic of ours that has a proven replacement; its edit is made when it is resolved."""
+    path = path_in(ls.house.root, params.text_document.uri)
+    known = ls.reviewed.findings.get(path or "", {})
+    actions = []
+    for shown in params.context.diagnostics:
+        data: Any = shown.data
+        finding = known.get(data.get("fingerprint", "")) if isinstance(data, dict) else None
+        if finding is None or finding.replacement is None:
+            continue
+        actions.append(
+            types.CodeAction(
+                title=f"Write it as the house does ({finding.rule})",
+                kind=types.CodeActionKind.QuickFix,
+                diagnostics=[shown],
+                is_preferred=True,
+                data={
+                    "kind": types.CodeActionKind.QuickFix.value,
+                    "textDocument": {"uri": params.text_document.uri},
+                    "fingerprint": finding.fingerprint,
+                },
+            )
+        )
+    return actions
+
+
+def resolve_fix(ls: InhouseServer, action: types.CodeAction) -> types.CodeAction:
+    """Fill in the edit, as long as the lines still read as they did when they were reviewed.
+
+    Raises:
+        InhouseError: they do not.
+    """
+    data: Any = action.data
+    uri = data["textDocument"]["uri"]
+    path = path_in(ls.house.root, uri) or ""
+    finding = ls.reviewed.findings.get(path, {}).get(data.get("fingerprint", ""))
+    text = ls.documents.text(uri)
+    if text is None:
+        read = ls.house.repository.read_current(path)
+        text = read[1] if isinstance(read, tuple) else ""
+    lines = split_lines(text)
+    if finding is None or finding.replacement is None:
+        raise InhouseError("This suggestion is not known any more.", "Review again.")
+    if "\n".join(lines[finding.start_line - 1 : finding.end_line]) != finding.anchor:
+        raise InhouseError("The lines have changed since they were reviewed.", "Save and review again.")
+    edit = types.TextEdit(_lines(finding.start_line, finding.end_line), finding.replacement.replace("\r\n", "\n"))
+    action.edit = types.WorkspaceEdit(changes={uri: [edit]})
+    return action
+
+
+def _lines(first: int, last: int) -> types.Range:
+    """Whole lines, 1-based and inclusive, as a range that ends where the next line begins."""
+    return types.Range(types.Position(first - 1, 0), types.Position(last, 0))

@@ -1,0 +1,180 @@
+"""What past changes say is missing from this one: files that usually change together, tests that usually come along.
+
+Co-change mining after Zimmermann, Weißgerber, Diehl and Zeller, "Mining version histories to guide software changes"
+(ICSE 2004): the share of a file's changes in which another file changed as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from inhouse_retrieval import HistoryChange
+from inhouse_retrieval.reading import reason_by_name
+
+WINDOW = 1_500
+"""Newest changes that count: what went together years ago says little."""
+MAX_FILES = 30
+"""A change of more files is a mass edit: everything goes with everything in it."""
+TOGETHER = 4
+CONFIDENCE = 0.6
+LIFT = 3.0
+"""A companion changes this many times as often with the file as it does in general; otherwise it is merely busy."""
+TESTED = 0.7
+TESTED_CHANGES = 12
+NAMED = 3
+
+_TEST = re.compile(
+    r"(^|/)(tests?|__tests__|specs?|testing)/|(^|/)test_[^/]*$|[._-](test|spec|tests)\.[^/]*$"
+    r"|(Test|Tests|Spec|IT)\.\w+$"
+)
+_CODE = re.compile(
+    r"\.(py|js|jsx|ts|tsx|mjs|cjs|java|kt|kts|go|rs|c|cc|cpp|h|hpp|cs|rb|php|scala|swift|ex|lua|sh|vue)$"
+)
+_NO_COMPANION = re.compile(r"(^|/)(CHANGELOG|CHANGES|HISTORY|NEWS)[^/]*$|\.snap$", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that usually changes with one that was touched.
+
+    Attributes:
+        because: the touched file.
+        together, of: in how many of ``because``'s changes ``path`` changed as well.
+        changes: the newest of those changes, as a person would name them.
+    """
+
+    path: str
+    because: str
+    together: int
+    of: int
+    changes: tuple[str, ...]
+
+    @property
+    def confidence(self) -> float:
+        """Share of the changes, one more assumed without it: three of three are no certainty."""
+        return self.together / (self.of + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class MissingTests:
+    """Code of this kind usually changes with a test.
+
+    Attributes:
+        because: the touched file with most changes to go by, or its folder.
+        likely: the test files that changed most often with it.
+    """
+
+    because: str
+    tested: int
+    of: int
+    likely: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    @property
+    def confidence(self) -> float:
+        return self.tested / (self.of + 1)
+
+
+def is_test(path: str) -> bool:
+    """Whether the file's name or folder says that it is a test, and one that people write."""
+    return _TEST.search(path) is not None and reason_by_name(path) is None
+
+
+class History:
+    """Past changes by the files that they touched, under the names of today.
+
+    Args:
+        changes: newest first, none of them later than the base of what is reviewed.
+        exists: whether a file is still there.
+    """
+
+    def __init__(self, changes: Iterable[HistoryChange], exists: Callable[[str], bool]) -> None:
+        self._changes: list[HistoryChange] = []
+        self._files: list[frozenset[str]] = []
+        self._of: dict[str, list[int]] = defaultdict(list)
+        self._exists = exists
+        today: dict[str, str] = {}
+        for change in changes:
+            if len(self._changes) == WINDOW:
+                break
+            files = frozenset(today.get(path, path) for path in change.files)
+            for former, path in change.renamed.items():
+                today[former] = today.get(path, path)
+            if not files or len(files) > MAX_FILES:
+                continue
+            for path in files:
+                self._of[path].append(len(self._changes))
+            self._changes.append(change)
+            self._files.append(files)
+
+    def companions(self, touched: Collection[str], least: float = CONFIDENCE) -> list[Companion]:
+        """Untouched files that usually change with a touched one, the surest first."""
+        best: dict[str, Companion] = {}
+        for because in sorted(touched):
+            rows = self._of.get(because, [])
+            counts = Counter(path for row in rows for path in self._files[row] if path not in touched)
+            for path, together in counts.items():
+                if together < TOGETHER or not self._worth_naming(path):
+                    continue
+                if is_test(because) and not is_test(path):  # a test may be added to code that stays as it is
+                    continue
+                companion = Companion(path, because, together, len(rows), self._named(rows, path))
+                expected = len(self._of[path]) / len(self._changes)
+                if companion.confidence < max(least, LIFT * expected):
+                    continue
+                if path not in best or best[path].confidence < companion.confidence:
+                    best[path] = companion
+        return sorted(best.values(), key=lambda found: (-found.confidence, found.path))
+
+    def missing_tests(self, touched: Collection[str]) -> MissingTests | None:
+        """Whether changes to this code usually touch a test, when this one touches none."""
+        code = [path for path in touched if _CODE.search(path) and not is_test(path)]
+        if not code or any(is_test(path) for path in touched):
+            return None
+        found: MissingTests | None = None
+        for path in sorted(code):
+            rows = self._of.get(path, [])
+            because = path
+            if len(rows) < TESTED_CHANGES:  # a young file is judged by its folder
+                because = path.rpartition("/")[0] + "/"
+                rows = [row for row in range(len(self._files)) if self._touches_code_in(row, because)]
+            if len(rows) < TESTED_CHANGES:
+                continue
+            tested = [row for row in rows if any(is_test(name) for name in self._files[row])]
+            tests = Counter(name for row in tested for name in self._files[row] if is_test(name) and self._exists(name))
+            missing = MissingTests(
+                because,
+                len(tested),
+                len(rows),
+                tuple(name for name, _ in tests.most_common(NAMED)),
+                tuple(self._name(row) for row in tested[:NAMED]),
+            )
+            if missing.confidence >= TESTED and (found is None or missing.confidence > found.confidence):
+                found = missing
+        return found
+
+    def most_changed(self, touched: Collection[str], newest: int = 200) -> str | None:
+        """The untouched file that changed most often of late: what a guess without the history's pairs would name."""
+        counts = Counter(path for files in self._files[:newest] for path in files if path not in touched)
+        worth = [(count, path) for path, count in counts.items() if self._worth_naming(path)]
+        return max(worth)[1] if worth else None
+
+    def _touches_code_in(self, row: int, folder: str) -> bool:
+        return any(
+            name.rpartition("/")[0] + "/" == folder and _CODE.search(name) and not is_test(name)
+            for name in self._files[row]
+        )
+
+    def _worth_naming(self, path: str) -> bool:
+        return not _NO_COMPANION.search(path) and reason_by_name(path) is None and self._exists(path)
+
+    def _named(self, rows: Sequence[int], path: str) -> tuple[str, ...]:
+        return tuple(self._name(row) for row in [row for row in rows if path in self._files[row]][:NAMED])
+
+    def _name(self, row: int) -> str:
+        change = self._changes[row]
+        name = f"#{change.number}" if change.number is not None else change.commit[:8]
+        return f"{name} {change.title}"

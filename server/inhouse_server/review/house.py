@@ -1,0 +1,140 @@
+"""The house reviewer: what past changes and the spellings of the base say about a change. No model, no prompt."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from inhouse_server.review.companions import Companion, History
+from inhouse_server.review.conventions import Conventions, Import, Usual, defined_names, imports, name_style
+from inhouse_server.review.diff import Change, ReviewedFile
+from inhouse_server.review.finding import Finding, Precedent
+from inhouse_server.review.proof import prove
+
+_ONE_NAME = re.compile(
+    r"""^\s*(?:from\s+\S+\s+import\s+\w+
+        |import\s+(?:type\s+)?(?:\{\s*[\w$]+\s*,?\s*\}|[\w$]+)\s+from\s+.+
+        |import\s+(?:static\s+)?[\w.]+
+        |(?:pub\s+)?use\s+[\w:]+)\s*;?\s*$""",
+    re.X,
+)
+"""An import statement of one line and one name: its module can be exchanged without touching another name."""
+_NAMED = 3
+_TESTS_FOR = 20
+"""Added lines of code from which missing tests are worth a remark."""
+
+
+def companion_findings(change: Change, history: History) -> list[Finding]:
+    """Files that usually change together with these and were not touched: one remark for each file touched."""
+    by_path = {file.path: file for file in change.files}
+    grouped: dict[str, list[Companion]] = defaultdict(list)
+    for found in history.companions(change.paths):
+        grouped[found.because].append(found)
+    findings: list[Finding] = []
+    for because, companions in grouped.items():
+        file = by_path.get(because)
+        if file is None or not file.hunks:
+            continue
+        first = companions[0]
+        others = f" {_and_more(companions[1:])}" if len(companions) > 1 else ""
+        message = (
+            f"{first.path} usually changes with {because}: in {first.together} of its last {first.of} changes. "
+            f"This change leaves it alone.{others}"
+        )
+        places = tuple(Precedent(each.path, 1, 1, "usually changes too") for each in companions[:_NAMED])
+        findings.append(
+            _at_first_change(file, "companion", message, first.confidence, places, first.changes, first.path)
+        )
+    return findings
+
+
+def _and_more(companions: Sequence[Companion]) -> str:
+    named = ", ".join(f"{each.path} ({each.together} of {each.of})" for each in companions[: _NAMED - 1])
+    more = len(companions) - _NAMED + 1
+    return f"So does {named}{f' and {more} more' if more > 0 else ''}."
+
+
+def test_findings(change: Change, history: History) -> list[Finding]:
+    """Tests that usually accompany a change of this kind, when it brings none and adds more than a few lines."""
+    if sum(len(hunk.added) for file in change.files for hunk in file.hunks) < _TESTS_FOR:
+        return []
+    missing = history.missing_tests(change.paths)
+    if missing is None:
+        return []
+    file = next(
+        (file for file in change.files if file.hunks and file.path.startswith(missing.because.removesuffix("/"))), None
+    )
+    if file is None:
+        return []
+    message = (
+        f"Changes to {missing.because} usually bring a test: {missing.tested} of the last {missing.of} did. "
+        "This one touches none."
+    )
+    places = tuple(Precedent(path, 1, 1, "changed with it before") for path in missing.likely)
+    return [_at_first_change(file, "tests", message, missing.confidence, places, missing.changes, missing.because)]
+
+
+def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Finding], dict[str, int]]:
+    """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
+    findings: list[Finding] = []
+    dropped: dict[str, int] = {}
+    for file in change.files:
+        added = {number for hunk in file.hunks for number in hunk.added}
+        if not added:
+            continue
+        lines = [line.removesuffix("\r") for line in file.new_text.split("\n")]
+        for found in imports(file.path, file.new_text):
+            other = conventions.usual_import(file.path, found) if found.line in added else None
+            if other is not None:
+                findings.append(_import_finding(file, lines[found.line - 1], found, *other, dropped))
+        for line, name in defined_names(file.path, file.new_text):
+            usual = conventions.usual_style(file.path, name) if line in added else None
+            if usual is not None:
+                findings.append(_name_finding(file, lines[line - 1], line, name, usual))
+    return findings, dropped
+
+
+def _import_finding(
+    file: ReviewedFile, line: str, found: Import, usual: Usual, written: str | None, dropped: dict[str, int]
+) -> Finding:
+    replacement = None
+    if written is not None and _ONE_NAME.match(line):
+        text = re.sub(rf"(?<![\w./@-]){re.escape(found.module)}(?![\w/-])", lambda match: written, line, count=1)
+        replacement, refused = prove(file, found.line, found.line, text + "\n")
+        if refused is not None:
+            replacement = None
+            dropped[refused] = dropped.get(refused, 0) + 1
+    message = (
+        f"`{found.name}` is imported from `{written or usual.spelling}` in {usual.count} of {usual.of} places here, "
+        f"and from `{found.module}` in this line."
+    )
+    return Finding(
+        file.path, found.line, found.line, "warning", "import-spelling", message, line, replacement,
+        _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1), key=found.name,
+    )  # fmt: skip
+
+
+def _name_finding(file: ReviewedFile, line: str, number: int, name: str, usual: Usual) -> Finding:
+    message = (
+        f"`{name}` is written in {name_style(name)}; {usual.count} of {usual.of} names in files of this kind are in "
+        f"{usual.spelling}."
+    )
+    return Finding(
+        file.path, number, number, "info", "name-style", message, line,
+        precedents=_places(usual, f"a name in {usual.spelling}"), score=usual.count / (usual.of + 1), key=name,
+    )  # fmt: skip
+
+
+def _places(usual: Usual, note: str) -> tuple[Precedent, ...]:
+    return tuple(Precedent(path, line, line, note) for path, line in usual.places)
+
+
+def _at_first_change(
+    file: ReviewedFile, rule: str, message: str, score: float, places: tuple[Precedent, ...],
+    changes: tuple[str, ...], key: str,
+) -> Finding:  # fmt: skip
+    hunk = file.hunks[0]
+    line = min(hunk.added, default=max(1, hunk.start))
+    text = file.new_text.split("\n")[line - 1].removesuffix("\r")
+    return Finding(file.path, line, line, "info", rule, message, text, None, places, changes, score, key)

@@ -1,0 +1,40 @@
+"""Text that strangers wrote, made plain: what no reader would see is taken out before a model or a person reads it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.S)
+_HIDDEN = frozenset(
+    character
+    for first, last in (
+        (0x200B, 0x200F),
+        (0x202A, 0x202E),
+        (0x2060, 0x206F),
+        (0xFEFF, 0xFEFF),
+        (0x00AD, 0x00AD),
+        (0x180E, 0x180E),
+        (0xE0000, 0xE007F),
+        (0xFE00, 0xFE0F),
+        (0xE0100, 0xE01EF),
+    )
+    for character in range(first, last + 1)
+)
+"""Zero-width and bidirectional characters, soft hyphens, tag characters and variation selectors."""
+
+
+def hidden_characters(text: str) -> int:
+    """How many characters of ``text`` no reader would see."""
+    return sum(ord(character) in _HIDDEN for character in text)
+
+
+def plain_text(text: str) -> str:
+    """``text`` without HTML comments, hidden characters and control characters, on lines without trailing space."""
+    text = _COMMENT.sub("", text)
+    kept = "".join(
+        character
+        for character in text
+        if ord(character) not in _HIDDEN and (character in "\n\t" or unicodedata.category(character)[0] != "C")
+    )
+    return "\n".join(line.rstrip() for line in kept.split("\n")).strip()

@@ -1,0 +1,96 @@
+"""Sentences that several formats say. They are plain text: whoever sends them to a forge makes them harmless first."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from inhouse_server.review.finding import Coverage, Finding, Review
+from inhouse_server.review.renderers.harmless import code, harmless, harmless_line
+from inhouse_server.review.renderers.places import span
+
+
+def headline(review: Review) -> str:
+    """How many findings, then what was looked at: a good review may find nothing, and then that is what it says."""
+    found = count(len(review.findings), "finding") if review.findings else "No findings"
+    return f"{found}. {coverage(review.coverage)}"
+
+
+def coverage(coverage: Coverage) -> str:
+    """``3 files, 5 hunks, 40 added lines were read; 1 changed file was not: symbolic link.``"""
+    said = [
+        f"{count(coverage.files, 'file')}, {count(coverage.hunks, 'hunk')}, "
+        f"{count(coverage.lines, 'added line')} were read"
+    ]
+    if coverage.seen or coverage.unseen:
+        of = coverage.seen + len(coverage.unseen)
+        said.append(f"the model read {coverage.seen:,} of {count(of, 'hunk')}")
+    if coverage.unread:
+        reasons = Counter(coverage.unread.values()).most_common()
+        total = len(coverage.unread)
+        named = ", ".join(reason if times == total else f"{reason} ({times})" for reason, times in reasons)
+        said.append(f"{count(total, 'changed file')} {_were(total)} not: {named}")
+    return f"{'; '.join(said)}."
+
+
+def left_out(review: Review) -> list[str]:
+    """One sentence for each kind of thing that is not shown."""
+    said: list[str] = []
+    if review.more:
+        said.append(f"{count(review.more, 'more finding')} {_were(review.more)} held back as less sure.")
+    if review.repeated:
+        said.append(
+            f"{count(review.repeated, 'finding')} shown for an earlier push {_are(review.repeated)} not repeated."
+        )
+    if review.dropped:
+        total = sum(review.dropped.values())
+        reasons = ", ".join(f"{reason} ({times})" for reason, times in review.dropped.items())
+        said.append(
+            f"{count(total, 'remark or replacement', 'remarks or replacements')} not proven and dropped: {reasons}."
+        )
+    return said
+
+
+def provenance(review: Review) -> str:
+    """Which model read; empty when none did."""
+    if review.base_model is None:
+        return ""
+    return f"Read by {review.base_model} with {f'adapter {review.adapter}' if review.adapter else 'no adapter'}."
+
+
+def sentences(review: Review) -> list[str]:
+    """All of it, best known first."""
+    said = [headline(review), *left_out(review), *review.notes, provenance(review)]
+    return [sentence for sentence in said if sentence]
+
+
+def remark(finding: Finding) -> str:
+    """A finding as harmless Markdown, without its place and its suggestion."""
+    parts = [f"**{finding.severity}** {code(finding.rule)}", harmless(finding.message)]
+    if finding.precedents:
+        parts.append(
+            "\n".join(
+                f"- {code(span(place.path, place.start_line, place.end_line))}: {harmless_line(place.note)}"
+                for place in finding.precedents
+            )
+        )
+    if finding.changes:
+        parts.append(f"Past changes: {'; '.join(map(harmless_line, finding.changes))}")
+    return "\n\n".join(parts)
+
+
+def whole_lines(replacement: str) -> str:
+    """A replacement with ``\\n`` alone, as a forge takes it in a comment; it keeps the file's own line ends itself."""
+    return replacement.replace("\r\n", "\n")
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """``1 file``, ``2,000 files``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -1,0 +1,151 @@
+"""The review of one change: both reviewers, then what is shown of what they found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Event
+
+from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, read_changes, redact
+from inhouse_server.review.companions import History
+from inhouse_server.review.conventions import Conventions
+from inhouse_server.review.diff import Change
+from inhouse_server.review.finding import Coverage, Finding, Review
+from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
+from inhouse_server.review.plain_text import hidden_characters
+from inhouse_server.review.reading import Search, read_hunks
+from inhouse_training import BASE, Engine
+
+_SECRET = "it holds a secret"
+_RANK = {"reading": 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
+"""Of findings that are equally sure, a defect goes before a habit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The model that reads, and how much it may read and say, in tokens."""
+
+    engine: Engine
+    adapter: str
+    search: Search
+    prompt_tokens: int
+    reply_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the base of a change says: its past, and how it spells things."""
+
+    history: History
+    conventions: Conventions
+
+
+def know_house(repository: Repository, commit: str, progress: Progress = no_progress) -> House:
+    """Read the history up to ``commit`` and every file of it. Takes a second for a thousand files.
+
+    Raises:
+        InhouseError: there is no such commit.
+    """
+    snapshot = repository.snapshot(commit)
+    there = {file.path for file in snapshot.files} | {file.path for file in snapshot.skipped}
+    progress("reading the history", 0, None)
+    history = History(read_changes(repository, commit), there.__contains__)
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for done, item in enumerate(repository.iter_texts(snapshot), start=1):
+            progress("reading the code", done, len(snapshot.files))
+            if not isinstance(item, SkippedFile):
+                yield item[0].path, item[1]
+
+    return House(history, Conventions(texts()))
+
+
+def review(
+    change: Change,
+    house: House,
+    limit: int,
+    reader: Reader | None = None,
+    shown: Container[str] = (),
+    cancel: Event | None = None,
+    progress: Progress = no_progress,
+) -> Review:
+    """Review ``change``.
+
+    Args:
+        limit: findings at most, best first.
+        reader: ``None`` leaves the model out.
+        shown: fingerprints that are not shown again.
+    """
+    findings = [*companion_findings(change, house.history), *test_findings(change, house.history)]
+    spelled, refused = spelling_findings(change, house.conventions)
+    dropped = Counter(refused)
+    findings += spelled
+    seen, unseen = 0, []
+    if reader is not None:
+        hunks = sum(len(file.hunks) for file in change.files)
+        for done, (file, hunk, reading) in enumerate(
+            read_hunks(
+                change, reader.engine, reader.adapter, reader.search, reader.prompt_tokens, reader.reply_tokens,
+                cancel or Event(),
+            ),
+            start=1,
+        ):  # fmt: skip
+            progress("reading the change", done, hunks)
+            seen += not reading.unseen
+            if reading.unseen:
+                unseen.append(f"{file.path}:{hunk.start} {reading.unseen}")
+            findings += reading.findings
+            dropped.update(reading.dropped)
+    findings = [_without_secrets(finding, dropped) for finding in _distinct(findings)]
+    fresh = [finding for finding in findings if finding.fingerprint not in shown]
+    fresh.sort(key=lambda finding: (-finding.score, _RANK.get(finding.rule, 9), finding.path, finding.start_line))
+    coverage = Coverage(
+        files=sum(not file.unread for file in change.files),
+        hunks=sum(len(file.hunks) for file in change.files),
+        lines=sum(len(hunk.added) for file in change.files for hunk in file.hunks),
+        unread={file.path: file.unread for file in change.files if file.unread},
+        seen=seen,
+        unseen=tuple(unseen),
+    )
+    return Review(
+        change.base,
+        change.head,
+        change.head_commit,
+        tuple(fresh[:limit]),
+        coverage,
+        more=max(0, len(fresh) - limit),
+        repeated=len(findings) - len(fresh),
+        dropped=dict(sorted(dropped.items())),
+        notes=_notes(change),
+        base_model=reader.engine.base_model if reader is not None else None,
+        adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
+    )
+
+
+def _distinct(findings: Sequence[Finding]) -> list[Finding]:
+    return list({finding.fingerprint: finding for finding in reversed(findings)}.values())[::-1]
+
+
+def _without_secrets(finding: Finding, dropped: Counter[str]) -> Finding:
+    """A finding is shown in places that more people read than the code: no secret of the line goes along."""
+    anchor = redact(finding.anchor)[0]
+    replacement = finding.replacement
+    if replacement is not None and (redact(replacement)[0] != replacement or anchor != finding.anchor):
+        dropped[_SECRET] += 1
+        replacement = None
+    return replace(finding, anchor=anchor, replacement=replacement, message=redact(finding.message)[0])
+
+
+def _notes(change: Change) -> tuple[str, ...]:
+    notes: list[str] = []
+    told = f"{change.title}\n{change.description}"
+    if count := hidden_characters(told):
+        notes.append(f"The change's own description holds {count} characters that no reader sees; they were taken out.")
+    if "<!--" in told:
+        notes.append("The change's own description holds HTML comments; they were taken out.")
+    lines = [(file, number, text) for file in change.files for number, text in file.added_lines()]
+    for file, number, text in lines:
+        if count := hidden_characters(text):
+            notes.append(f"{file.path}:{number} adds {count} characters that no reader sees.")
+    return tuple(notes[:20])
