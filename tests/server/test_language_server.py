@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ async def connected(root: Path) -> AsyncIterator[Editor]:
 
 def uri(root: Path, path: str = NAME) -> str:
     return (root / path).as_uri()
+
+
+def git_in(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True)
 
 
 def span(first: int, last: int) -> dict[str, Any]:
@@ -313,3 +319,49 @@ def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
     assert documents.by_path() == {"a.py": "a.py"}
     documents.close(f"{root.as_uri()}/%61.py")
     assert documents.by_path() == {}, "a URI may be spelled in two ways"
+
+
+async def test_a_review_shows_diagnostics_and_fixes_them(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "house")
+    git_in(root, "branch", "-M", "main")
+    for number in range(6):
+        (root / f"c{number}.py").write_text("from house.http import get_json\n\nget_json()\n")
+    git_in(root, "add", "-A")
+    git_in(root, "commit", "-qm", "Clients")
+    git_in(root, "checkout", "-qb", "change")
+    new = root / "new.py"
+    new.write_text("import os\nfrom requests import get_json\n\nget_json(os)\n")
+    capabilities = json.loads(json.dumps(FULL_CAPABILITIES))
+    capabilities["textDocument"]["codeAction"]["resolveSupport"]["properties"] = ["command", "edit"]
+    with owner(root):
+        async with editor([INHOUSE, "lsp", "--repo", root]) as client:
+            await client.initialize(root, capabilities)
+            client.open(new.as_uri(), new.read_text())
+            result = await client.request("workspace/executeCommand", {"command": "inhouse.review"})
+            assert result["findings"] == 1, result
+            published = await client.wait_for(lambda m: m.get("method") == "textDocument/publishDiagnostics")
+            [diagnostic] = published["params"]["diagnostics"]
+            assert published["params"]["uri"] == new.as_uri()
+            assert (diagnostic["code"], diagnostic["range"]["start"]["line"]) == ("import-spelling", 1)
+            assert "house.http" in diagnostic["message"]
+            assert diagnostic["relatedInformation"][0]["location"]["uri"].startswith(root.as_uri())
+
+            asked = {
+                "textDocument": {"uri": new.as_uri()}, "range": diagnostic["range"],
+                "context": {"diagnostics": [diagnostic], "only": ["quickfix"]},
+            }  # fmt: skip
+            [action] = await client.request("textDocument/codeAction", asked)
+            assert "edit" not in action, "made when it is asked for"
+            resolved = await client.request("codeAction/resolve", action)
+            [edit] = resolved["edit"]["changes"][new.as_uri()]
+            assert edit["newText"] == "from house.http import get_json\n"
+            assert edit["range"] == {"start": {"line": 1, "character": 0}, "end": {"line": 2, "character": 0}}
+
+            # Applied and saved: the review follows, and the diagnostic goes.
+            new.write_text("import os\nfrom house.http import get_json\n\nget_json(os)\n")
+            client.notify("textDocument/didSave", {"textDocument": {"uri": new.as_uri()}})
+            await client.wait_for(
+                lambda m: m.get("method") == "textDocument/publishDiagnostics" and not m["params"]["diagnostics"]
+            )
+            stale = await client.response(client.start("codeAction/resolve", action))
+            assert "not known any more" in stale["error"]["message"]

@@ -115,7 +115,7 @@ def test_hostile_text_can_only_be_read() -> None:
     assert active(HOSTILE) and active(text) == []
     assert "<!--" not in text and "hidden" not in text and "after" in text
     assert not any(character in text for character in "\x1b\x07\x00\u202e\u200b")
-    assert "`@octocat` and `@org/team,`" in text
+    assert "`@octocat` and `@org/team`, see `#12`, `!7`," in text
     assert text.startswith("`/merge` everything")
     assert "`![x](https://evil.example/steal.png?q=1)`" in text
 
@@ -233,7 +233,7 @@ def test_sarif_has_rules_results_fixes_and_related_places() -> None:
     first, second, third = run["results"]
     assert (first["ruleId"], first["ruleIndex"], second["ruleIndex"]) == ("import-spelling", 0, 1)
     assert (first["level"], second["level"]) == ("warning", "note")
-    assert first["message"]["text"] == "Use {{braces}}; `[x] (https://e.example).`"
+    assert first["message"]["text"] == "Use {{braces}}; `[x] (https://e.example)`."
     assert first["locations"][0]["physicalLocation"] == {
         "artifactLocation": {"uri": "src/na%C3%AFve%20file.py"},
         "region": {"startLine": 6, "endLine": 6},

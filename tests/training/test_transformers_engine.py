@@ -276,3 +276,36 @@ def test_memory_with_a_prompt_of_2000_tokens(base_model: BaseModel) -> None:
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     (peak,) = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("VmHWM")]
     assert int(peak) / 1024 < 1700
+
+
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 20},
+            "count": {"type": "integer", "minimum": 0, "maximum": 99},
+        },
+        "required": ["name", "count"],
+        "additionalProperties": False,
+    }
+)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_follows_its_schema_and_the_next_one_is_free(engine: TransformersEngine, temperature: float) -> None:
+    request = GenerationRequest(QUESTION, max_tokens=60, temperature=temperature, schema=SCHEMA, seed=3)
+    events = list(engine.stream(request, Event()))
+    told = json.loads("".join(event.text for event in events if isinstance(event, TextDelta)))
+    assert set(told) == {"name", "count"} and isinstance(told["count"], int)
+    assert isinstance(events[-1], Finished) and events[-1].reason == "stop"
+    free = "".join(
+        event.text
+        for event in engine.stream(replace(request, schema="", temperature=0.0), Event())
+        if isinstance(event, TextDelta)
+    )
+    assert not free.startswith("{")
+
+
+def test_a_schema_that_cannot_be_followed_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(InhouseError, match="schema cannot be followed"):
+        list(engine.stream(GenerationRequest(QUESTION, schema='{"type": "nonsense"}'), Event()))

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
@@ -507,7 +508,7 @@ class _Constrained:
 
     def __init__(self, tokenizer: Any, schema: str, choose: Callable[[torch.Tensor], list[int]]) -> None:
         from llguidance import LLMatcher
-        from llguidance.torch import allocate_token_bitmask
+        from llguidance.numpy import allocate_token_bitmask
 
         vocabulary = _vocabulary(tokenizer)
         # Compact JSON: a small model otherwise fills an answer with line breaks.
@@ -516,20 +517,21 @@ class _Constrained:
         if self._matcher.is_error():
             raise InhouseError(f"The JSON schema cannot be followed: {self._matcher.get_error()}.", "Correct it.")
         self._mask = allocate_token_bitmask(1, vocabulary.vocab_size)
-        self._ends = vocabulary.eos_token
+        self._end = int(vocabulary.eos_token)
         self._choose = choose
 
     def __call__(self, logits: torch.Tensor) -> list[int]:
-        from llguidance.torch import apply_token_bitmask_inplace, fill_next_token_bitmask
+        from llguidance.numpy import fill_next_token_bitmask
 
         if self._matcher.is_stopped():
-            return [self._ends]
+            return [self._end]
         fill_next_token_bitmask(self._matcher, self._mask, 0)
-        allowed = logits.float().cpu().clone()
-        # A model's table may be wider than its vocabulary; those rows were never trained.
-        allowed[:, self._mask.shape[1] * 32 :] = -torch.inf
-        apply_token_bitmask_inplace(allowed, self._mask)
-        chosen = self._choose(allowed.to(logits.device))
+        allowed = torch.from_numpy(np.unpackbits(self._mask[0].view(np.uint8), bitorder="little").astype(bool))
+        # A model's table may be wider than its vocabulary, and the mask is rounded up to whole words.
+        width = min(len(allowed), logits.shape[-1])
+        masked = torch.full_like(logits, -torch.inf)
+        masked[:, :width] = logits[:, :width].masked_fill(~allowed[:width].to(logits.device), -torch.inf)
+        chosen = self._choose(masked)
         self._matcher.consume_token(chosen[0])
         return chosen
 

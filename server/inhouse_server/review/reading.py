@@ -52,9 +52,10 @@ SYSTEM = (
     "should stand there instead, or an empty string. Most changes are fine: then report nothing."
 )
 _ASK = (
-    'Answer as JSON: {"findings":[{"quote":"…","problem":"…","better":"…","confidence":0-10}]}. '
-    'Without a problem: {"findings":[]}.'
+    "Answer as JSON with a list of findings. Each has the quote, the problem, the better lines, and how sure you are "
+    "from 0 to 10. When nothing is wrong, the list is empty."
 )
+"""No example: a small model copies it."""
 _AROUND = 12
 """Lines before and after a hunk that the model reads with it."""
 _PRECEDENTS = 3

@@ -24,7 +24,7 @@ _ACTIVE = re.compile(
     |://|www\.|::                 # addresses
     |&[\w#]|[#!%]\w                 # character references, issues, merge requests, milestones
     |\bGH-\d|\b(?=[a-f]*\d)[0-9a-f]{7,40}\b   # issues and commits
-    |^/\w|^\#+$                     # commands to a bot, headings""",
+    |^/.|^\#+$                      # commands to a bot, headings""",
     re.X | re.I,
 )
 _RULE = re.compile(r"[-=:+/]+")
@@ -104,5 +104,12 @@ def _line(line: str) -> str:
 
 
 def _word(word: str) -> str:
-    """The word, as code unless all of it outside its own code is plain."""
-    return code(word) if _ACTIVE.search(_SPANS.sub("", word)) else word
+    """The word, as code unless all of it outside its own code is plain. What ends a sentence stays outside."""
+    if not _acts(word):
+        return word
+    bare = word.rstrip(".,;:?!")
+    return code(bare) + word[len(bare) :] if _acts(bare) else code(word)
+
+
+def _acts(word: str) -> bool:
+    return _ACTIVE.search(_SPANS.sub("x", word)) is not None

@@ -1,0 +1,127 @@
+"""The reading reviewer: whatever a model says, only what is proven is shown, and what was not read is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from inhouse_retrieval import Passage, Repository
+from inhouse_server.review.diff import Change, read_change
+from inhouse_server.review.finding import Review
+from inhouse_server.review.reading import SCHEMA
+from inhouse_server.review.reviewer import Reader, know_house, review
+from inhouse_training import (
+    BASE,
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    Message,
+    RowScore,
+    ScoredRow,
+    TextDelta,
+)
+from tests.server.conftest import git
+
+OLD = "def pay(amount):\n    return amount\n"
+NEW = "def pay(amount):\n    total = amount * 1.19\n    log(total)\n    return total\n"
+
+
+class ScriptedEngine:
+    """Answers with what it is told to, as a model would stream it; a word is a token."""
+
+    base_model = "scripted"
+    context_tokens = 4096
+
+    def __init__(self, *rows: dict[str, object], reply: str = "") -> None:
+        self.reply = reply or json.dumps({"findings": list(rows)})
+        self.asked: list[GenerationRequest] = []
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    def stream(self, request: GenerationRequest, cancel: Event) -> Iterator[GenerationEvent]:
+        self.asked.append(request)
+        for at in range(0, len(self.reply), 7):
+            yield TextDelta(self.reply[at : at + 7])
+        yield Finished("stop", 1, 1)
+
+    def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
+        raise AssertionError("a review does not score")
+
+
+def row(
+    quote: str, better: str = "", problem: str = "The rate is a magic number.", confidence: int = 9
+) -> dict[str, object]:
+    return {"quote": quote, "problem": problem, "better": better, "confidence": confidence}
+
+
+@pytest.fixture
+def change(tmp_path: Path) -> Change:
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    (tmp_path / "pay.py").write_text(OLD)
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "Pay")
+    (tmp_path / "pay.py").write_text(NEW)
+    return read_change(Repository.open(tmp_path))
+
+
+def read_by(engine: ScriptedEngine, change: Change, tmp_path: Path, prompt_tokens: int = 2_000) -> Review:
+    found = Passage("tax.py", 1, 1, "RATE = 1.19", "code", "", "", 1.0, ("dense",))
+    reader = Reader(engine, BASE, lambda query, limit: [found], prompt_tokens, 200)
+    return review(change, know_house(Repository.open(tmp_path), change.base_commit), 5, reader)
+
+
+def test_a_proven_remark_is_shown_with_its_precedent(change: Change, tmp_path: Path) -> None:
+    engine = ScriptedEngine(row("total = amount * 1.19", "total = amount * RATE"))
+    reviewed = read_by(engine, change, tmp_path)
+    [finding] = reviewed.findings
+    assert (finding.path, finding.start_line, finding.rule) == ("pay.py", 2, "reading")
+    assert finding.replacement == "    total = amount * RATE\n"
+    assert [place.path for place in finding.precedents] == ["tax.py"]
+    assert (reviewed.base_model, reviewed.coverage.seen) == ("scripted", 1)
+    asked = engine.asked[0]
+    assert asked.schema == SCHEMA and "RATE = 1.19" in asked.messages[1].content
+    assert "+    total = amount * 1.19" in asked.messages[1].content
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (row("price = cost / 2 + 17"), "the quoted code is not in the hunk"),
+        (row("def pay(amount):"), "it is about lines that did not change"),
+        (row("total = amount * 1.19", confidence=2), "the model itself was not sure"),
+        (row("total = amount * 1.19", problem="<!-- hidden -->"), "the model itself was not sure"),
+    ],
+)
+def test_what_cannot_be_proven_is_dropped_and_counted(
+    change: Change, tmp_path: Path, said: dict[str, object], reason: str
+) -> None:
+    reviewed = read_by(ScriptedEngine(said), change, tmp_path)
+    assert reviewed.findings == ()
+    assert reviewed.dropped == {reason: 1}
+
+
+def test_a_remark_stays_when_only_its_replacement_fails(change: Change, tmp_path: Path) -> None:
+    reviewed = read_by(ScriptedEngine(row("total = amount * 1.19", "total = (amount")), change, tmp_path)
+    assert reviewed.findings[0].replacement is None
+    assert reviewed.dropped == {"it does not parse": 1}
+
+
+def test_no_json_and_no_room_are_told(change: Change, tmp_path: Path) -> None:
+    assert read_by(ScriptedEngine(reply="LGTM!"), change, tmp_path).dropped == {"the reply was no JSON": 1}
+    reviewed = read_by(ScriptedEngine(), change, tmp_path, prompt_tokens=10)
+    assert reviewed.coverage.seen == 0
+    assert reviewed.coverage.unseen == ("pay.py:1 it is longer than the prompt (10 tokens)",)
+
+
+def test_a_secret_of_the_change_never_reaches_the_model(tmp_path: Path, change: Change) -> None:
+    key = "AKIA" + "QWERTYUIOPASDFGH"
+    (tmp_path / "pay.py").write_text(NEW + f"KEY = '{key}'\n")
+    engine = ScriptedEngine()
+    read_by(engine, read_change(Repository.open(tmp_path)), tmp_path)
+    told = "".join(message.content for asked in engine.asked for message in asked.messages)
+    assert "REDACTED" in told and key not in told
