@@ -273,3 +273,44 @@ def test_the_help_has_every_setting_and_the_health_check_runs(root: Path) -> Non
     assert "OK" in health and "ERROR" not in health
     text = (PLUGIN / "doc" / "inhouse.txt").read_text(encoding="utf-8")
     assert all(f"\n{setting}\t" in text for setting in result["settings"])
+
+
+def test_a_review_fills_the_quickfix_list_and_a_code_action_mends_the_line(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "house")
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
+    for number in range(6):
+        (root / f"c{number}.py").write_text("from house.http import get_json\n\nget_json()\n")
+    for arguments in (
+        ["branch", "-M", "main"],
+        ["add", "-A"],
+        ["commit", "-qm", "Clients"],
+        ["checkout", "-qb", "new"],
+    ):
+        subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True)
+    (root / "new.py").write_text("import os\nfrom requests import get_json\n\nget_json(os)\n")
+    with owner(root):
+        result = neovim(
+            root,
+            """
+            require('inhouse').setup()
+            vim.cmd('edit new.py')
+            local reviewed
+            vim.api.nvim_create_autocmd('User', {
+              pattern = 'InhouseReviewed',
+              callback = function(event) reviewed = event.data end,
+            })
+            vim.cmd('Inhouse review')
+            wait('the review', function() return reviewed end)
+            result.reviewed = reviewed
+            local list = vim.fn.getqflist()
+            result.place = { vim.fs.basename(vim.api.nvim_buf_get_name(list[1].bufnr)), list[1].lnum }
+            vim.cmd('cclose')
+            vim.api.nvim_win_set_cursor(0, { 2, 0 })
+            vim.lsp.buf.code_action({ apply = true, context = { only = { 'quickfix' }, diagnostics = nil } })
+            wait('the fix', function() return lines(0)[2] == 'from house.http import get_json' end)
+            result.lines = lines(0)
+            """,
+        )
+    assert result["reviewed"]["findings"] == 1
+    assert result["place"] == ["new.py", 2]
+    assert result["lines"] == ["import os", "from house.http import get_json", "", "get_json(os)"]

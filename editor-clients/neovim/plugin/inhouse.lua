@@ -19,6 +19,9 @@ local subcommands = {
   cancel = function()
     require('inhouse').cancel()
   end,
+  review = function()
+    require('inhouse').review()
+  end,
   status = function()
     require('inhouse').status()
   end,
@@ -28,7 +31,7 @@ vim.api.nvim_create_user_command('Inhouse', function(command)
   local name, arguments = command.args:match('^(%S+)%s*(.-)%s*$')
   local subcommand = subcommands[name]
   if not subcommand then
-    local problem = ('inhouse: %q is none of ask, cancel, status'):format(command.args)
+    local problem = ('inhouse: %q is none of ask, cancel, review, status'):format(command.args)
     vim.notify(problem, vim.log.levels.ERROR)
     return
   end

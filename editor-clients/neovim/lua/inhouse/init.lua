@@ -82,6 +82,27 @@ function M.cancel()
   end
 end
 
+--- Review what is not on the main branch yet: findings become diagnostics, and fill the quickfix list.
+--- `vim.lsp.buf.code_action()` on one offers its fix; saving reviews again.
+function M.review()
+  client_of.with_client(vim.api.nvim_get_current_buf(), function(client)
+    local asking = { command = 'inhouse.review' }
+    client:request('workspace/executeCommand', asking, function(err, result)
+      if err then
+        vim.notify('inhouse: ' .. err.message, vim.log.levels.ERROR)
+        return
+      end
+      -- The diagnostics came before the result, also those of files that are not open.
+      local found = vim.diagnostic.get(nil, { namespace = vim.lsp.diagnostic.get_namespace(client.id) })
+      vim.fn.setqflist({}, ' ', { title = 'inhouse review', items = vim.diagnostic.toqflist(found) })
+      if #found > 0 then
+        vim.cmd('copen')
+      end
+      vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseReviewed', data = result })
+    end)
+  end)
+end
+
 --- Show what the server holds.
 function M.status()
   client_of.with_client(vim.api.nvim_get_current_buf(), function(client)
