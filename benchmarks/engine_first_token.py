@@ -2,9 +2,9 @@
 
     taskset -c 0,1 python benchmarks/engine_first_token.py
 
-For a machine on which only the engine can run. Retrieval adds what `inhouse search` takes. Asks once to warm up and five
-times to measure, each time with another prompt so that no cache helps. Prints median and range, the weights' type, and
-whether the processor has AMX.
+For a machine on which only the engine can run; retrieval adds what `inhouse search` takes. Asks once to warm up
+and five times to measure, each time with another prompt so that no cache helps. Prints median and range, the type of
+the weights, and whether the processor has AMX.
 """
 
 from __future__ import annotations

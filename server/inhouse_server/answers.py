@@ -24,12 +24,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen; by default the likeliest, as in the article. ``stop`` texts end the answer."""
+    """How the next token is chosen; by default the likeliest, as in the article. ``stop`` texts end the answer, and a
+    JSON ``schema``, where there is one, holds it."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)

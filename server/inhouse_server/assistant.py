@@ -83,7 +83,14 @@ class Assistant:
         )
         sampling = question.sampling
         request = GenerationRequest(
-            prompt.messages, adapter, max_tokens, sampling.temperature, sampling.top_p, sampling.stop, sampling.seed
+            prompt.messages,
+            adapter,
+            max_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            sampling.stop,
+            sampling.seed,
+            sampling.schema,
         )
         first_token: float | None = None
         finished = Finished("cancelled", 0, 0)

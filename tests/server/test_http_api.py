@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import json
 import os
 import subprocess
 import sys
@@ -199,6 +200,41 @@ def test_sampling_and_stop_texts_are_honoured(client: openai.OpenAI) -> None:
     assert ask(stop=greedy[4:8]) == greedy[: greedy.index(greedy[4:8])]
     assert ask(temperature=1.5, seed=1) == ask(temperature=1.5, seed=1)
     assert len({ask(temperature=1.5, seed=seed) for seed in (1, 2, 3)}) > 1
+
+
+def test_an_answer_follows_the_response_format(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object", "properties": {"hour": {"type": "integer", "minimum": 0, "maximum": 24}},
+        "required": ["hour"], "additionalProperties": False,
+    }  # fmt: skip
+    answer = client.chat.completions.create(
+        model="inhouse",
+        messages=[{"role": "user", "content": "When do couriers come?"}],
+        max_tokens=24,
+        response_format={"type": "json_schema", "json_schema": {"name": "hour", "schema": schema, "strict": True}},
+    )
+    assert 0 <= json.loads(answer.choices[0].message.content or "")["hour"] <= 24
+    with pytest.raises(openai.BadRequestError, match="schema cannot be followed"):
+        client.chat.completions.create(
+            model="inhouse",
+            messages=[{"role": "user", "content": "x"}],
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}},
+        )
+
+
+def test_a_review_reads_with_the_owner_s_model(owner: OwnerAddress, shop: Path) -> None:
+    (shop / "parcels.py").write_text("def weigh(parcel):\n    return parcel.grams\n")
+    try:
+        command = [sys.executable, "-m", "inhouse_server.cli", "review", "--read", "--json", "--repo", str(shop)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "INHOUSE_REVIEW_TOKENS": "64"}, check=False
+        )
+    finally:
+        (shop / "parcels.py").unlink()
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["provenance"] == {"base_model": "SmolLM2-135M-Instruct", "adapter": None}
+    assert (told["coverage"]["seen"], told["coverage"]["unseen"]) == (1, [])
 
 
 def test_a_system_message_reaches_the_model(client: openai.OpenAI) -> None:

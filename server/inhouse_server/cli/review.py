@@ -69,9 +69,9 @@ def review(
     with progress_bar() as progress:
         house = know_house(repository, change.base_commit, progress)
         if settings.review.reading if read is None else read:
-            from inhouse_server.review.local_reader import reading_workspace
+            from inhouse_server.review.readers import open_reader
 
-            with reading_workspace(root, progress) as reader:
+            with open_reader(root, settings, state_dir, progress) as reader:
                 found = review_change(change, house, most, reader, shown or (), progress=progress)
         else:
             found = review_change(change, house, most, None, shown or (), progress=progress)

@@ -50,6 +50,7 @@ class OpenAIEngine:
             under its own name, as vLLM serves the LoRA modules that it was given.
         context_tokens: longest prompt plus answer that the server was started with.
         timeout_s: seconds without a byte after which the server counts as lost.
+        extra_body: fields of the request that only this server knows.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class OpenAIEngine:
         adapters: Mapping[str, str] | None = None,
         context_tokens: int = 8192,
         timeout_s: float = 120.0,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         self._url = url
         self._base = model
         self._adapters = dict(adapters or {})
         self._context = context_tokens
+        self._extra_body = dict(extra_body or {})
         # No retries: an answer that has begun must not begin again, and a lost server is said at once.
         self._client = openai.OpenAI(
             base_url=url,
@@ -144,6 +147,8 @@ class OpenAIEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if self._extra_body:
+            arguments["extra_body"] = self._extra_body
         if request.stop:
             arguments["stop"] = list(request.stop)
         if request.schema:

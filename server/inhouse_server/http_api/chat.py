@@ -7,6 +7,7 @@ false.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import uuid
@@ -57,6 +58,22 @@ class _StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class _JsonSchema(BaseModel):
+    name: str = "answer"
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class _ResponseFormat(BaseModel):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+    def schema_text(self) -> str:
+        if self.type == "json_schema" and self.json_schema is not None:
+            return json.dumps(self.json_schema.schema_)
+        return '{"type": "object"}' if self.type == "json_object" else ""
+
+
 class _ChatRequest(BaseModel):
     model: str
     messages: list[_ChatMessage] = Field(min_length=1)
@@ -71,6 +88,7 @@ class _ChatRequest(BaseModel):
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     n: Literal[1] | None = None
+    response_format: _ResponseFormat | None = None
     tools: None = None
     functions: None = None
     inhouse: _Extensions = Field(default_factory=_Extensions)
@@ -116,6 +134,7 @@ async def chat_completions(request: Request) -> Response:
             body.top_p,
             (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
             body.seed,
+            body.response_format.schema_text() if body.response_format is not None else "",
         ),
     )
     assistant = workspace.assistant()
