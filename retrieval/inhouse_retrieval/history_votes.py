@@ -55,7 +55,12 @@ class ChangeVotes:
     def last_changed(self, path: str) -> int | None:
         """When the file now at ``path`` was last changed, in seconds since 1970; ``None`` when no change says."""
         row = self._newest.get(path)
-        return self._changes[row].landed if row is not None else None
+        # An index of before dates were kept has none until its next refresh.
+        return self._changes[row].landed or None if row is not None else None
+
+    def oldest(self) -> int | None:
+        """When the oldest change that is known landed."""
+        return self._changes[-1].landed or None if self._changes else None
 
     def votes(self, question: Vectors | None, matched: Sequence[int], live: Collection[str]) -> list[Vote]:
         """Files, the one with most votes first.

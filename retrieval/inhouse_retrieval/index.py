@@ -539,7 +539,7 @@ class Index:
             overlay,
             self._reread,
             similarity,
-            _Pages(self.wiki, votes),
+            _Pages(self.repository, self.wiki, votes),
         )
         return SearchResult(passages, commit, pending, self._unembedded)
 
@@ -660,6 +660,7 @@ class Index:
 class _Pages:
     """What a search asks about wiki pages."""
 
+    repository: Repository
     wiki: Wiki
     votes: ChangeVotes
 
@@ -667,7 +668,19 @@ class _Pages:
         return self.wiki.is_page(path)
 
     def last_changed(self, path: str) -> int | None:
-        return self.wiki.last_changed(path) if self.wiki.holds(path) else self.votes.last_changed(path)
+        if self.wiki.holds(path):
+            return self.wiki.last_changed(path)
+        known = self.votes.last_changed(path)
+        if known is None and self.wiki.is_page(path) and self.repository.git("ls-files", "--", f":(top,literal){path}"):
+            # Untouched by every change that is known: older than the oldest of them.
+            oldest = self.votes.oldest()
+            return oldest - 1 if oldest is not None else None
+        return known
+
+    def is_edited(self, path: str) -> bool:
+        if self.wiki.holds(path):
+            return False  # its date is that of the edit
+        return bool(self.repository.git("diff", "--name-only", "HEAD", "--", f":(top,literal){path}"))
 
 
 def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:

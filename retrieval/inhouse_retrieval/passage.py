@@ -18,7 +18,8 @@ class Passage:
         score: fusion score; only its order has a meaning.
         legs: names of the searches that found its file, such as ``("dense", "lexical")``.
         changes: past changes that spoke for its file, such as ``"#12 Retry payments"``, the nearest first.
-        updated: for a wiki page, the day it was last changed, ``"2024-05-01"``; empty where that is not known.
+        updated: for a wiki page, the day it was last changed, ``"2024-05-01"``, or that of the oldest change known when
+            none touched it; empty where nothing is known.
         newer_code: for a wiki page, the path of code that it describes and that changed after it.
         newer_code_updated: the day of that change.
     """

@@ -371,6 +371,11 @@ class Repository:
             return data
         return _as_text(TrackedFile(path, self.blob_id(data), len(data)), data)
 
+    def current_file(self, path: str) -> TrackedFile | SkippedFile | None:
+        """What is at ``path`` on disk now, without its text; ``None`` when nothing is. Unchanged files are not read."""
+        reason = self.reason_by_name(path)
+        return SkippedFile(path, reason) if reason is not None else self._on_disk(path)
+
     def current_blob(self, path: str) -> str | None:
         """Blob id of what is at ``path`` on disk now; ``None`` when it is gone or not readable any more."""
         found = self._on_disk(path)
@@ -542,6 +547,8 @@ def _run(
             check=False,
         )
     except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise InhouseError(f"{folder} is not there any more.", "Check out the repository again.") from error
         raise InhouseError("git is not installed.", "Install git and make sure that it is on PATH.") from error
     except OSError as error:
         raise InhouseError(f"git cannot be started in {folder}: {error.strerror}.", "Check the folder.") from error

@@ -57,6 +57,9 @@ class Pages(Protocol):
     def last_changed(self, path: str) -> int | None:
         """Seconds since 1970; ``None`` when nothing says."""
 
+    def is_edited(self, path: str) -> bool:
+        """Whether a page reads differently from its last commit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -215,22 +218,31 @@ def _first_chunk(catalog: Catalog, path: str, stored: dict[int, StoredChunk]) ->
 
 
 def _behind_newer_code(catalog: Catalog, hits: list[_Hit], limit: int, pages: Pages) -> list[_Hit]:
-    """The hits, each wiki page among the first ``limit`` behind the code that it names, where that changed after it."""
-    places = {hit.stored.chunk.path: hit for hit in reversed(hits)}
-    found: list[_Hit] = []
-    for number, hit in enumerate(hits):
+    """The hits, each wiki page among the first ``limit`` right behind the code that it names, where that changed later.
+
+    The code is lifted to the page's place: a page that is found well leads to the code, however that itself was found.
+    """
+    newer: dict[str, StoredChunk] = {}
+    for hit in hits[:limit]:
         path = hit.stored.chunk.path
-        newer = _newer_code(catalog, hit.stored.chunk, pages) if number < limit and pages.is_page(path) else None
-        if newer is None:
-            found.append(hit)
-            continue
-        code = places.get(newer.chunk.path)
-        if code is None:
-            code = _Hit(newer, hit.score, ("described",), ())
-            places[newer.chunk.path] = code
-            found.append(code)
-        score = min(hit.score, code.score) * _BEHIND
-        found.append(replace(hit, score=score, newer_code=newer.chunk.path))
+        if path not in newer and pages.is_page(path) and (code := _newer_code(catalog, hit.stored.chunk, pages)):
+            newer[path] = code
+    if not newer:
+        return hits
+    lifted: dict[str, float] = {}
+    for hit in hits:
+        if (code := newer.get(hit.stored.chunk.path)) is not None:
+            lifted[code.chunk.path] = max(hit.score, lifted.get(code.chunk.path, 0.0))
+    found: list[_Hit] = []
+    for hit in hits:
+        path = hit.stored.chunk.path
+        if path in newer:
+            found.append(replace(hit, score=hit.score * _BEHIND, newer_code=newer[path].chunk.path))
+        else:
+            found.append(replace(hit, score=max(hit.score, lifted.pop(path, 0.0))))
+    for code in newer.values():
+        if (score := lifted.pop(code.chunk.path, None)) is not None:
+            found.append(_Hit(code, score, ("described",), ()))
     return sorted(found, key=lambda hit: -hit.score)
 
 
@@ -244,7 +256,8 @@ def _newer_code(catalog: Catalog, page: Chunk, pages: Pages) -> StoredChunk | No
     for chunk in (stored[chunk_id] for chunk_id in ids if chunk_id in stored):
         path = chunk.chunk.path
         changed = pages.last_changed(path)
-        if PurePosixPath(path).suffix.lower() not in PAGE_SUFFIXES and changed is not None and changed > written:
+        is_code = PurePosixPath(path).suffix.lower() not in PAGE_SUFFIXES
+        if is_code and changed is not None and changed > written and not pages.is_edited(page.path):
             return chunk
     return None
 

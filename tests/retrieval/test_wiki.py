@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_a_plain_folder_of_exported_pages(root: Path, tmp_path: Path) -> None:
     wiki = Wiki(Repository.open(root).with_wiki([str(folder)]))
     pages, skipped = wiki.work_tree()
     assert [page.path for page in pages] == ["../export/old.txt", "../export/deep/new.txt"]
-    assert "link.md" in skipped[0].path
+    assert skipped[0].path == "../export/link.md"
     read = wiki.read_current("../export/deep/new.txt")
     assert isinstance(read, tuple) and "REDACTED" in read[1] and "a1B2" not in read[1]
     told = list(wiki.pages_until(datetime(2024, 1, 1, tzinfo=UTC)))
@@ -66,10 +67,76 @@ def test_a_plain_folder_of_exported_pages(root: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("folder", "problem"), [("../nowhere", "no wiki folder"), ("..", "holds the repository")])
-def test_a_wrong_folder_is_refused(root: Path, folder: str, problem: str) -> None:
-    with pytest.raises(InhouseError, match=problem):
+@pytest.mark.parametrize("folder", ["..", ".", "/"])
+def test_a_folder_that_holds_the_repository_is_refused(root: Path, folder: str) -> None:
+    with pytest.raises(InhouseError, match="holds the repository"):
         Wiki(Repository.open(root).with_wiki([folder]))
+
+
+def test_a_missing_folder_is_listed_and_one_that_goes_away_is_no_error(
+    root: Path, wiki_clone: Path, state: Path, encoder: Encoder
+) -> None:
+    repository = Repository.open(root).with_wiki(["../nowhere", "~nobody-here/x", "../shop.wiki"])
+    with Index.open(repository, state, encoder) as index:
+        skipped = {file.path: file.reason for file in index.refresh(embed=False).skipped}
+        assert skipped["../nowhere/"] == skipped["~nobody-here/x"] == "there is no such folder"
+        shutil.rmtree(wiki_clone)
+        assert index.search("gift cards", 5).passages == ()
+        assert index.refresh(embed=False).files == 3
+
+
+def test_links_lead_to_what_they_mean_and_rules_hold_outside(root: Path, wiki_clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(wiki_clone)
+    (tmp_path / "inner").symlink_to(root / "docs")
+    wiki = Wiki(Repository.open(root).excluding(["Home*"]).with_wiki(["../link", "../inner", "../shop.wiki"]))
+    pages, skipped = wiki.work_tree()
+    assert [page.path for page in pages] == ["../shop.wiki/Gift-cards.md"], "once, and without what is excluded"
+    assert {file.path: file.reason for file in skipped}["../shop.wiki/Home.md"] == "excluded by the settings"
+    assert wiki.is_page("docs/returns.md") and not wiki.is_page("docs/requirements.txt")
+
+
+def test_a_clone_inside_the_repository_is_read_with_its_own_history(root: Path) -> None:
+    inner = root / "wiki"
+    inner.mkdir()
+    git(inner, "init", "--quiet", "--initial-branch=main")
+    write(inner, {"Home.md": "# Home\n"})
+    commit_all(inner, "home", date="2025-01-05T00:00:00Z")
+    wiki = Wiki(Repository.open(root).with_wiki(["docs", "wiki"]))
+    assert [page.path for page in wiki.work_tree()[0]] == ["wiki/Home.md"]
+    assert wiki.last_changed("wiki/Home.md") == datetime(2025, 1, 5, tzinfo=UTC).timestamp()
+
+
+def test_what_had_not_landed_yet_is_not_read(root: Path, wiki_clone: Path) -> None:
+    git(wiki_clone, "checkout", "--quiet", "-b", "draft", "HEAD~1")
+    write(wiki_clone, {"Secret-plan.md": "# Plan\n"})
+    commit_all(wiki_clone, "draft", date="2025-03-20T00:00:00Z")
+    git(wiki_clone, "checkout", "--quiet", "master")
+    git(wiki_clone, "merge", "--quiet", "--no-ff", "-m", "land", "draft", date="2025-06-20T00:00:00Z")
+    wiki = Wiki(Repository.open(root).with_wiki(["../shop.wiki"]))
+    read = [page for page in wiki.pages_until(datetime(2025, 4, 1, tzinfo=UTC)) if not isinstance(page, SkippedFile)]
+    assert [page[0].path for page in read] == ["../shop.wiki/Home.md"]
+    [none] = wiki.pages_until(datetime(2020, 1, 1, tzinfo=UTC))
+    assert isinstance(none, SkippedFile) and "no commit before" in none.reason
+
+
+def test_a_date_follows_the_wiki_and_an_edit_counts_at_once(root: Path, wiki_clone: Path) -> None:
+    wiki = Wiki(Repository.open(root).with_wiki(["../shop.wiki"]))
+    assert wiki.last_changed("../shop.wiki/Home.md") == datetime(2025, 3, 10, tzinfo=UTC).timestamp()
+    (wiki_clone / "Home.md").write_text("# Home\n\nNew.\n")
+    edited = wiki.last_changed("../shop.wiki/Home.md")
+    assert edited is not None and edited > datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    commit_all(wiki_clone, "again", date="2025-08-01T00:00:00Z")
+    assert wiki.last_changed("../shop.wiki/Home.md") == datetime(2025, 8, 1, tzinfo=UTC).timestamp()
+
+
+def test_strange_names_are_skipped(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name in (b"b\xff.md", b"\x1eodd.md", b"fine.md"):
+        (folder / os.fsdecode(name)).write_text("text\n")
+    pages, skipped = Wiki(Repository.open(root).with_wiki(["../export"])).work_tree()
+    assert [page.path for page in pages] == ["../export/fine.md"]
+    assert len(skipped) == 2
 
 
 def test_pages_are_found_kept_fresh_and_forgotten(root: Path, wiki_clone: Path, state: Path, encoder: Encoder) -> None:
@@ -105,3 +172,21 @@ def test_code_that_changed_after_a_page_comes_before_it(root: Path, state: Path,
             "shop/back.py",
             "2025-05-02",
         )
+
+        # The page is mended but not committed: it is not older than the code any more.
+        write(root, {"docs/returns.md": RETURNS + "Since May they are collected.\n"})
+        page = next(passage for passage in index.search(question, 3).passages if passage.path == "docs/returns.md")
+        assert page.newer_code == ""
+
+
+def test_a_page_of_the_first_commit_is_older_than_what_changed_since(root: Path, state: Path, encoder: Encoder) -> None:
+    write(root, {"docs/couriers.md": "# Couriers\n\nWe call `book_courier` at noon.\n"})
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--amend", "--no-edit", date="2025-02-01T00:00:00Z")
+    write(root, {"shop/courier.py": "def book_courier(parcel):\n    return None\n"})
+    commit_all(root, "No couriers", date="2025-04-01T00:00:00Z")
+    with Index.open(Repository.open(root).with_wiki(["docs"]), state, encoder) as index:
+        index.refresh()
+        found = index.search("couriers noon", 5).passages
+        page = next(passage for passage in found if passage.path == "docs/couriers.md")
+        assert page.newer_code == "shop/courier.py" and page.updated == "2025-03-31", "before the oldest change known"

@@ -396,23 +396,27 @@ class _Builder:
         total = sum(row.tokens for row in self.candidates)
         if not data.max_train_tokens or total <= data.max_train_tokens:
             return order
-        shares = {
+        shares: dict[Kind, float] = {
             "file": data.file_share,
-            "page": data.page_share,
+            "page": data.page_share or 0.0,
             "conversation": data.conversation_share,
             "change": data.change_share,
         }
         left = {kind: int(share * data.max_train_tokens) for kind, share in shares.items()}
+
+        def purse(row: _Row) -> Kind:
+            return "file" if row.kind == "page" and data.page_share is None else row.kind
+
         chosen: set[int] = set()
         for index in order:
             row = self.candidates[index]
-            if row.tokens <= left[row.kind]:
-                left[row.kind] -= row.tokens
+            if row.tokens <= left[purse(row)]:
+                left[purse(row)] -= row.tokens
                 chosen.add(index)
         spare = data.max_train_tokens - sum(self.candidates[index].tokens for index in chosen)
         for index in order:
             row = self.candidates[index]
-            if index not in chosen and row.tokens <= spare and shares[row.kind] > 0:
+            if index not in chosen and row.tokens <= spare and shares[purse(row)] > 0:
                 spare -= row.tokens
                 chosen.add(index)
         for index, row in enumerate(self.candidates):

@@ -93,13 +93,21 @@ def page_document(path: str, text: str) -> Document:
     return Document("page", path, f"- Wiki page: {page_title(path, text)}\nContent:\n", (Section("", text),))
 
 
-_HEADING = re.compile(r"\s*(?:\ufeff)?(?:---\n.*?\n---\s*)?#\s+(?P<title>[^\n]+?)\s*#*\s*(?:\n|\Z)", re.S)
-
-
 def page_title(path: str, text: str) -> str:
-    """A page's first heading, where it opens with one, else its file name as words."""
-    heading = _HEADING.match(text)
-    return shorten(heading["title"] if heading else re.sub(r"[-_]+", " ", PurePosixPath(path).stem))
+    """A page's first line as its title, when that is a heading (``# …``, or underlined), else its path as words."""
+    lines = [line.strip() for line in text.lstrip("\ufeff").split("\n")]
+    if lines[0] == "---" and "---" in lines[1:]:  # front matter
+        lines = lines[lines.index("---", 1) + 1 :]
+    lines = [line for line in lines if line][:2]
+    title = ""
+    if lines and lines[0].startswith("# "):
+        title = lines[0].strip("# ")
+    elif len(lines) == 2 and len(lines[1]) >= 3 and not lines[1].strip("=-~"):
+        title = lines[0]
+    parts = PurePosixPath(path).with_suffix("").parts
+    if parts[0] == "..":  # of another folder: its name says nothing
+        parts = parts[parts.count("..") + 1 :]
+    return shorten(title) or re.sub(r"[-_]+", " ", " ".join(parts)).strip() or path
 
 
 def change_document(change: PullRequest) -> Document:

@@ -34,19 +34,20 @@ class DataSettings(_Section):
             beyond it are left out by a deterministic draw, and counted.
         file_share, page_share, conversation_share, change_share: how that budget is split between raw files, raw
             wiki pages, conversations about either, and raw changes; what one kind does not use goes to the others.
+            Without a ``page_share`` pages are counted among the files.
     """
 
     max_tokens: int = Field(8192, ge=64, le=131072)
     changes: int = Field(130, ge=1)
     max_train_tokens: int = Field(0, ge=0)
-    file_share: float = Field(0.35, ge=0, le=1)
-    page_share: float = Field(0.05, ge=0, le=1)
+    file_share: float = Field(0.4, ge=0, le=1)
+    page_share: float | None = Field(None, ge=0, le=1)
     conversation_share: float = Field(0.3, ge=0, le=1)
     change_share: float = Field(0.3, ge=0, le=1)
 
     @model_validator(mode="after")
     def _shares_are_parts_of_one(self) -> DataSettings:
-        total = self.file_share + self.page_share + self.conversation_share + self.change_share
+        total = self.file_share + (self.page_share or 0) + self.conversation_share + self.change_share
         if not 0 < total <= 1 + 1e-6:
             raise ValueError(
                 f"file_share, page_share, conversation_share and change_share add up to {total:g}, not to 1 at most"

@@ -66,7 +66,7 @@ def retrieval(
     root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)
     start_logging(state_dir, "eval")
-    repository = Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki)
+    repository = Repository.open(root).excluding(settings.exclude)
     folder: Path = state_dir / "benchmark"
     chosen = select_queries(repository, at, queries)
     with progress_bar() as progress:

@@ -60,7 +60,7 @@ def review(
         raise typer.BadParameter("--fail-on takes 'warning' or 'info'")
     root, settings, state_dir = locate(repo)
     start_logging(state_dir, "review")
-    repository = Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki)
+    repository = Repository.open(root).excluding(settings.exclude)
     change = read_change(
         repository, revisions, staged=staged, pull_request=pull_request, patch=_patch(diff) if diff else None
     )
