@@ -222,7 +222,7 @@ def reviewed_file(text: str, path: str = "a.py") -> ReviewedFile:
     """A file that the change adds whole."""
     lines = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
     patch = f"@@ -0,0 +1,{len(lines)} @@\n" + "".join(f"+{line}\n" for line in lines)
-    return ReviewedFile(path, path, "added", parse_hunks(patch), "", text)
+    return ReviewedFile(path, path, "added", parse_hunks(patch), text)
 
 
 def test_code_is_found_by_quotation_only_where_it_is_unmistakable() -> None:

@@ -78,7 +78,7 @@ def finding(**changes: Any) -> Finding:
 
 
 def pay(**changes: Any) -> ReviewedFile:
-    return replace(ReviewedFile(PAY, PAY, "modified", parse_hunks(PATCH), OLD_PAY, NEW_PAY), **changes)
+    return replace(ReviewedFile(PAY, PAY, "modified", parse_hunks(PATCH), NEW_PAY), **changes)
 
 
 def change(*files: ReviewedFile, head_commit: str = HEAD) -> Change:
@@ -254,7 +254,7 @@ def test_sarif_has_rules_results_fixes_and_related_places() -> None:
 
 
 def test_sarif_replaces_a_last_line_that_has_no_end() -> None:
-    file = ReviewedFile("n", "n", "added", parse_hunks("@@ -0,0 +1,2 @@\n+a\n+b🙂\n"), "", "a\nb🙂")
+    file = ReviewedFile("n", "n", "added", parse_hunks("@@ -0,0 +1,2 @@\n+a\n+b🙂\n"), "a\nb🙂")
     log = rendered("sarif", finding(path="n", start_line=2, end_line=2, replacement="c\n"), of=change(file))
     [fix] = log["runs"][0]["results"][0]["fixes"][0]["artifactChanges"][0]["replacements"]
     assert fix["deletedRegion"] == {"startLine": 2, "startColumn": 1, "endLine": 2, "endColumn": 3}
@@ -282,7 +282,7 @@ def test_rdjsonl_is_one_line_for_each_and_harmless() -> None:
 
 
 def test_rdjsonl_leaves_line_ends_out_of_the_range() -> None:
-    file = ReviewedFile("w", "w", "added", parse_hunks("@@ -0,0 +1,2 @@\n+é\r\n+b\r\n"), "", "é\r\nb\r\n")
+    file = ReviewedFile("w", "w", "added", parse_hunks("@@ -0,0 +1,2 @@\n+é\r\n+b\r\n"), "é\r\nb\r\n")
     one = rendered("rdjsonl", finding(path="w", start_line=1, end_line=1, replacement="x\r\ny\r\n"), of=change(file))
     assert one["location"]["range"]["end"] == {"line": 1, "column": 3}
     assert one["suggestions"][0]["text"] == "x\r\ny"
@@ -509,7 +509,7 @@ def test_terminal_places_can_be_clicked_and_code_is_coloured() -> None:
 def test_terminal_obeys_nothing_in_the_repository() -> None:
     evil = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m"
     patch = f"@@ -0,0 +1,2 @@\n+a = 1 # {evil}\n+b\n"
-    file = ReviewedFile(f"e{evil}.py", "", "added", parse_hunks(patch), "", f"a = 1 # {evil}\nb\n")
+    file = ReviewedFile(f"e{evil}.py", "", "added", parse_hunks(patch), f"a = 1 # {evil}\nb\n")
     one = finding(
         path=file.path, start_line=1, end_line=1, message=evil, rule=evil, anchor=f"a = 1 # {evil}",
         replacement=f"a = 2 # {evil}\n", precedents=(Precedent(f"p{evil}\n", 1, 1, evil),), changes=(evil,),

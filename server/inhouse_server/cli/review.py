@@ -61,12 +61,13 @@ def review(
     root, settings, state_dir = locate(repo)
     start_logging(state_dir, "review")
     repository = Repository.open(root).excluding(settings.exclude)
-    change = read_change(
-        repository, revisions, staged=staged, pull_request=pull_request, patch=_patch(diff) if diff else None
-    )
     shown = ShownFindings(state_dir) if once else None
     most = limit or settings.review.findings
+    patch = _patch(diff) if diff else None
     with progress_bar() as progress:
+        change = read_change(
+            repository, revisions, staged=staged, pull_request=pull_request, patch=patch, progress=progress
+        )
         house = know_house(repository, change.base_commit, progress)
         if settings.review.reading if read is None else read:
             from inhouse_server.review.readers import open_reader
@@ -98,5 +99,5 @@ def _patch(diff: Path) -> bytes:
 
 
 def _fails(found: Review, fail_on: str | None) -> bool:
-    severities = {finding.severity for finding in found.findings}
-    return bool(severities) if fail_on == "info" else fail_on == "warning" and "warning" in severities
+    """Whether anything so grave was found, also when it is not shown (again)."""
+    return found.worst is not None and (fail_on == "info" or (fail_on == "warning" and found.worst == "warning"))

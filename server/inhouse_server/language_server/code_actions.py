@@ -32,7 +32,7 @@ def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types
         return []
     fixes = review_command.quick_fixes(ls, params) if _wanted(FIX, params.context.only) else []
     if not _resolves(ls.client_capabilities, "edit"):
-        fixes = [review_command.resolve_fix(ls, fix) for fix in fixes]
+        fixes = [fix for fix in fixes if review_command.can_resolve(ls, fix)]
     automatic = params.context.trigger_kind == types.CodeActionTriggerKind.Automatic
     if params.range.start == params.range.end and automatic:
         return fixes

@@ -7,9 +7,9 @@ about, those of the review before are cleared, and each proven replacement is a 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -22,7 +22,6 @@ from inhouse_server.language_server.uris import path_in
 from inhouse_server.locations import file_uri
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
-from inhouse_server.review.memory import ShownFindings
 from inhouse_server.review.renderers.text import headline
 from inhouse_server.review.reviewer import review
 from inhouse_server.text_sync import split_lines
@@ -37,35 +36,44 @@ SOURCE = "inhouse"
 _SEVERITY = {"warning": types.DiagnosticSeverity.Warning, "info": types.DiagnosticSeverity.Information}
 
 
-@dataclass(slots=True)
 class ReviewedFiles:
-    """What this connection was shown: findings by path, by fingerprint."""
+    """What this connection was shown: findings by path, by fingerprint. One review at a time."""
 
-    findings: dict[str, dict[str, Finding]] = field(default_factory=dict)
-    asked: bool = False
+    def __init__(self) -> None:
+        self.findings: dict[str, dict[str, Finding]] = {}
+        self.asked = False
+        self.lock = asyncio.Lock()
+        self.waiting = False
 
 
 async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
     if params.arguments:
         raise JsonRpcInvalidParams(f"{COMMAND} takes no argument.")
-    async with work(ls, "inhouse: reviewing", params.work_done_token) as job:
+    async with work(ls, "inhouse: reviewing", params.work_done_token) as job, ls.reviewed.lock:
         job.report("reading the change")
         found = await run_in_thread(lambda: review_work_tree(ls.house, job))
-    ls.reviewed.asked = True
-    publish(ls, found)
+        ls.reviewed.asked = True
+        publish(ls, found)
     text = headline(found)
     ls.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"inhouse: {text}"))
     return {"findings": len(found.findings), "summary": text}
 
 
 async def after_save(ls: InhouseServer) -> None:
-    """Review again what was reviewed before, now that a file was saved."""
-    if not ls.reviewed.asked:
+    """Review again what was reviewed before, now that a file was saved; saves during a review share the next one."""
+    if not ls.reviewed.asked or ls.reviewed.waiting:
         return
+    ls.reviewed.waiting = True
     try:
-        publish(ls, await run_in_thread(lambda: review_work_tree(ls.house)))
+        async with ls.reviewed.lock:
+            ls.reviewed.waiting = False
+            publish(ls, await run_in_thread(lambda: review_work_tree(ls.house)))
     except InhouseError as error:
         logger.warning("the review after saving failed: %s", error)
+    except Exception:
+        logger.exception("the review after saving failed")
+    finally:
+        ls.reviewed.waiting = False
 
 
 def review_work_tree(house: Workspace, job: Work | None = None) -> Review:
@@ -81,9 +89,9 @@ def review_work_tree(house: Workspace, job: Work | None = None) -> Review:
         if job is not None:
             job.report(f"{stage} {done}/{total}" if total else stage)
 
-    change = read_change(house.repository)
+    change = read_change(house.repository, progress=report)
     known = house.known_house(change.base_commit, report)
-    return review(change, known, house.settings.review.findings, shown=ShownFindings(house.state_dir), progress=report)
+    return review(change, known, house.settings.review.findings, progress=report)
 
 
 def publish(ls: InhouseServer, found: Review) -> None:
@@ -166,6 +174,15 @@ def resolve_fix(ls: InhouseServer, action: types.CodeAction) -> types.CodeAction
     edit = types.TextEdit(_lines(finding.start_line, finding.end_line), finding.replacement.replace("\r\n", "\n"))
     action.edit = types.WorkspaceEdit(changes={uri: [edit]})
     return action
+
+
+def can_resolve(ls: InhouseServer, action: types.CodeAction) -> bool:
+    """Fill in the edit for a client that cannot ask for it later; a fix of lines that changed is not offered."""
+    try:
+        resolve_fix(ls, action)
+    except InhouseError:
+        return False
+    return True
 
 
 def _lines(first: int, last: int) -> types.Range:

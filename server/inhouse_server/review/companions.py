@@ -83,6 +83,16 @@ def is_test(path: str) -> bool:
     return _TEST.search(path) is not None and reason_by_name(path) is None
 
 
+def is_code(path: str) -> bool:
+    """Whether the file is code that is no test."""
+    return _CODE.search(path) is not None and not is_test(path)
+
+
+def _folder(path: str) -> str:
+    """The folder with its slash; empty at the root."""
+    return path[: path.rfind("/") + 1]
+
+
 class History:
     """Past changes by the files that they touched, under the names of today.
 
@@ -95,6 +105,7 @@ class History:
         self._changes: list[HistoryChange] = []
         self._files: list[frozenset[str]] = []
         self._of: dict[str, list[int]] = defaultdict(list)
+        self._of_folder: dict[str, list[int]] = defaultdict(list)
         self._exists = exists
         today: dict[str, str] = {}
         for change in changes:
@@ -107,6 +118,8 @@ class History:
                 continue
             for path in files:
                 self._of[path].append(len(self._changes))
+            for folder in {_folder(path) for path in files if is_code(path)}:
+                self._of_folder[folder].append(len(self._changes))
             self._changes.append(change)
             self._files.append(files)
 
@@ -131,16 +144,14 @@ class History:
 
     def missing_tests(self, touched: Collection[str]) -> MissingTests | None:
         """Whether changes to this code usually touch a test, when this one touches none."""
-        code = [path for path in touched if _CODE.search(path) and not is_test(path)]
+        code = [path for path in touched if is_code(path)]
         if not code or any(is_test(path) for path in touched):
             return None
         found: MissingTests | None = None
         for path in sorted(code):
-            rows = self._of.get(path, [])
-            because = path
-            if len(rows) < TESTED_CHANGES:  # a young file is judged by its folder
-                because = path.rpartition("/")[0] + "/"
-                rows = [row for row in range(len(self._files)) if self._touches_code_in(row, because)]
+            rows, because = self._of.get(path, []), path
+            if len(rows) < TESTED_CHANGES and _folder(path):  # a young file is judged by its folder
+                rows, because = self._of_folder.get(_folder(path), []), _folder(path)
             if len(rows) < TESTED_CHANGES:
                 continue
             tested = [row for row in rows if any(is_test(name) for name in self._files[row])]
@@ -161,12 +172,6 @@ class History:
         counts = Counter(path for files in self._files[:newest] for path in files if path not in touched)
         worth = [(count, path) for path, count in counts.items() if self._worth_naming(path)]
         return max(worth)[1] if worth else None
-
-    def _touches_code_in(self, row: int, folder: str) -> bool:
-        return any(
-            name.rpartition("/")[0] + "/" == folder and _CODE.search(name) and not is_test(name)
-            for name in self._files[row]
-        )
 
     def _worth_naming(self, path: str) -> bool:
         return not _NO_COMPANION.search(path) and reason_by_name(path) is None and self._exists(path)

@@ -22,10 +22,13 @@ NAMES = 40
 NAME_SHARE = 0.97
 PLACES = 3
 
-_PYTHON = re.compile(r"^[ \t]*from[ \t]+(?P<module>[\w.]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)", re.M)
+# Each part is bounded, and no two parts that may be empty touch: hostile text must not make them backtrack.
+_PYTHON = re.compile(
+    r"^[ \t]*from[ \t]+(?P<module>[\w.]{1,300})[ \t]+import[ \t]+(?P<names>\([^()]{0,5000}\)|[^\n#(]{1,500})", re.M
+)
 _SCRIPT = re.compile(
-    r"""^[ \t]*(?:import|export)\b(?:[ \t]+type)?\s*(?P<default>[\w$]+)?\s*,?\s*(?:\{(?P<names>[^}]*)\})?\s*from\s*
-        (?P<quote>["'])(?P<module>[^"'\n]+)(?P=quote)""",
+    r"""^[ \t]*(?:import|export)\b(?P<names>(?:(?!\b(?:import|export|from)\b)[^;'"`=(]){0,3000})
+        \bfrom[ \t]*(?P<quote>["'])(?P<module>[^"'\n]{1,300})(?P=quote)""",
     re.M | re.X,
 )
 _JVM = re.compile(r"^[ \t]*import[ \t]+(?:static[ \t]+)?(?P<module>[\w.]+)\.(?P<names>\w+)[ \t]*;?[ \t]*$", re.M)
@@ -49,12 +52,14 @@ class Import:
         line: 1-based line that the statement begins on.
         module: as it is written.
         target: what it means, whoever writes it: a relative path is resolved.
+        at: where ``module`` stands in the text, in characters.
     """
 
     line: int
     name: str
     module: str
     target: str
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +138,14 @@ def imports(path: str, text: str) -> Iterator[Import]:
     for match in _LANGUAGES[suffix][1].finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         module = match["module"]
-        named = (match["names"] or "").strip("()").split(",")
-        names = [each["name"] for part in named if (each := _NAME_IN_LIST.match(part.split("#")[0].strip()))]
-        for name in names:
-            yield Import(line, name, module, _target(path, module))
+        named = match["names"] or ""
+        if "{" in named:
+            named = named.partition("{")[2].partition("}")[0]
+        elif _LANGUAGES[suffix][0] == "script":
+            named = ""  # a default import has whatever name the importer likes
+        parts = (_NAME_IN_LIST.match(part.split("#")[0].strip()) for part in named.strip("()").split(","))
+        for name in (part["name"] for part in parts if part is not None):
+            yield Import(line, name, module, _target(path, module), match.start("module"))
 
 
 def defined_names(path: str, text: str) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,6 @@ many remarks does it make about the lines as they were?
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -157,11 +156,10 @@ def _replay(
         reviewed = review(change, house, limit=1_000)
         replayed += 1
         lines += reviewed.coverage.lines
-        texts = {file.path: file.new_text.split("\n") for file in change.files}
+        files = {file.path: file for file in change.files}
         for finding in reviewed.findings:
             remarks[finding.rule] += 1
-            named = texts[finding.path][finding.start_line - 1 : finding.end_line]
-            anchored.append("\n".join(line.removesuffix("\r") for line in named) == finding.anchor)
+            anchored.append(files[finding.path].shown(finding.start_line, finding.end_line) == finding.anchor)
         for file in change.files:
             added = {number for hunk in file.hunks for number in hunk.added}
             for found in imports(file.path, file.new_text):
@@ -179,14 +177,10 @@ def _is_usual(house: House, path: str, found: Import) -> bool:
 
 def _is_seen(house: House, path: str, text: str, found: Import) -> bool:
     """Whether the import is remarked on after its module was replaced in the text of the file."""
-    lines = text.split("\n")
-    at = next((row for row in range(found.line - 1, len(lines)) if found.module in lines[row]), None)
-    if at is None:
-        return False
-    lines[at] = re.sub(re.escape(found.module), lambda match: _PLANTED, lines[at], count=1)
+    changed = text[: found.at] + _PLANTED + text[found.at + len(found.module) :]
     return any(
         other.name == found.name and house.conventions.usual_import(path, other) is not None
-        for other in imports(path, "\n".join(lines))
+        for other in imports(path, changed)
     )
 
 

@@ -49,10 +49,10 @@ class Finding:
     def fingerprint(self) -> str:
         """The same for the same remark about the same text, wherever later pushes move it.
 
-        ``key`` names what the remark is about where its message holds counts that grow.
+        ``key`` names what a remark is about that rests on no line of its own, or whose message holds counts that grow.
         """
-        said = " ".join((self.key or self.message).split()).lower()
-        told = "\0".join((self.path, self.rule, " ".join(self.anchor.split()), said))
+        said = self.key or f"{' '.join(self.anchor.split())}\0{' '.join(self.message.split()).lower()}"
+        told = "\0".join((self.path, self.rule, said))
         return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
@@ -86,6 +86,7 @@ class Review:
         more: findings beyond that number.
         repeated: findings left out since they were shown for an earlier push.
         dropped: reason -> how many remarks or replacements were dropped because they could not be proven.
+        worst: the gravest severity of all that was found, shown or not; ``None`` when nothing was.
         notes: sentences about the change's own text, such as what was stripped from it.
         base_model, adapter: which model read, ``None`` when none did.
     """
@@ -98,6 +99,7 @@ class Review:
     more: int = 0
     repeated: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    worst: Severity | None = None
     notes: tuple[str, ...] = ()
     base_model: str | None = None
     adapter: str | None = None

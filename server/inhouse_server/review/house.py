@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from inhouse_server.review.companions import Companion, History
+from inhouse_server.review.companions import Companion, History, is_code
 from inhouse_server.review.conventions import Conventions, Import, Usual, defined_names, imports, name_style
 from inhouse_server.review.diff import Change, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
@@ -21,13 +21,15 @@ _ONE_NAME = re.compile(
 )
 """An import statement of one line and one name: its module can be exchanged without touching another name."""
 _NAMED = 3
+_MOST_PROVEN = 100
+"""Replacements that are worked out for one change; each starts git once."""
 _TESTS_FOR = 20
 """Added lines of code from which missing tests are worth a remark."""
 
 
 def companion_findings(change: Change, history: History) -> list[Finding]:
     """Files that usually change together with these and were not touched: one remark for each file touched."""
-    by_path = {file.path: file for file in change.files}
+    by_path = {name: file for file in change.files for name in (file.former, file.path)}
     grouped: dict[str, list[Companion]] = defaultdict(list)
     for found in history.companions(change.paths):
         grouped[found.because].append(found)
@@ -57,13 +59,20 @@ def _and_more(companions: Sequence[Companion]) -> str:
 
 def test_findings(change: Change, history: History) -> list[Finding]:
     """Tests that usually accompany a change of this kind, when it brings none and adds more than a few lines."""
-    if sum(len(hunk.added) for file in change.files for hunk in file.hunks) < _TESTS_FOR:
+    code = [file for file in change.files if file.hunks and is_code(file.path)]
+    if sum(len(hunk.added) for file in code for hunk in file.hunks) < _TESTS_FOR:
         return []
     missing = history.missing_tests(change.paths)
     if missing is None:
         return []
+    folder = missing.because.endswith("/")
     file = next(
-        (file for file in change.files if file.hunks and file.path.startswith(missing.because.removesuffix("/"))), None
+        (
+            file
+            for file in code
+            if file.path == missing.because or (folder and file.path.rpartition("/")[0] + "/" == missing.because)
+        ),
+        None,
     )
     if file is None:
         return []
@@ -83,24 +92,25 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
         added = {number for hunk in file.hunks for number in hunk.added}
         if not added:
             continue
-        lines = [line.removesuffix("\r") for line in file.new_text.split("\n")]
         for found in imports(file.path, file.new_text):
             other = conventions.usual_import(file.path, found) if found.line in added else None
             if other is not None:
-                findings.append(_import_finding(file, lines[found.line - 1], found, *other, dropped))
+                findings.append(_import_finding(file, found, *other, dropped, prove_it=len(findings) < _MOST_PROVEN))
         for line, name in defined_names(file.path, file.new_text):
             usual = conventions.usual_style(file.path, name) if line in added else None
             if usual is not None:
-                findings.append(_name_finding(file, lines[line - 1], line, name, usual))
+                findings.append(_name_finding(file, line, name, usual))
     return findings, dropped
 
 
 def _import_finding(
-    file: ReviewedFile, line: str, found: Import, usual: Usual, written: str | None, dropped: dict[str, int]
+    file: ReviewedFile, found: Import, usual: Usual, written: str | None, dropped: dict[str, int], prove_it: bool
 ) -> Finding:
+    line = file.lines[found.line - 1]
     replacement = None
-    if written is not None and _ONE_NAME.match(line):
-        text = re.sub(rf"(?<![\w./@-]){re.escape(found.module)}(?![\w/-])", lambda match: written, line, count=1)
+    if written is not None and prove_it and _ONE_NAME.match(line):
+        column = found.at - (file.new_text.rfind("\n", 0, found.at) + 1)
+        text = line[:column] + written + line[column + len(found.module) :]
         replacement, refused = prove(file, found.line, found.line, text + "\n")
         if refused is not None:
             replacement = None
@@ -110,18 +120,19 @@ def _import_finding(
         f"and from `{found.module}` in this line."
     )
     return Finding(
-        file.path, found.line, found.line, "warning", "import-spelling", message, line, replacement,
+        file.path, found.line, found.line, "warning", "import-spelling", message,
+        file.shown(found.line, found.line), replacement,
         _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1), key=found.name,
     )  # fmt: skip
 
 
-def _name_finding(file: ReviewedFile, line: str, number: int, name: str, usual: Usual) -> Finding:
+def _name_finding(file: ReviewedFile, number: int, name: str, usual: Usual) -> Finding:
     message = (
         f"`{name}` is written in {name_style(name)}; {usual.count} of {usual.of} names in files of this kind are in "
         f"{usual.spelling}."
     )
     return Finding(
-        file.path, number, number, "info", "name-style", message, line,
+        file.path, number, number, "info", "name-style", message, file.shown(number, number),
         precedents=_places(usual, f"a name in {usual.spelling}"), score=usual.count / (usual.of + 1), key=name,
     )  # fmt: skip
 
@@ -136,5 +147,6 @@ def _at_first_change(
 ) -> Finding:  # fmt: skip
     hunk = file.hunks[0]
     line = min(hunk.added, default=max(1, hunk.start))
-    text = file.new_text.split("\n")[line - 1].removesuffix("\r")
-    return Finding(file.path, line, line, "info", rule, message, text, None, places, changes, score, key)
+    return Finding(
+        file.path, line, line, "info", rule, message, file.shown(line, line), None, places, changes, score, key
+    )

@@ -24,17 +24,25 @@ _HIDDEN = frozenset(
 """Zero-width and bidirectional characters, soft hyphens, tag characters and variation selectors."""
 
 
+_OF_EMOJI = frozenset({0x200D, 0xFE0E, 0xFE0F})
+"""Joiners and selectors that emoji are made with: taken out as well, but nothing to warn of."""
+
+
 def hidden_characters(text: str) -> int:
-    """How many characters of ``text`` no reader would see."""
-    return sum(ord(character) in _HIDDEN for character in text)
+    """How many characters of ``text`` no reader would see, those of emoji aside."""
+    return sum(ord(character) in _HIDDEN and ord(character) not in _OF_EMOJI for character in text)
+
+
+def visible(text: str) -> str:
+    """``text`` without hidden characters: code as a reader sees it."""
+    return "".join(character for character in text if ord(character) not in _HIDDEN)
 
 
 def plain_text(text: str) -> str:
-    """``text`` without HTML comments, hidden characters and control characters, on lines without trailing space."""
-    text = _COMMENT.sub("", text)
-    kept = "".join(
-        character
-        for character in text
-        if ord(character) not in _HIDDEN and (character in "\n\t" or unicodedata.category(character)[0] != "C")
+    """``text`` without hidden characters, control characters and HTML comments, and without space at line ends."""
+    text = "".join(
+        character for character in visible(text) if character in "\n\t" or unicodedata.category(character)[0] != "C"
     )
-    return "\n".join(line.rstrip() for line in kept.split("\n")).strip()
+    while (without := _COMMENT.sub("", text)) != text:  # what is left may make a comment again
+        text = without
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-from inhouse_retrieval import Passage, redact
+from inhouse_retrieval import InhouseError, Passage, redact
 from inhouse_server.review.diff import Change, Hunk, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
-from inhouse_server.review.plain_text import plain_text
+from inhouse_server.review.plain_text import plain_text, visible
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_training import Engine, GenerationRequest, Message, TextDelta
 from inhouse_training.prompts import code_block, passage_remark
@@ -91,25 +91,30 @@ def read_hunks(
         prompt_tokens: longest prompt; precedents are left out first, then the code around the hunk, and a hunk that
             does not fit alone is not read, which is said.
 
-    Raises:
-        InhouseError: the engine failed.
+    A failure of the engine ends the reading, not the review: the hunks from there on are not read, which is said.
     """
+    failed = ""
     budget = min(prompt_tokens, engine.context_tokens - max_tokens)
     for file in change.files:
         for hunk in file.hunks:
-            if cancel.is_set():
-                yield file, hunk, Reading((), "cancelled", {})
+            if cancel.is_set() or failed:
+                yield file, hunk, Reading((), failed or "cancelled", {})
                 continue
             if not hunk.added:
                 yield file, hunk, Reading((), "it only removes lines", {})
                 continue
-            passages = [p for p in search(_query(file, hunk), _PRECEDENTS + 1) if p.path != file.path][:_PRECEDENTS]
-            messages = _fitting(change, file, hunk, passages, engine, budget)
-            if messages is None:
-                yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
+            try:
+                passages = [p for p in search(_query(file, hunk), _PRECEDENTS + 1) if p.path != file.path][:_PRECEDENTS]
+                messages = _fitting(change, file, hunk, passages, engine, budget)
+                if messages is None:
+                    yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
+                    continue
+                request = GenerationRequest(messages, adapter, max_tokens, schema=SCHEMA)
+                reply = "".join(event.text for event in engine.stream(request, cancel) if isinstance(event, TextDelta))
+            except InhouseError as error:
+                failed = f"the model failed: {error.problem}"
+                yield file, hunk, Reading((), failed, {})
                 continue
-            request = GenerationRequest(messages, adapter, max_tokens, schema=SCHEMA)
-            reply = "".join(event.text for event in engine.stream(request, cancel) if isinstance(event, TextDelta))
             yield file, hunk, _proven(file, hunk, reply, passages)
 
 
@@ -149,7 +154,7 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
     for row in rows:
         confidence = row.get("confidence")
         sure = confidence if isinstance(confidence, int) else _LEAST_CONFIDENCE
-        problem = plain_text(redact(row["problem"])[0])
+        problem = redact(plain_text(row["problem"]))[0]
         if not problem or sure < _LEAST_CONFIDENCE:
             dropped["the model itself was not sure"] += 1
             continue
@@ -165,7 +170,7 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
         if refused is not None:
             dropped[refused] += 1
             replacement = None
-        anchor = "\n".join(line.removesuffix("\r") for line in file.new_text.split("\n")[first - 1 : last])
+        anchor = file.shown(first, last)
         precedents = tuple(Precedent(p.path, p.start_line, p.end_line, "similar code") for p in passages)
         findings.append(
             Finding(
@@ -185,8 +190,7 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
 
 
 def _query(file: ReviewedFile, hunk: Hunk) -> str:
-    lines = file.new_text.split("\n")
-    return redact("\n".join([file.path, *(lines[number - 1] for number in hunk.added)]))[0][:2_000]
+    return visible("\n".join([file.path, *(file.shown(number, number) for number in hunk.added)]))[:2_000]
 
 
 def _fitting(
@@ -203,17 +207,17 @@ def _fitting(
 def _messages(
     change: Change, file: ReviewedFile, hunk: Hunk, passages: Sequence[Passage], around: int
 ) -> tuple[Message, ...]:
-    lines = [line.removesuffix("\r") for line in file.new_text.split("\n")]
-    first, last = max(1, hunk.start - around), min(len(lines), hunk.start + hunk.length - 1 + around)
+    first, last = max(1, hunk.start - around), min(len(file.lines), hunk.start + hunk.length - 1 + around)
+    path = plain_text(file.path)
     parts = []
     if passages:
         parts.append("How the repository does similar things:\n")
-        parts += [code_block(p.path, p.start_line, p.end_line, p.text, passage_remark(p)) for p in passages]
+        parts += [code_block(p.path, p.start_line, p.end_line, visible(p.text), passage_remark(p)) for p in passages]
     if change.title:
         parts.append(f"The change is called: {plain_text(change.title)}\n")
     if around:
         parts.append("The code as it is after the change:\n")
-        parts.append(code_block(file.path, first, last, redact("\n".join(lines[first - 1 : last]))[0]))
+        parts.append(code_block(path, first, last, visible(file.shown(first, last))))
     parts.append("The hunk to review; lines with + were added:\n")
-    parts.append(code_block(file.path, hunk.start, hunk.start + hunk.length - 1, redact(hunk.patch)[0]))
+    parts.append(code_block(path, hunk.start, hunk.start + hunk.length - 1, visible(hunk.patch)))
     return Message("system", SYSTEM), Message("user", "\n".join([*parts, _ASK]))

@@ -11,13 +11,14 @@ from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, re
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import Change
-from inhouse_server.review.finding import Coverage, Finding, Review
+from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
 from inhouse_server.review.plain_text import hidden_characters
 from inhouse_server.review.reading import Search, read_hunks
 from inhouse_training import BASE, Engine
 
 _SECRET = "it holds a secret"
+_SEVERITIES: tuple[Severity, ...] = ("warning", "info")
 _RANK = {"reading": 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
 """Of findings that are equally sure, a defect goes before a habit."""
 
@@ -117,6 +118,7 @@ def review(
         more=max(0, len(fresh) - limit),
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
+        worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
         notes=_notes(change),
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
@@ -129,12 +131,11 @@ def _distinct(findings: Sequence[Finding]) -> list[Finding]:
 
 def _without_secrets(finding: Finding, dropped: Counter[str]) -> Finding:
     """A finding is shown in places that more people read than the code: no secret of the line goes along."""
-    anchor = redact(finding.anchor)[0]
     replacement = finding.replacement
-    if replacement is not None and (redact(replacement)[0] != replacement or anchor != finding.anchor):
+    if replacement is not None and (redact(replacement)[0] != replacement or "[REDACTED " in finding.anchor):
         dropped[_SECRET] += 1
         replacement = None
-    return replace(finding, anchor=anchor, replacement=replacement, message=redact(finding.message)[0])
+    return replace(finding, replacement=replacement, message=redact(finding.message)[0])
 
 
 def _notes(change: Change) -> tuple[str, ...]:

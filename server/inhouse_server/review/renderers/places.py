@@ -19,7 +19,7 @@ def hunk_around(file: ReviewedFile | None, first: int, last: int) -> Hunk | None
 
 def line_texts(file: ReviewedFile | None) -> list[str]:
     """The lines of the file as the change leaves it, without their ends."""
-    return [line.removesuffix("\r") for line in file.new_text.split("\n")] if file is not None else []
+    return file.lines if file is not None else []
 
 
 def numbered(hunk: Hunk) -> list[tuple[str, int, str]]:
