@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def git(root: Path, *args: str, date: str = "2025-03-01T12:00:00Z") -> str:
+def git(root: Path, *args: str, date: str = "2025-03-01T12:00:00Z", check: bool = True) -> str:
     """Standard output of git, run with a fixed author and without the user's configuration."""
     environment = {
         **os.environ,
@@ -20,7 +20,7 @@ def git(root: Path, *args: str, date: str = "2025-03-01T12:00:00Z") -> str:
         "GIT_AUTHOR_DATE": date,
         "GIT_COMMITTER_DATE": date,
     }
-    done = subprocess.run(["git", *args], cwd=root, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(["git", *args], cwd=root, env=environment, capture_output=True, text=True, check=check)
     return done.stdout.strip()
 
 
