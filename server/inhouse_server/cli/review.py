@@ -70,7 +70,7 @@ def review(
         )
         house = know_house(repository, change.base_commit, progress)
         if settings.review.reading if read is None else read:
-            from inhouse_server.review.readers import open_reader
+            from inhouse_server.cli.review_reader import open_reader
 
             with open_reader(root, settings, state_dir, progress) as reader:
                 found = review_change(change, house, most, reader, shown or (), progress=progress)
