@@ -305,7 +305,6 @@ def test_the_command_prints_every_format_and_its_exit_code_is_for_ci(work: Path)
 
 
 def test_once_shows_a_finding_once_also_after_a_push_that_moves_it(work: Path, tmp_path: Path) -> None:
-    (work / ".inhouse").mkdir()
     commit(work, "Use another helper", clients__new_py="from requests import get_json\n")
     first = json.loads(inhouse("review", "--repo", str(work), "--once", "--json").stdout)
     assert len(first["findings"]) == 1

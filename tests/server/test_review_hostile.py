@@ -159,7 +159,6 @@ def test_conflicts_are_named(root: Path) -> None:
 
 
 def test_what_is_held_back_still_fails_the_job(root: Path) -> None:
-    (root / ".inhouse").mkdir()
     (root / "n.py").write_text("from requests import get_json\n")
     for _ in range(2):
         done = inhouse("review", "--repo", str(root), "--once", "--json", "--fail-on", "warning")

@@ -52,6 +52,7 @@ def review(
     from inhouse_server.review.renderers import FORMATS, render
     from inhouse_server.review.reviewer import know_house
     from inhouse_server.review.reviewer import review as review_change
+    from inhouse_server.workspace import prepare_state_dir
 
     form = "json" if json else form
     if form != "terminal" and form not in FORMATS:
@@ -59,6 +60,8 @@ def review(
     if fail_on not in (None, "warning", "info"):
         raise typer.BadParameter("--fail-on takes 'warning' or 'info'")
     root, settings, state_dir = locate(repo)
+    if once:
+        prepare_state_dir(state_dir)
     start_logging(state_dir, "review")
     repository = Repository.open(root).excluding(settings.exclude)
     shown = ShownFindings(state_dir) if once else None
