@@ -66,6 +66,21 @@ async def test_an_answer_streams_and_says_where_it_comes_from(connected: Editor,
     assert kinds[0] == "begin" and kinds[-1] == "end"
 
 
+async def test_a_question_may_follow_others(connected: Editor) -> None:
+    history = [
+        {"role": "user", "content": "Which taxes are there?"},
+        {"role": "assistant", "content": "Value-added tax alone, of 19 percent, which is added last."},
+    ]
+    alone = await connected.request("inhouse/ask", {"question": QUESTION})
+    following = await connected.request("inhouse/ask", {"question": QUESTION, "history": history})
+    # The passages are the same, so the earlier turns are what makes the prompt longer.
+    assert following["timings"]["prompt_tokens"] > alone["timings"]["prompt_tokens"] + 20
+    wrong = await connected.response(
+        connected.start("inhouse/ask", {"question": QUESTION, "history": [{"role": "system", "content": "x"}]})
+    )
+    assert wrong["error"]["code"] == -32602
+
+
 async def test_an_unsaved_buffer_is_what_is_read(connected: Editor, root: Path) -> None:
     far_down = "# filler\n" * 80
     connected.open(uri(root), PRICES)

@@ -1,7 +1,8 @@
 """inhouse/ask: a question whose answer streams through ``$/progress`` as it is written.
 
-Parameters: ``question``, and optionally ``textDocument`` with ``range`` (the marked code), ``adapter``,
-``partialResultToken`` (deltas arrive as ``{"text": …}`` under it) and ``workDoneToken``.
+Parameters: ``question``, and optionally ``textDocument`` with ``range`` (the marked code), ``adapter``, ``history``
+(earlier turns, oldest first, each ``{"role": "user" or "assistant", "content": …}``), ``partialResultToken`` (deltas
+arrive as ``{"text": …}`` under it) and ``workDoneToken``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -16,7 +16,7 @@ from inhouse_server.background import iterate_in_thread
 from inhouse_server.language_server.uris import file_of, path_in
 from inhouse_server.locations import file_uri
 from inhouse_server.text_sync import split_lines
-from inhouse_training import TextDelta
+from inhouse_training import Message, TextDelta
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.progress import Work
@@ -43,6 +43,11 @@ class DocumentParams(_Params):
     uri: str
 
 
+class TurnParams(_Params):
+    role: Literal["user", "assistant"]
+    content: str
+
+
 class AskParams(_Params):
     """What ``inhouse/ask`` and the command ``inhouse.ask`` take."""
 
@@ -50,6 +55,7 @@ class AskParams(_Params):
     text_document: DocumentParams | None = None
     range: RangeParams | None = None
     adapter: str = CURRENT
+    history: list[TurnParams] = Field(default_factory=list)
     partial_result_token: int | str | None = None
     work_done_token: int | str | None = None
 
@@ -94,6 +100,7 @@ def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple
             note = "The selection is not in a readable file of this repository, so it was not read."
     question = Question(
         text=params.question,
+        history=tuple(Message(turn.role, turn.content) for turn in params.history),
         selection=selection,
         open_documents=ls.documents.by_path(),
         adapter=params.adapter,
