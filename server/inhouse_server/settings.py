@@ -243,6 +243,8 @@ def _template_lines(key: str, value: object, description: str | None) -> list[st
             shown = '"…"'
         case str():
             shown = f'"{value}"'
+        case bool():
+            shown = str(value).lower()
         case dict():
             shown = "{}"
         case _:

@@ -253,7 +253,7 @@ def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
         """,
     )
     assert result["said"] == [
-        'inhouse: "nonsense" is none of ask, cancel, status',
+        'inhouse: "nonsense" is none of ask, cancel, review, status',
         "inhouse: this is not in a git repository",
     ]
     assert result["setting"] == 'inhouse: there is no setting "adaptor"; there are adapter, cmd, open'

@@ -108,7 +108,7 @@ class Storm:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("strikes", [40, pytest.param(500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("strikes", [25, pytest.param(500, marks=pytest.mark.long)])
 def test_nothing_that_is_gone_is_ever_found(tmp_path: Path, encoder: Encoder, strikes: int) -> None:
     storm = Storm(tmp_path / "shop", seed=7)
     stale: list[tuple[int, str, str]] = []
