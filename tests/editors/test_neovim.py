@@ -257,7 +257,7 @@ def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
         "inhouse: this is not in a git repository",
     ]
     assert result["setting"] == 'inhouse: there is no setting "adaptor"; there are adapter, cmd, open'
-    assert result["completion"] == ["ask", "cancel", "status"]
+    assert result["completion"] == ["ask", "cancel", "review", "status"]
 
 
 def test_the_help_has_every_setting_and_the_health_check_runs(root: Path) -> None:
