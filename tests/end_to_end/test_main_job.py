@@ -63,10 +63,11 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped trial recipe with a smaller token budget."""
-    shipped = Path("training/recipes/cpu-trial.toml").read_text()
-    text, replaced = re.subn(r"max_train_tokens = \d[\d_]*", f"max_train_tokens = {TRAIN_TOKENS}", shipped)
-    assert replaced == 1
+    """The shipped trial recipe with smaller budgets, for training and for what is scored."""
+    text = Path("training/recipes/cpu-trial.toml").read_text()
+    for key, value in (("max_train_tokens", TRAIN_TOKENS), ("prompt_tokens", 220), ("scored_tokens", 32)):
+        text, replaced = re.subn(rf"^{key} = \d[\d_]*", f"{key} = {value}", text, flags=re.M)
+        assert replaced == 1
     path = tmp_path_factory.mktemp("recipe") / "smaller-trial.toml"
     path.write_text(text)
     return path

@@ -207,7 +207,8 @@ def test_a_port_in_use_is_told_plainly(shop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "signal_number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
+    "signal_number",
+    [*(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGTERM, signal.SIGINT)), signal.SIGKILL],
 )
 def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Signals) -> None:
     root = make_repository(tmp_path / "stopped")

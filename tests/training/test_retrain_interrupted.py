@@ -138,7 +138,7 @@ def test_killed_or_stopped_at_every_stage(job: Job, stage: str, number: signal.S
     job.finish()
 
 
-@pytest.mark.parametrize("room", [2_000, 60_000])
+@pytest.mark.parametrize("room", [2_000, pytest.param(60_000, marks=pytest.mark.long)])
 def test_a_full_disk_is_said_and_the_job_goes_on_later(job: Job, room: int) -> None:
     # The dataset does not fit; then the dataset fits and the adapter's checkpoint does not.
     with job.start(room) as process:
