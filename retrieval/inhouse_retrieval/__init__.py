@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .errors import StateUnwritable as StateUnwritable
     from .history import HistoryChange as HistoryChange
     from .history import read_changes as read_changes
+    from .history import todays_names as todays_names
     from .index import Index as Index
     from .index import IndexReport as IndexReport
     from .index import IndexStatus as IndexStatus
@@ -77,6 +78,7 @@ _MODULE_OF = {
     "read_changes": "history",
     "read_pull_requests": "pull_requests",
     "syntax_errors": "syntax",
+    "todays_names": "history",
     "redact": "secrets",
     "watch": "index",
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from inhouse_retrieval.pull_requests.messages import read_message
 from inhouse_retrieval.repository import Repository
@@ -74,6 +75,24 @@ def read_changes(
             files.append(path)
     if head is not None:
         yield _change(head, files, renamed)
+
+
+class Touching(Protocol):
+    """A change as far as its files go."""
+
+    @property
+    def files(self) -> tuple[str, ...]: ...
+    @property
+    def renamed(self) -> dict[str, str]: ...
+
+
+def todays_names(changes: Iterable[Touching]) -> Iterator[list[str]]:
+    """For each change, newest first, its files under today's names."""
+    today: dict[str, str] = {}
+    for change in changes:
+        yield list(dict.fromkeys(today.get(path, path) for path in change.files))
+        for former, path in change.renamed.items():
+            today[former] = today.get(path, path)
 
 
 def _change(head: list[str], files: list[str], renamed: dict[str, str]) -> HistoryChange:

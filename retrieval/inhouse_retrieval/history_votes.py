@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from inhouse_retrieval.catalog import StoredChange, Vectors
-from inhouse_retrieval.history import MAX_CHANGED_FILES
+from inhouse_retrieval.history import MAX_CHANGED_FILES, todays_names
 
 FOUND_BY_EACH = 100
 """Changes that the vectors find, and as many that the words find."""
@@ -41,7 +41,7 @@ class ChangeVotes:
     def __init__(self, changes: Sequence[StoredChange], vectors: Mapping[str, Vectors]) -> None:
         self._changes = changes
         self._row = {change.id: row for row, change in enumerate(changes)}
-        today = [tuple(names) for names in _todays_names(changes)]
+        today = [tuple(names) for names in todays_names(changes)]
         # A change of more files is a mass edit, which says nothing about any of them but when it was changed.
         self._files = [names if len(names) <= MAX_CHANGED_FILES else () for names in today]
         self._newest: dict[str, int] = {}
@@ -95,12 +95,3 @@ class ChangeVotes:
 
 def _named(change: StoredChange) -> str:
     return f"#{change.number} {change.title}" if change.number is not None else f"{change.commit[:8]} {change.title}"
-
-
-def _todays_names(changes: Sequence[StoredChange]) -> Iterator[list[str]]:
-    """For each change, newest first, its files under today's names."""
-    today: dict[str, str] = {}
-    for change in changes:
-        yield list(dict.fromkeys(today.get(path, path) for path in change.files))
-        for former, path in change.renamed.items():
-            today[former] = today.get(path, path)

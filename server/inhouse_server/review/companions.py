@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from inhouse_retrieval import HistoryChange
+from inhouse_retrieval import HistoryChange, todays_names
 from inhouse_retrieval.reading import reason_by_name
 
 WINDOW = 1_500
@@ -107,13 +107,11 @@ class History:
         self._of: dict[str, list[int]] = defaultdict(list)
         self._of_folder: dict[str, list[int]] = defaultdict(list)
         self._exists = exists
-        today: dict[str, str] = {}
-        for change in changes:
+        held = list(changes)
+        for change, names in zip(held, todays_names(held), strict=True):
             if len(self._changes) == WINDOW:
                 break
-            files = frozenset(today.get(path, path) for path in change.files)
-            for former, path in change.renamed.items():
-                today[former] = today.get(path, path)
+            files = frozenset(names)
             if not files or len(files) > MAX_FILES:
                 continue
             for path in files:

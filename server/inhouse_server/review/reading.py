@@ -73,13 +73,11 @@ class Reading:
     Attributes:
         unseen: why the hunk was not read; ``""`` when it was.
         dropped: reason -> remarks or replacements that could not be proven.
-        parsed: whether the reply was JSON as asked, whole or salvaged.
     """
 
     findings: tuple[Finding, ...]
     unseen: str
     dropped: dict[str, int]
-    parsed: bool = True
 
 
 def read_hunks(
@@ -148,7 +146,7 @@ def _is_finding(row: object) -> bool:
 def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passage]) -> Reading:
     rows = parse_reply(reply)
     if rows is None:
-        return Reading((), "", {"the reply was no JSON": 1}, parsed=False)
+        return Reading((), "", {"the reply was no JSON": 1})
     findings: list[Finding] = []
     dropped: Counter[str] = Counter()
     for row in rows:
