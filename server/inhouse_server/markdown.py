@@ -9,15 +9,13 @@ keeps its ``<`` and ``[`` as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from inhouse_retrieval import Passage
 from inhouse_server.answers import AnswerFinished, Provenance
-from inhouse_server.locations import file_uri
 
 _SAFE_LINK = re.compile(r"(https?://|#)", re.IGNORECASE)
 _ROUNDS = 8
@@ -75,11 +73,11 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def citation_link(passage: Passage, root: Path) -> str:
+def citation_link(passage: Passage, uri_of: Callable[[str], str]) -> str:
     """``[path:line](file:///…#Lline)``."""
     label = "".join(f"\\{char}" if char in "\\`*_[]<>&!~|" else char for char in passage.path)
     label = "".join(char if char.isprintable() else "?" for char in label)
-    return f"[{label}:{passage.start_line}]({file_uri(root, passage.path)}#L{passage.start_line})"
+    return f"[{label}:{passage.start_line}]({uri_of(passage.path)}#L{passage.start_line})"
 
 
 def provenance_line(provenance: Provenance) -> str:
@@ -94,11 +92,15 @@ def provenance_line(provenance: Provenance) -> str:
     return f"{line}."
 
 
-def answer_document(question: str, answer: str, finished: AnswerFinished, root: Path) -> str:
-    """The answer, then its citations as links, then what produced it."""
+def answer_document(question: str, answer: str, finished: AnswerFinished, uri_of: Callable[[str], str]) -> str:
+    """The answer, then its citations as links, then what produced it.
+
+    Args:
+        uri_of: address of a path relative to the repository root.
+    """
     parts = [fenced(question.strip(), "text"), harmless_markdown(answer.strip())]
     if finished.citations:
-        parts.append("## Sources\n\n" + "\n".join(f"- {citation_link(c, root)}" for c in finished.citations))
+        parts.append("## Sources\n\n" + "\n".join(f"- {citation_link(c, uri_of)}" for c in finished.citations))
     parts += [f"*{harmless_markdown(note)}*" for note in finished.notes]
     parts.append(f"---\n\n{harmless_markdown(provenance_line(finished.provenance))}")
     return "\n\n".join(parts) + "\n"

@@ -27,7 +27,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from inhouse_retrieval.errors import InhouseError
+from inhouse_server.answer_files import answers_folder, write_answer
 from inhouse_server.background import run_in_thread
+from inhouse_server.elsewhere import CHECKOUT_OPTION, WRITE_ANSWER, checkout_here
 from inhouse_server.framing import FrameReader, frame
 from inhouse_server.lsp_capabilities import initialize_result
 from inhouse_server.relay_memory import (
@@ -57,25 +59,27 @@ _GONE = 1
 """Exit code when the editor closed its pipe without ``shutdown``."""
 
 
-def run_relay(root: Path, server_url: str | None = None, token: str | None = None) -> int:
+def run_relay(root: Path, state_dir: Path, server_url: str | None = None, token: str | None = None) -> int:
     """Relay between this process's stdio and the server until the editor leaves.
 
     Args:
         root: the repository; its owner is started when none runs.
+        state_dir: of that repository.
         server_url: a team's server to use instead of a local owner.
         token: bearer token for ``server_url``.
 
     Returns:
         Exit code: 0 after ``shutdown`` and ``exit``, 1 when the editor went away without them.
     """
-    return asyncio.run(Relay(root, server_url, token).run())
+    return asyncio.run(Relay(root, state_dir, server_url, token).run())
 
 
 class Relay:
     """One editor's session, across any number of connections."""
 
-    def __init__(self, root: Path, server_url: str | None, token: str | None) -> None:
+    def __init__(self, root: Path, state_dir: Path, server_url: str | None, token: str | None) -> None:
         self._root = root
+        self._answers = answers_folder(state_dir)
         self._server_url = server_url
         self._token = token
         self._memory = SessionMemory()
@@ -130,6 +134,8 @@ class Relay:
         elif message.get("method") == "exit":
             return True
         else:
+            if self._server_url is not None and message.get("method") == "initialize":
+                self._tell_where_we_are(message)
             self._memory.note_from_editor(message)
             if not self._answer_initialize(message):
                 self._pass_on(message)
@@ -150,6 +156,14 @@ class Relay:
         self._tell_editor(response)
         self._initialized.set()
         return True
+
+    def _tell_where_we_are(self, initialize: Message) -> None:
+        """A team's server has the repository somewhere else than this editor."""
+        params = initialize.get("params")
+        if isinstance(params, dict):
+            options = params.get("initializationOptions")
+            here = checkout_here(self._root, self._answers).to_json()
+            params["initializationOptions"] = {**(options if isinstance(options, dict) else {}), CHECKOUT_OPTION: here}
 
     def _pass_on(self, message: Message) -> None:
         if self._to_server is not None:
@@ -316,8 +330,17 @@ class Relay:
 
     def _take_from_server(self, text: str | bytes) -> None:
         message: Any = json.loads(text)
-        self._memory.note_from_server(message)
-        self._tell_editor(message)
+        if message.get("method") == WRITE_ANSWER:
+            self._keep_answer(message.get("params"))
+        else:
+            self._memory.note_from_server(message)
+            self._tell_editor(message)
+
+    def _keep_answer(self, params: Any) -> None:
+        try:
+            write_answer(self._answers, str(params["name"]), str(params["text"]))
+        except InhouseError as error:
+            self._tell_editor(shown_error(f"inhouse: {error}"))
 
     def _report_loss(self) -> None:
         """The connection is gone: nothing that waits for it may wait for ever."""

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 
 from inhouse_retrieval import Repository
 from inhouse_server.framing import frame
+from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.uris import path_in
 from inhouse_server.lsp_capabilities import initialize_result
@@ -327,7 +328,7 @@ def test_paths_of_uris(tmp_path: Path) -> None:
 def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
     root = make_repository(tmp_path / "shop")
     (root / ".git" / "info" / "exclude").write_text("*.local\n")
-    documents = OpenDocuments(Repository.open(root), root / ".inhouse")
+    documents = OpenDocuments(Repository.open(root), root / ".inhouse", Checkout(root))
     for path in ("a.py", ".inhouse/answers/old.md", ".git/COMMIT_EDITMSG", "secrets.local"):
         documents.open((root / path).as_uri(), path)
     documents.open("file:///etc/passwd", "secret")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from inhouse_retrieval import Passage
 from inhouse_server.answers import AnswerFinished, Provenance, Timings
+from inhouse_server.locations import file_uri
 from inhouse_server.markdown import answer_document, citation_link, fenced, harmless_markdown
 
 
@@ -90,7 +92,7 @@ def passage(path: str) -> Passage:
 
 
 def test_a_citation_opens_whatever_the_path_holds(tmp_path: Path) -> None:
-    link = citation_link(passage("a b/größe [1]<x>.py"), tmp_path)
+    link = citation_link(passage("a b/größe [1]<x>.py"), partial(file_uri, tmp_path))
     quoted = f"{tmp_path.as_uri()}/a%20b/gr%C3%B6%C3%9Fe%20%5B1%5D%3Cx%3E.py#L12"
     assert link == f"[a b/größe \\[1\\]\\<x\\>.py:12]({quoted})"
     children = EveryLink("commonmark").parseInline(link)[0].children
@@ -108,7 +110,7 @@ def test_an_answer_has_its_text_then_its_sources_then_its_provenance(tmp_path: P
         provenance=Provenance("SmolLM2-135M-Instruct", "0123456789ab", "f" * 40, 1),
         timings=Timings(1, 2, 3, 4, 5),
     )
-    document = answer_document("Why?", "Because ![x](u).", finished, tmp_path)
+    document = answer_document("Why?", "Because ![x](u).", finished, partial(file_uri, tmp_path))
     order = [
         document.index(part)
         for part in (

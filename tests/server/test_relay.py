@@ -204,13 +204,36 @@ async def test_a_refused_token_is_named(root: Path) -> None:
             assert "refused the token" in answer["error"]["message"]
 
 
-async def test_a_team_server_is_used_with_its_token(root: Path) -> None:
+async def test_a_team_server_answers_for_a_checkout_elsewhere(root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "home" / "my shop"
+    subprocess.run(["git", "clone", "-q", root, mine], check=True)
     with owner(root):
         url = json.loads((root / ".inhouse" / "owner.json").read_text())["url"]
         token = (root / ".inhouse" / "token").read_text()
-        async with editor([INHOUSE, "lsp", "--repo", root, "--server", url], INHOUSE_TOKEN=token) as client:
-            await client.initialize(root)
-            assert (await client.request("inhouse/status"))["files"] >= 0
+        async with editor([INHOUSE, "lsp", "--repo", mine, "--server", url], INHOUSE_TOKEN=token) as client:
+            await client.initialize(mine)
+            assert (await client.request("inhouse/status", timeout=120))["root"] == str(root)
+            # Only this editor has this text: the server's file knows no zebra.
+            uri = (mine / NAME).as_uri()
+            client.open(uri, "# filler\n" * 60 + "def zebra_discount(amount):\n    return amount * 0.5\n")
+            result = await client.request("inhouse/ask", {"question": "What does zebra_discount do?"}, timeout=120)
+            assert max(c["range"]["end"]["line"] for c in result["citations"] if c["uri"] == uri) > 60
+            assert all(c["uri"].startswith(mine.as_uri() + "/") for c in result["citations"])
+            assert "neither pushed nor open" in result["notes"][-1]
+
+            command = {"command": "inhouse.ask", "arguments": ["How is the tax added?"]}
+            shown = await client.request("workspace/executeCommand", command, timeout=120)
+            file = next((mine / ".inhouse" / "answers").iterdir())
+            assert shown["uri"] == file.as_uri()
+            assert mine.as_uri() in file.read_text() and "neither pushed nor open" in file.read_text()
+            assert not (root / ".inhouse" / "answers").exists()
+            assert not [m for m in client.received if m.get("method") == "inhouse/writeAnswer"], "the relay's alone"
+            await client.wait_for(
+                lambda m: m.get("method") == "window/showDocument" and m["params"]["uri"] == shown["uri"]
+            )
+
+            review = await client.response(client.start("workspace/executeCommand", {"command": "inhouse.review"}))
+            assert "Run 'inhouse review'" in review["error"]["message"]
 
 
 def test_outside_a_repository_it_says_so(tmp_path: Path) -> None:

@@ -31,4 +31,4 @@ def lsp(
     token = os.environ.get(TOKEN_VARIABLE)
     if server and not token:
         raise InhouseError(f"The server {server} wants a token.", f"Set {TOKEN_VARIABLE}.")
-    return run_relay(root, server, token)
+    return run_relay(root, state_dir, server, token)

@@ -1,31 +1,29 @@
 """workspace/executeCommand ``inhouse.ask``: a question from any stock client.
 
 The argument is the question, or ``{question, textDocument: {uri}, range}``. The answer is a Markdown file
-that the client is asked to show; the result is ``{"uri": …}``, with ``null`` when the user cancelled.
+that the client is asked to show; the result is ``{"uri": …}``, with ``null`` when the user cancelled. For a checkout
+elsewhere the relay beside it writes the file.
 """
 
 from __future__ import annotations
 
-import datetime
-import re
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_retrieval import Cancelled, StateUnwritable
+from inhouse_retrieval import Cancelled
+from inhouse_server.answer_files import answer_name, answers_folder, write_answer
+from inhouse_server.elsewhere import WRITE_ANSWER
 from inhouse_server.language_server.progress import work
 from inhouse_server.language_server.questions import Answered, AskParams, answer
+from inhouse_server.language_server.uris import file_of
 from inhouse_server.markdown import answer_document
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
 COMMAND = "inhouse.ask"
-_ANSWERS_KEPT = 200
-"""Older answers are deleted: their names begin with their time."""
 
 
 async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
@@ -37,9 +35,9 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
         return {"uri": None}
     if answered.finished.reason == "cancelled":
         return {"uri": None}
-    file = write_answer(ls.house.state_dir / "answers", asked.question, answered, ls.house.root)
-    _show(ls, file)
-    return {"uri": file.as_uri()}
+    uri = _keep(ls, answer_name(asked.question), _document(ls, asked, answered))
+    _show(ls, uri)
+    return {"uri": uri}
 
 
 def _asked(arguments: Any) -> AskParams:
@@ -49,33 +47,25 @@ def _asked(arguments: Any) -> AskParams:
     return AskParams.model_validate({"question": argument} if isinstance(argument, str) else argument)
 
 
-def write_answer(folder: Path, question: str, answered: Answered, root: Path) -> Path:
-    """Write the answer as a Markdown file named after the time and the question.
-
-    Raises:
-        StateUnwritable: it cannot be written.
-    """
-    slug = re.sub(r"[^a-z0-9]+", "-", question.lower())[:48].strip("-") or "question"
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    file = folder / f"{now}-{slug}-{uuid.uuid4().hex[:4]}.md"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(folder.glob("*.md"))[: -_ANSWERS_KEPT + 1]:
-            old.unlink(missing_ok=True)
-        file.write_text(answer_document(question, answered.text, answered.finished, root), encoding="utf-8")
-    except OSError as error:
-        raise StateUnwritable(
-            f"The answer cannot be written to {folder}: {error.strerror}.",
-            "Free some space or change state_dir.",
-        ) from error
-    return file
+def _document(ls: InhouseServer, asked: AskParams, answered: Answered) -> str:
+    return answer_document(asked.question, answered.text, answered.finished, ls.checkout.uri_of)
 
 
-def _show(ls: InhouseServer, file: Path) -> None:
+def _keep(ls: InhouseServer, name: str, text: str) -> str:
+    """Address of the document, written where the editor can open it."""
+    elsewhere = ls.checkout.elsewhere
+    if elsewhere is None:
+        return write_answer(answers_folder(ls.house.state_dir), name, text).as_uri()
+    ls.protocol.notify(WRITE_ANSWER, {"name": name, "text": text})
+    return f"{elsewhere.answers_uri}/{name}"
+
+
+def _show(ls: InhouseServer, uri: str) -> None:
     window = ls.client_capabilities.window
     if window is not None and window.show_document is not None and window.show_document.support:
         # Not waited for: a client that shows it when the command has ended would wait for us as we wait for
         # it.
-        ls.window_show_document(types.ShowDocumentParams(uri=file.as_uri(), external=False, take_focus=True))
+        ls.window_show_document(types.ShowDocumentParams(uri=uri, external=False, take_focus=True))
     else:
-        ls.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"inhouse: the answer is in {file}"))
+        text = f"inhouse: the answer is in {file_of(uri) or uri}"
+        ls.window_show_message(types.ShowMessageParams(types.MessageType.Info, text))

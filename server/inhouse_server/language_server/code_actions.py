@@ -9,7 +9,6 @@ from pygls.exceptions import JsonRpcInvalidParams
 
 from inhouse_server.language_server import review_command
 from inhouse_server.language_server.ask_command import COMMAND
-from inhouse_server.language_server.uris import path_in
 from inhouse_server.lsp_capabilities import CODE_ACTION_KINDS
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _ACTIONS = {
 
 def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """Both questions on a selection; on a bare cursor only when the user asked for actions."""
-    if path_in(ls.house.root, params.text_document.uri) is None:
+    if ls.checkout.path_of(params.text_document.uri) is None:
         return []
     fixes = review_command.quick_fixes(ls, params) if _wanted(FIX, params.context.only) else []
     if not _resolves(ls.client_capabilities, "edit"):

@@ -1,17 +1,27 @@
-"""initialized and exit: models load while the editor works; leaving ends the connection, never the owner."""
+"""initialize, initialized and exit: models load while the editor works; leaving ends the connection only."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
 
 from inhouse_retrieval import InhouseError
 from inhouse_server.background import run_in_thread
+from inhouse_server.elsewhere import Elsewhere
+from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.progress import work
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
+
+
+def initialize(ls: InhouseServer, params: types.InitializeParams) -> None:
+    try:
+        ls.work_in(Checkout(ls.house.root, Elsewhere.from_options(params.initialization_options)))
+    except ValueError as error:
+        raise JsonRpcInvalidParams(str(error)) from error
 
 
 def initialized(ls: InhouseServer, params: types.InitializedParams) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from inhouse_retrieval import Repository
-from inhouse_server.language_server.uris import path_in
+from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.text_sync import UTF16, Edit, apply_edits
 
 
 class OpenDocuments:
     """Texts by URI. Files outside the repository or ignored by git, and inhouse's and git's own, are never searched."""
 
-    def __init__(self, repository: Repository, state_dir: Path) -> None:
+    def __init__(self, repository: Repository, state_dir: Path, checkout: Checkout) -> None:
         self._repository = repository
+        self._checkout = checkout
         self._state_dir = state_dir
         self._texts: dict[str, tuple[str | None, str]] = {}
 
@@ -41,7 +42,7 @@ class OpenDocuments:
         return {path: text for path, text in self._texts.values() if path is not None}
 
     def _readable_path(self, uri: str) -> str | None:
-        path = path_in(self._repository.root, uri)
+        path = self._checkout.path_of(uri)
         if path is None or path.split("/", 1)[0] == ".git":
             return None
         inhouses_own = (self._repository.root / path).is_relative_to(self._state_dir)

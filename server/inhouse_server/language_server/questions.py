@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,8 +12,8 @@ from pydantic.alias_generators import to_camel
 from inhouse_retrieval import Passage
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
 from inhouse_server.background import iterate_in_thread
-from inhouse_server.language_server.uris import file_of, path_in
-from inhouse_server.locations import file_uri
+from inhouse_server.language_server.checkout import Checkout
+from inhouse_server.language_server.uris import file_of
 from inhouse_server.text_sync import split_lines
 from inhouse_training import Message, TextDelta
 
@@ -62,11 +61,10 @@ class AskParams(_Params):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A whole answer, and sentences about the question itself that the user should see."""
+    """A whole answer; its notes tell also what could not be read of the editor's files."""
 
     text: str
     finished: AnswerFinished
-    notes: tuple[str, ...]
 
 
 async def answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]) -> Answered:
@@ -88,7 +86,9 @@ async def answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Call
             finished = event
     if finished is None:
         raise RuntimeError("the assistant ended without its last event")
-    return Answered("".join(pieces), finished, (*notes, *finished.notes))
+    unseen = ls.checkout.note(finished.provenance.index_commit)
+    notes = (*notes, *finished.notes, *((unseen,) if unseen else ()))
+    return Answered("".join(pieces), replace(finished, notes=notes))
 
 
 def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple[str, ...]]:
@@ -109,9 +109,9 @@ def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple
 
 
 def _selection(ls: InhouseServer, uri: str, marked: RangeParams) -> Selection | None:
-    path = path_in(ls.house.root, uri)
+    path = ls.checkout.path_of(uri)
     text = ls.documents.text(uri)
-    if path is None or (text is None and (text := _read(ls.house.root, uri)) is None):
+    if path is None or (text is None and (text := _read(ls.checkout, uri)) is None):
         return None
     lines = split_lines(text)
     first = min(marked.start.line, len(lines) - 1)
@@ -121,33 +121,33 @@ def _selection(ls: InhouseServer, uri: str, marked: RangeParams) -> Selection | 
     return Selection(path, first + 1, last + 1, "\n".join(lines[first : last + 1]))
 
 
-def _read(root: Path, uri: str) -> str | None:
-    """A file that is not open, as long as it really lies in the repository."""
-    file = file_of(uri)
+def _read(checkout: Checkout, uri: str) -> str | None:
+    """A file that is not open, as long as it really lies in the repository, and on this machine."""
+    file = file_of(uri) if checkout.elsewhere is None else None
     try:
-        if file is None or not file.resolve().is_relative_to(root) or file.stat().st_size > _MAX_FILE_BYTES:
+        if file is None or not file.resolve().is_relative_to(checkout.root) or file.stat().st_size > _MAX_FILE_BYTES:
             return None
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
 
 
-def location(passage: Passage, root: Path) -> dict[str, Any]:
+def location(passage: Passage, checkout: Checkout) -> dict[str, Any]:
     """A passage as an LSP ``Location``."""
     start = {"line": passage.start_line - 1, "character": 0}
     return {
-        "uri": file_uri(root, passage.path),
+        "uri": checkout.uri_of(passage.path),
         "range": {"start": start, "end": {"line": passage.end_line, "character": 0}},
     }
 
 
-def result(answered: Answered, root: Path, streamed: bool) -> dict[str, Any]:
+def result(answered: Answered, checkout: Checkout, streamed: bool) -> dict[str, Any]:
     """The result of ``inhouse/ask``. As the protocol asks, a text that was streamed is not sent again."""
     finished = answered.finished
     return {
         "answer": "" if streamed else answered.text,
-        "citations": [location(passage, root) for passage in finished.citations],
-        "notes": list(answered.notes),
+        "citations": [location(passage, checkout) for passage in finished.citations],
+        "notes": list(finished.notes),
         "reason": finished.reason,
         "provenance": asdict(finished.provenance),
         "timings": asdict(finished.timings),

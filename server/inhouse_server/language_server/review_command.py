@@ -18,8 +18,6 @@ from pygls.exceptions import JsonRpcInvalidParams
 from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.background import run_in_thread
 from inhouse_server.language_server.progress import Work, work
-from inhouse_server.language_server.uris import path_in
-from inhouse_server.locations import file_uri
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers.text import headline
@@ -49,6 +47,8 @@ class ReviewedFiles:
 async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
     if params.arguments:
         raise JsonRpcInvalidParams(f"{COMMAND} takes no argument.")
+    if ls.checkout.elsewhere is not None:
+        raise InhouseError("A team's server cannot read your change.", "Run 'inhouse review' in your checkout.")
     async with work(ls, "inhouse: reviewing", params.work_done_token) as job, ls.reviewed.lock:
         job.report("reading the change")
         found = await run_in_thread(lambda: review_work_tree(ls.house, job))
@@ -100,7 +100,7 @@ def publish(ls: InhouseServer, found: Review) -> None:
     for finding in found.findings:
         by_path[finding.path][finding.fingerprint] = finding
     for path in sorted({*by_path, *ls.reviewed.findings}):
-        uri = file_uri(ls.house.root, path)
+        uri = ls.checkout.uri_of(path)
         diagnostics = [diagnostic(ls, uri, finding) for finding in by_path.get(path, {}).values()]
         ls.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, diagnostics))
     ls.reviewed.findings = dict(by_path)
@@ -110,7 +110,7 @@ def diagnostic(ls: InhouseServer, uri: str, finding: Finding) -> types.Diagnosti
     """A finding as a diagnostic; precedents are its related information."""
     related = [
         types.DiagnosticRelatedInformation(
-            types.Location(file_uri(ls.house.root, each.path), _lines(each.start_line, each.end_line)), each.note
+            types.Location(ls.checkout.uri_of(each.path), _lines(each.start_line, each.end_line)), each.note
         )
         for each in finding.precedents
     ]
@@ -128,7 +128,7 @@ def diagnostic(ls: InhouseServer, uri: str, finding: Finding) -> types.Diagnosti
 
 def quick_fixes(ls: InhouseServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """A fix for each diagnostic of ours that has a proven replacement; its edit is made when it is resolved."""
-    path = path_in(ls.house.root, params.text_document.uri)
+    path = ls.checkout.path_of(params.text_document.uri)
     known = ls.reviewed.findings.get(path or "", {})
     actions = []
     for shown in params.context.diagnostics:
@@ -160,7 +160,7 @@ def resolve_fix(ls: InhouseServer, action: types.CodeAction) -> types.CodeAction
     """
     data: Any = action.data
     uri = data["textDocument"]["uri"]
-    path = path_in(ls.house.root, uri) or ""
+    path = ls.checkout.path_of(uri) or ""
     finding = ls.reviewed.findings.get(path, {}).get(data.get("fingerprint", ""))
     text = ls.documents.text(uri)
     if text is None:

@@ -10,7 +10,6 @@ from lsprotocol import types
 from inhouse_retrieval import InhouseError
 from inhouse_server.background import run_in_thread
 from inhouse_server.language_server import review_command
-from inhouse_server.language_server.uris import path_in
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def did_save(ls: InhouseServer, params: types.DidSaveTextDocumentParams) -> None:
-    if path_in(ls.house.root, params.text_document.uri) is not None:
+    if ls.checkout.elsewhere is None and ls.checkout.path_of(params.text_document.uri) is not None:
         ls.spawn(ls.saves.refresh())
         ls.spawn(review_command.after_save(ls))
 

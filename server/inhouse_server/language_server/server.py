@@ -26,6 +26,7 @@ from inhouse_server.language_server import (
     saving,
     status,
 )
+from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.protocol import InhouseProtocol
 from inhouse_server.lsp_capabilities import COMMANDS
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("pygls").setLevel(logging.CRITICAL)
 
 FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
+    (types.INITIALIZE, lifetime.initialize, None),
     (types.INITIALIZED, lifetime.initialized, None),
     (types.EXIT, lifetime.exit_connection, None),
     (types.TEXT_DOCUMENT_DID_OPEN, documents.did_open, None),
@@ -57,6 +59,7 @@ class InhouseServer(LanguageServer):
 
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
+        checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
         exited: the editor said ``exit``; the connection ends.
@@ -73,11 +76,16 @@ class InhouseServer(LanguageServer):
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
-        self.documents = OpenDocuments(house.repository, house.state_dir)
+        self.work_in(Checkout(house.root))
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
         self.exited = False
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def work_in(self, checkout: Checkout) -> None:
+        """Take the editor's files to lie there; nothing is open yet."""
+        self.checkout = checkout
+        self.documents = OpenDocuments(self.house.repository, self.house.state_dir, checkout)
 
     @property
     def initialized(self) -> bool:
