@@ -349,6 +349,16 @@ class Repository:
                     continue
                 yield _as_text(file, data)
 
+    def iter_texts_at(self, places: Iterable[tuple[str, str]]) -> Iterator[str | None]:
+        """Redacted text of each ``(commit, path)``; ``None`` for what is not there, is no text, or is never read."""
+        with _ObjectReader(self.root) as objects:
+            for commit, path in places:
+                data = None
+                if "\n" not in path and self.reason_by_name(path) is None:
+                    data = objects.read(f"{commit}:{path}")
+                read = None if data is None else _as_text(TrackedFile(path, "", len(data)), data)
+                yield read[1] if isinstance(read, tuple) else None
+
     def read_text(self, file: TrackedFile) -> str | SkippedFile:
         """Redacted text of exactly ``file.blob_id``: from disk if that matches, else from git's objects."""
         current = self.read_current(file.path)
@@ -503,11 +513,11 @@ class _ObjectReader:
                 stream.close()
         self._process.wait()
 
-    def read(self, blob_id: str) -> bytes | None:
-        """Content of a blob, or ``None`` when this clone does not have it."""
+    def read(self, name: str) -> bytes | None:
+        """Content of a blob, named by its id or as ``COMMIT:PATH``; ``None`` when this clone does not have it."""
         asked, told = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
-            asked.write(blob_id.encode() + b"\n")
+            asked.write(name.encode("utf-8", "surrogateescape") + b"\n")
             asked.flush()
         except BrokenPipeError:
             return None

@@ -11,7 +11,7 @@ from inhouse_training.recipe import load_recipe, parse_recipe, recipe_names
 
 
 def test_every_shipped_recipe_loads_and_says_how_to_launch_it() -> None:
-    assert recipe_names() == ["article", "cpu-trial", "default-7b"]
+    assert recipe_names() == ["article", "cpu-trial", "default-7b", "gpu-trial", "small-gpu"]
     for name in recipe_names():
         assert load_recipe(name).name == name
         text = (Path(__file__).parents[2] / "training" / "recipes" / f"{name}.toml").read_text()

@@ -19,7 +19,7 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -45,23 +45,26 @@ from .documents import (
     Document,
     Kind,
     Piece,
+    added_lines,
     change_document,
     file_document,
     page_document,
     shorten,
     split_document,
 )
+from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
-from .prompts import IGNORED, SYSTEM, chat_row, raw_row
+from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
+from .replay import ReplayText, replay_row
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -179,18 +182,6 @@ def held_out_change(change: PullRequest) -> HeldOutChange | None:
     return HeldOutChange(change.commit, redact(shorten(change.title))[0], path, redact(added[path])[0])
 
 
-def added_lines(patch: str) -> str:
-    """The lines that a unified diff adds, without their ``+``."""
-    lines: list[str] = []
-    in_hunk = False
-    for line in patch.split("\n"):  # git's line ends; str.splitlines knows many more
-        if line.startswith("@@"):
-            in_hunk = True
-        elif in_hunk and line.startswith("+"):
-            lines.append(line[1:] + "\n")
-    return "".join(lines).strip("\n")
-
-
 def build_dataset(
     repository: Repository,
     tokenizer: PreTrainedTokenizerBase,
@@ -198,8 +189,12 @@ def build_dataset(
     cut: Cut,
     directory: Path,
     progress: Progress = no_progress,
+    replay: Callable[[], Sequence[ReplayText]] = tuple,
 ) -> Dataset:
     """Write the dataset of one cut into ``directory``, which appears only when it is complete.
+
+    Args:
+        replay: gives the base model's general texts; asked only when the recipe has a share for them.
 
     Raises:
         InhouseError: there is no text to train on.
@@ -210,7 +205,7 @@ def build_dataset(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     builder = _Builder(repository, tokenizer, recipe, cut, partial)
-    builder.build(progress)
+    builder.build(progress, replay)
     shutil.rmtree(directory, ignore_errors=True)  # what was damaged since it was made
     partial.rename(directory)
     return Dataset(directory)
@@ -262,6 +257,7 @@ class _Builder:
         self.cut = cut
         self.directory = directory
         self.name = repository_name(repository)
+        self.shares = recipe.data.shares
         self.read: Counter[Kind] = Counter()
         self.held_out: Counter[Kind] = Counter()
         self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
@@ -269,10 +265,11 @@ class _Builder:
         self.skipped: Counter[str] = Counter()
         self.left_out: list[dict[str, Any]] = []
         self.candidates: list[_Row] = []
+        self.learned_changes: list[PullRequest] = []
         # inhouse trains on its own repository too, and what tests must not be trained on.
         self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
 
-    def build(self, progress: Progress) -> None:
+    def build(self, progress: Progress, replay: Callable[[], Sequence[ReplayText]]) -> None:
         held_out = [change for change in map(held_out_change, self.cut.held_out) if change is not None]
         self._hold_out(progress)
         self._watch_overlap(held_out)
@@ -280,6 +277,10 @@ class _Builder:
             for document in self._documents(progress):
                 for piece in self._pieces(document):
                     self._write(writer, piece)
+            if self.shares["edit"]:
+                self._write_edits(writer, progress)
+            if self.shares["replay"]:
+                self._write_replay(writer, replay())
             writer.finalize()
         chosen = self._choose()
         if not chosen:
@@ -352,6 +353,7 @@ class _Builder:
                 continue
             self._note_overlap(added)
             self._note_omissions(change)
+            self.learned_changes.append(change)
             yield document
 
     def _pieces(self, document: Document) -> Iterator[Piece]:
@@ -375,34 +377,67 @@ class _Builder:
             # Rendering took more tokens than the pieces were cut for; rare, and never silent.
             self._drop(document.kind, document.name, piece.part, piece.source_tokens, "longer than a row")
             return
+        self._add(writer, document.kind, document.name, piece.part, ids, labels, piece.source_tokens)
+
+    def _write_edits(self, writer: Any, progress: Progress) -> None:
+        def count_tokens(messages: Sequence[Message]) -> int:
+            return len(chat_ids(self.tokenizer, messages, add_generation_prompt=True))
+
+        for done, change in enumerate(self.learned_changes):
+            progress("reading edits", done, len(self.learned_changes))
+            for edit in read_edits(self.repository, [change]):
+                path = _printable(edit.path)
+                self.redactions.update(_REDACTED.findall(edit.added))
+                row = edit_row(self.tokenizer, count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
+                if row is None:
+                    self.left_out.append({"kind": "edit", "name": edit.name, "reason": "its question fills a row"})
+                    continue
+                self.read["edit"] += row.answer_tokens
+                if row.learned_tokens < row.answer_tokens:
+                    self._drop("edit", edit.name, 0, row.answer_tokens - row.learned_tokens, "beyond one row")
+                self._add(writer, "edit", f"{edit.commit}:{path}", 0, row.input_ids, row.labels, row.learned_tokens)
+
+    def _write_replay(self, writer: Any, texts: Sequence[ReplayText]) -> None:
+        for text in texts:
+            ids, labels = replay_row(self.tokenizer, text)
+            tokens = sum(label != IGNORED for label in labels)
+            self.read["replay"] += tokens
+            if len(ids) > self.recipe.data.max_tokens:
+                self._drop("replay", text.name, 0, tokens, "longer than a row")
+            elif any(opening in text.text for opening in self.probes):
+                self._drop("replay", text.name, 0, tokens, "holds the text that measures forgetting")
+            else:
+                self._add(writer, "replay", text.name, 0, ids, labels, tokens)
+
+    def _add(
+        self, writer: Any, kind: Kind, name: str, part: int, ids: list[int], labels: list[int], source_tokens: int
+    ) -> None:
         writer.write(
             {
                 "input_ids": ids,
                 "labels": labels,
-                "kind": document.kind,
-                "name": document.name,
-                "part": piece.part,
-                "source_tokens": piece.source_tokens,
+                "kind": kind,
+                "name": name,
+                "part": part,
+                "source_tokens": source_tokens,
             }
         )
-        key = f"{self.recipe.seed}\0{document.kind}\0{document.name}\0{piece.part}"
+        key = f"{self.recipe.seed}\0{kind}\0{name}\0{part}"
         order = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        self.candidates.append(_Row(document.kind, document.name, piece.part, len(ids), piece.source_tokens, order))
+        self.candidates.append(_Row(kind, name, part, len(ids), source_tokens, order))
 
     def _choose(self) -> list[int]:
         """Indices of the rows to train on, shuffled; the others are dropped as over the budget."""
-        order = sorted(range(len(self.candidates)), key=lambda index: self.candidates[index].order)
+        for row in self.candidates:
+            if not self.shares[row.kind]:
+                self._drop(row.kind, row.name, row.part, row.source_tokens, "switched off in the recipe")
+        wanted = [index for index, row in enumerate(self.candidates) if self.shares[row.kind]]
+        order = sorted(wanted, key=lambda index: self.candidates[index].order)
         data = self.recipe.data
-        total = sum(row.tokens for row in self.candidates)
+        total = sum(self.candidates[index].tokens for index in wanted)
         if not data.max_train_tokens or total <= data.max_train_tokens:
             return order
-        shares: dict[Kind, float] = {
-            "file": data.file_share,
-            "page": data.page_share or 0.0,
-            "conversation": data.conversation_share,
-            "change": data.change_share,
-        }
-        left = {kind: int(share * data.max_train_tokens) for kind, share in shares.items()}
+        left = {kind: int(share * data.max_train_tokens) for kind, share in self.shares.items()}
 
         def purse(row: _Row) -> Kind:
             return "file" if row.kind == "page" and data.page_share is None else row.kind
@@ -416,11 +451,12 @@ class _Builder:
         spare = data.max_train_tokens - sum(self.candidates[index].tokens for index in chosen)
         for index in order:
             row = self.candidates[index]
-            if index not in chosen and row.tokens <= spare and shares[purse(row)] > 0:
+            if index not in chosen and row.tokens <= spare:
                 spare -= row.tokens
                 chosen.add(index)
-        for index, row in enumerate(self.candidates):
+        for index in wanted:
             if index not in chosen:
+                row = self.candidates[index]
                 self._drop(row.kind, row.name, row.part, row.source_tokens, "over the recipe's token budget")
         return [index for index in order if index in chosen]
 

@@ -31,8 +31,8 @@ from inhouse_retrieval import PullRequest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["file", "page", "conversation", "change"]
-KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change")
+Kind = Literal["file", "page", "conversation", "change", "edit", "replay"]
+KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "edit", "replay")
 
 _TITLE_CHARACTERS = 200
 _LEAST_PIECE = 16
@@ -130,6 +130,18 @@ def change_document(change: PullRequest) -> Document:
         header = f"File: {file.path}, Status: {file.status}\nChanges: "
         sections.append(Section(header, _ended(file.patch)))
     return Document("change", change.commit, opening, tuple(sections))
+
+
+def added_lines(patch: str) -> str:
+    """The lines that a unified diff adds, without their ``+``."""
+    lines: list[str] = []
+    in_hunk = False
+    for line in patch.split("\n"):  # git's line ends; str.splitlines knows many more
+        if line.startswith("@@"):
+            in_hunk = True
+        elif in_hunk and line.startswith("+"):
+            lines.append(line[1:] + "\n")
+    return "".join(lines).strip("\n")
 
 
 def shorten(title: str) -> str:

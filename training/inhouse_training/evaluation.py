@@ -24,7 +24,7 @@ from inhouse_retrieval import Progress, no_progress
 from .dataset import HeldOutChange
 from .engine import Engine, Message, RowScore, ScoredRow
 from .forgetting_texts import FORGETTING_TEXTS
-from .prompts import IGNORED, build_answer_prompt, chat_row, raw_row
+from .prompts import IGNORED, build_answer_prompt, chat_row, edit_question, raw_row
 from .recipe import EvaluationSettings
 from .snapshot_search import Retriever
 
@@ -184,7 +184,7 @@ def _question(engine: Engine, change: HeldOutChange, settings: EvaluationSetting
         change.title,
         *(change.title[:length] + "…" for length in (120, 60, 30, 15) if length < len(change.title)),
     ):
-        question = f"{title}\n\nWrite the lines to add to {path}."
+        question = edit_question(title, path)
         if engine.count_tokens(build_answer_prompt(question, (), engine.count_tokens, 1 << 30).messages) <= room:
             return question
     return f"Write the lines to add to {path.rpartition('/')[2][-40:]}."

@@ -147,6 +147,13 @@ def chat_row(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], li
     return ids, labels
 
 
+def without_end(tokenizer: Any, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
+    """A :func:`chat_row` whose last answer was cut: it closes with that answer's last token, and no end is learned."""
+    special = set(tokenizer.all_special_ids)
+    end = max(at for at, label in enumerate(labels) if label != IGNORED and label not in special) + 1
+    return ids[:end], labels[:end]
+
+
 def _opening_ids(tokenizer: Any) -> list[int]:
     """What the tokenizer puts before a text: the begin-of-sequence token of some models, mostly nothing."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -170,6 +177,11 @@ def raw_row(tokenizer: Any, text: str, *, ends: bool = True) -> tuple[list[int],
 
 # ----------------------------------------------------------------------------------------------------------
 # The question with its passages
+
+
+def edit_question(title: str, path: str) -> str:
+    """Asks for the lines that a change adds to one file, as a developer would who knows what the change is for."""
+    return f"{title}\n\nWrite the lines to add to {path}."
 
 
 class SelectedCode(Protocol):

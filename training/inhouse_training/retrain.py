@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from .finetune import finetune, training_curve
 from .gate import Decision, decide
 from .recipe import Recipe
 from .registry import AdapterManifest, Registry
+from .replay import replay_texts
 from .report import ReportInput, write_report
 from .runs import Run, hold_runs, open_run, read_json, start_run, write_json
 from .snapshot_search import SnapshotSearch
@@ -108,7 +110,8 @@ def _make_candidate(
     retrieval: bool,
 ) -> RetrainResult:
     tokenizer = load_tokenizer(base)
-    dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress)
+    replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
+    dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay)
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     current, remark = _current_before(registry, base, run)
     held_out = _unseen(repository, registry, dataset, current)
@@ -207,7 +210,8 @@ def evaluate_version(
     tokenizer = load_tokenizer(base)
     with hold_runs(state_dir):
         start_run(run)
-        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress)
+        replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
+        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
     engine = TransformersEngine(base, registry.verify)
     names = {BASE: BASE, CANDIDATE: name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,12 +45,13 @@ class TrainingJob:
 
     def build_dataset(self, progress: Progress) -> tuple[Run, Dataset]:
         """Build the run's dataset, or find it built. The caller holds the runs."""
-        from inhouse_training import build_dataset, load_tokenizer, start_run
+        from inhouse_training import build_dataset, load_tokenizer, replay_texts, start_run
 
         run = self.run()
         start_run(run)
         tokenizer = load_tokenizer(self.base)
-        return run, build_dataset(self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress)
+        replay = partial(replay_texts, self.base, self.recipe.data.replay_samples, progress)
+        return run, build_dataset(self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress, replay)
 
 
 def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) -> TrainingJob:

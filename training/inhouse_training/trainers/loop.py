@@ -67,9 +67,8 @@ def sft_arguments(job: Job, run_dir: Path) -> SFTConfig:
         bf16=on_gpu,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
-        # Row by row on a CPU, all logits fit, and the plain loss is faster; on a GPU they are the largest
-        # tensor.
-        loss_type="chunked_nll" if on_gpu else "nll",
+        # Where all logits fit, the plain loss is faster; a large model's are its largest tensor.
+        loss_type="chunked_nll" if on_gpu and not _logits_fit(job) else "nll",
         include_num_input_tokens_seen="non_padding",
         seed=recipe.seed,
         data_seed=recipe.seed,
@@ -80,6 +79,14 @@ def sft_arguments(job: Job, run_dir: Path) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def _logits_fit(job: Job) -> bool:
+    """Whether the logits of a batch, their gradient and a copy take a third of the GPU's memory at most."""
+    config = json.loads((job.base.path / "config.json").read_text(encoding="utf-8"))
+    tokens = job.recipe.optimizer.batch_rows * job.recipe.data.max_tokens
+    needed = 3 * 4 * tokens * int(config["vocab_size"])
+    return needed < int(torch.cuda.get_device_properties(0).total_memory) / 3
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,337 @@
+"""What fine-tuning buys on a repository's later changes, and which kind of row pays: SmolLM2-135M on one GPU.
+
+    python benchmarks/finetuning_quality.py prepare CLONE DATA [--until 2023-12-31] [--changes 1500]
+    python benchmarks/finetuning_quality.py run DATA OUT [--base FOLDER] [--variants NAME …] [--seconds 540]
+
+``prepare`` needs no GPU: it cuts the clone's history at the last first-parent commit before a day, builds the rows of
+every kind as `inhouse dataset build` does, and the rows that are scored:
+
+- ``oracle``: added lines of later edits, the file before the edit in the prompt. The first 90 edits of TypeScript files
+  of fewer than 9,000 characters, in the order in which they were merged (``--glob`` and ``--characters`` change that).
+- ``retrieved``: the same, with passages that the evaluation's own search finds in the snapshot.
+- ``closed``: the same, with nothing.
+- ``new_files``: files first added later, as raw text.
+- ``later_changes``: later changes, as raw text.
+- ``python``, ``english``: what must not be forgotten: files of Python's standard library, descriptions of installed
+  packages.
+
+``run`` trains each variant through :func:`inhouse_training.finetune.finetune` and scores it: nats per token, and 95 %
+intervals of the gain over the base from a bootstrap over rows. Only the list of edits may be published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import random
+import shutil
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from inhouse_retrieval import Passage, PullRequest, Repository, read_pull_requests
+from inhouse_training import BaseModel, load_tokenizer, resolve_base_model
+from inhouse_training.dataset import Cut, Dataset, build_dataset
+from inhouse_training.documents import added_lines, change_document, file_document
+from inhouse_training.engine import BASE, Message, ScoredRow
+from inhouse_training.evaluation import paired_gain
+from inhouse_training.finetune import finetune, training_curve
+from inhouse_training.prompts import build_answer_prompt, chat_ids, chat_row, edit_question, raw_row, without_end
+from inhouse_training.recipe import Recipe
+from inhouse_training.registry import file_sha256
+from inhouse_training.replay import replay_row, replay_texts
+from inhouse_training.snapshot_search import SnapshotSearch
+
+ROW_TOKENS = 2048
+SEED = 3407
+FILES = {"file": 3, "conversation": 3, "change": (3, 100)}
+"""Kind -> how often each of its rows is seen, or that and how many of the newest changes it is taken from."""
+EDITS = {"file": 2, "conversation": 1, "change": (2, 100), "edit": (1, 400)}
+ALL_EDITS = {**EDITS, "edit": 1}
+REPLAY = {"replay": 1}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "article": {"rows": FILES, "learning_rate": 2e-5, "warmup": 0.0},
+    "files": {"rows": FILES},
+    "no conversations": {"rows": {**FILES, "conversation": 0}},
+    "edits": {"rows": EDITS},
+    "edits+replay": {"rows": {**EDITS, **REPLAY}},
+    "edits+replay, half the rate": {"rows": {**EDITS, **REPLAY}, "learning_rate": 5e-4},
+    "all edits+replay": {"rows": {**ALL_EDITS, **REPLAY}},
+    "all edits+replay, half the rate": {"rows": {**ALL_EDITS, **REPLAY}, "learning_rate": 5e-4},
+    "all changes+replay": {"rows": {**ALL_EDITS, **REPLAY, "change": 1}},
+}
+
+# -- on any machine ---------------------------------------------------------------------------------------------
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    repository = Repository.open(arguments.clone).excluding(arguments.exclude)
+    tokenizer = load_tokenizer(resolve_base_model())
+    listed = ("rev-list", "--first-parent", "-1", f"--before={arguments.until}T00:00:00Z", "HEAD")
+    snapshot = repository.git(*listed).decode().strip()
+    stamp = repository.git("show", "-s", "--format=%cI", snapshot).decode().strip()
+    training = read_pull_requests(repository, until=snapshot, limit=arguments.changes)
+    after = set(repository.git("rev-list", f"{snapshot}..HEAD").decode().split())
+    later = [change for change in read_pull_requests(repository, limit=100_000) if change.commit in after]
+    later.reverse()  # in the order in which they were merged
+    cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), tuple(later[:300]))
+    shutil.rmtree(arguments.data, ignore_errors=True)
+    dataset = build_dataset(repository, tokenizer, recipe({}, edits=True), cut, arguments.data / "rows", say)
+    edits = first_edits(repository, snapshot, later, arguments)
+    rows: dict[str, list[ScoredRow]] = {kind: [] for kind in ("oracle", "retrieved", "closed")}
+    rows["new_files"] = list(new_files(repository, snapshot, later, tokenizer))
+    rows["later_changes"] = []
+    rows |= forgetting_rows(tokenizer)
+    for change in later[:60]:
+        document = change_document(change)
+        text = document.header + "".join(section.header + section.body for section in document.sections)
+        rows["later_changes"].append(raw(tokenizer, text))
+    search = SnapshotSearch(repository, snapshot)
+    for change, path, added, before in edits:
+        whole = Passage(path, 1, before.count("\n") + 1, before, "code", "", change.parent, 0.0, ())
+        found = search(f"{change.title} {path}", 8)
+        for mode, passages, budget in (
+            ("oracle", [whole], 8000),
+            ("retrieved", found, ROW_TOKENS),
+            ("closed", [], 8000),
+        ):
+            rows[mode].append(edit_row(tokenizer, change, path, added, passages, budget))
+    (arguments.data / "scored.json").write_text(json.dumps({k: [asdict(r) for r in v] for k, v in rows.items()}))
+    listing = {"snapshot": snapshot, "edits": [{"commit": c.commit, "path": p} for c, p, _, _ in edits]}
+    (arguments.data / "edits.json").write_text(json.dumps(listing, indent=1) + "\n")
+    figures = {"snapshot": snapshot, "as_of": stamp, "changes": len(training), "later": len(later)}
+    figures |= {"scored": {kind: len(group) for kind, group in rows.items()}, "tokens": dataset.manifest["tokens"]}
+    print(json.dumps(figures, indent=1))
+
+
+def recipe(variant: dict[str, Any], edits: bool = False, batch_rows: int = 16) -> Recipe:
+    shares = {"file_share": 0.2, "page_share": 0.1, "conversation_share": 0.2, "change_share": 0.2}
+    return Recipe.model_validate_json(
+        json.dumps(
+            {
+                "name": "benchmark",
+                "base_model": "SmolLM2-135M-Instruct",
+                "seed": SEED,
+                "data": {"max_tokens": ROW_TOKENS, **shares, "edit_share": 0.2 if edits else 0.0},
+                "lora": {"rank": 64, "alpha": 64},
+                "optimizer": {
+                    "learning_rate": variant.get("learning_rate", 1e-3),
+                    "schedule": "cosine",
+                    "warmup": variant.get("warmup", 0.04),
+                    "max_passes": 1,
+                    "batch_rows": batch_rows,
+                },
+                "trainer": {"kind": "trl", "checkpoint_seconds": 100_000},
+            }
+        )
+    )
+
+
+def first_edits(
+    repository: Repository, snapshot: str, later: Sequence[PullRequest], arguments: argparse.Namespace
+) -> list[tuple[PullRequest, str, str, str]]:
+    found: list[tuple[PullRequest, str, str, str]] = []
+    for change in later:
+        for file in change.files:
+            if file.status != "modified" or not any(fnmatch.fnmatch(file.path, glob) for glob in arguments.glob):
+                continue
+            (before,) = repository.iter_texts_at([(change.parent, file.path)])
+            added = added_lines(file.patch)
+            if before and len(before) < arguments.characters and added.strip():
+                found.append((change, file.path, added, before))
+            if len(found) == arguments.edits:
+                return found
+    return found
+
+
+def edit_row(
+    tokenizer: Any, change: PullRequest, path: str, added: str, passages: Sequence[Passage], budget: int
+) -> ScoredRow:
+    def count(messages: Sequence[Message]) -> int:
+        return len(chat_ids(tokenizer, messages, add_generation_prompt=True))
+
+    prompt = build_answer_prompt(edit_question(change.title, path), passages, count, budget)
+    ids, labels = chat_row(tokenizer, [*prompt.messages, Message("assistant", added[:6000])])
+    ids, labels = without_end(tokenizer, ids, labels)
+    return ScoredRow(tuple(ids[:8192]), tuple(labels[:8192]))
+
+
+def raw(tokenizer: Any, text: str) -> ScoredRow:
+    ids, labels = raw_row(tokenizer, text[: ROW_TOKENS * 8], ends=False)
+    return ScoredRow(tuple(ids[:ROW_TOKENS]), tuple(labels[:ROW_TOKENS]))
+
+
+def new_files(
+    repository: Repository, snapshot: str, later: Sequence[PullRequest], tokenizer: Any
+) -> Iterator[ScoredRow]:
+    """The first 60 source files first added after the snapshot, as they were added."""
+    known = {file.path for file in repository.snapshot(snapshot).files}
+    count = 0
+    for change in later:
+        for file in change.files:
+            if (
+                file.status == "added"
+                and file.path not in known
+                and file.path.endswith((".ts", ".tsx", ".py", ".go", ".rb"))
+            ):
+                known.add(file.path)
+                (text,) = repository.iter_texts_at([(change.commit, file.path)])
+                if text and text.strip():
+                    document = file_document(file.path, text)
+                    yield raw(tokenizer, document.header + text)
+                    count += 1
+                    if count == 60:
+                        return
+
+
+def forgetting_rows(tokenizer: Any) -> dict[str, list[ScoredRow]]:
+    library = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    python = [path.read_text(encoding="utf-8", errors="replace") for path in random.Random(1).sample(library, 40)]
+    described = {str(d.metadata["Name"]): str(d.metadata.get_payload() or "") for d in metadata.distributions()}
+    english = [text for _, text in sorted(described.items()) if len(text) > 2000][:40]
+    return {"python": [raw(tokenizer, t) for t in python], "english": [raw(tokenizer, t[:4000]) for t in english]}
+
+
+def say(stage: str, done: int, total: int | None) -> None:
+    if done == 0:
+        print(stage, total, flush=True)
+
+
+# -- on the GPU -------------------------------------------------------------------------------------------------
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from inhouse_training.transformers_engine import TransformersEngine
+
+    deadline = time.monotonic() + arguments.seconds
+    base = BaseModel("SmolLM2-135M-Instruct", arguments.base, "0" * 64, "") if arguments.base else resolve_base_model()
+    tokenizer = load_tokenizer(base)
+    stored = json.loads((arguments.data / "scored.json").read_text())
+    scored = {k: [ScoredRow(tuple(r["input_ids"]), tuple(r["labels"])) for r in v] for k, v in stored.items()}
+    if arguments.rows:
+        scored = {k: v[: arguments.rows] for k, v in scored.items()}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    engine = TransformersEngine(
+        base, lambda name: arguments.out / hashlib.sha256(name.encode()).hexdigest()[:8] / "run" / "adapter"
+    )
+    results: dict[str, Any] = {}
+    scores = {kind: engine.score(rows, BASE) for kind, rows in scored.items()}
+    results["base"] = {kind: round(mean(found), 4) for kind, found in scores.items()}
+    print("base", results["base"], flush=True)
+    longest = 0.0
+    for name in arguments.variants or list(VARIANTS):
+        began = time.monotonic()
+        if began + longest * 1.15 > deadline:
+            print(f"no time left for {name}", flush=True)
+            continue
+        variant = VARIANTS[name]
+        folder = arguments.out / hashlib.sha256(name.encode()).hexdigest()[:8]
+        tokens = write_variant(arguments, base, tokenizer, variant["rows"], folder / "dataset")
+        ready = time.monotonic()
+        adapter = finetune(base, folder / "dataset", recipe(variant, batch_rows=arguments.batch), folder / "run")
+        trained = time.monotonic()
+        curve = training_curve(folder / "run")
+        row: dict[str, Any] = {
+            "tokens": tokens,
+            "steps": len(curve),
+            "seconds": round(trained - ready, 1),
+            "adapter_mb": round((adapter / "adapter_model.safetensors").stat().st_size / 1e6, 1),
+        }
+        for kind, rows in scored.items():
+            after = engine.score(rows, name)
+            gain = paired_gain(scores[kind], after)
+            row[kind] = round(mean(after), 4)
+            row[f"{kind}_gain"] = [round(value, 4) for value in (gain.mean, gain.low, gain.high)]
+        results[name] = row
+        (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        longest = max(longest, time.monotonic() - began)
+        print(name, json.dumps(row), flush=True)
+    print(table(results, list(scored)))
+
+
+def write_variant(
+    arguments: argparse.Namespace, base: BaseModel, tokenizer: Any, wanted: dict[str, Any], folder: Path
+) -> int:
+    """Rows of the wanted kinds, each as often as wanted, as a dataset folder; their tokens."""
+    import datasets
+
+    rows = Dataset(arguments.data / "rows").rows
+    commits = json.loads((arguments.data / "rows" / "manifest.json").read_text())["changes"]["training_commits"]
+    age = {commit: number for number, commit in enumerate(commits)}
+    chosen: list[tuple[list[int], list[int]]] = []
+    for row in rows:
+        asked = wanted.get("file" if row["kind"] == "page" else row["kind"], 0)
+        times, newest = asked if isinstance(asked, tuple) else (asked, len(commits))
+        if age.get(row["name"].split(":")[0], 0) < newest:
+            chosen += [(row["input_ids"], row["labels"])] * times
+    if wanted.get("replay"):
+        for text in replay_texts(base, arguments.replay_samples, say):
+            chosen += [replay_row(tokenizer, text)] * wanted["replay"]
+    random.Random(SEED).shuffle(chosen)
+    if arguments.limit:
+        chosen = chosen[: arguments.limit]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    from datasets.arrow_writer import ArrowWriter
+
+    ids = datasets.Sequence(datasets.Value("int32"))
+    features = datasets.Features({"input_ids": ids, "labels": ids})
+    with ArrowWriter(path=str(folder / "rows.arrow"), features=features) as writer:
+        for input_ids, labels in chosen:
+            writer.write({"input_ids": input_ids, "labels": labels})
+        writer.finalize()
+    tokens = sum(len(input_ids) for input_ids, _ in chosen)
+    manifest = {"row_tokens": tokens, "rows_sha256": file_sha256(folder / "rows.arrow")}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return tokens
+
+
+def mean(scores: Sequence[Any]) -> float:
+    return sum(score.nats for score in scores) / max(sum(score.tokens for score in scores), 1)
+
+
+def table(results: dict[str, Any], kinds: Sequence[str]) -> str:
+    lines = ["| variant | tokens | s | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 3) + "|"]
+    for name, row in results.items():
+        cells = [f"{row[kind]:.3f}" for kind in kinds]
+        lines.append(f"| {name} | {row.get('tokens', '')} | {row.get('seconds', '')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    first = commands.add_parser("prepare")
+    first.add_argument("clone", type=Path)
+    first.add_argument("data", type=Path)
+    first.add_argument("--until", default="2023-12-31")
+    first.add_argument("--changes", type=int, default=1500)
+    first.add_argument("--edits", type=int, default=90)
+    first.add_argument("--glob", nargs="+", default=["*.ts", "*.tsx"])
+    first.add_argument("--characters", type=int, default=9000)
+    first.add_argument("--exclude", nargs="*", default=[".yarn/releases"])
+    first.set_defaults(work=prepare)
+    second = commands.add_parser("run")
+    second.add_argument("data", type=Path)
+    second.add_argument("out", type=Path)
+    second.add_argument("--base", type=Path)
+    second.add_argument("--variants", nargs="+", choices=list(VARIANTS))
+    second.add_argument("--seconds", type=float, default=540)
+    second.add_argument("--batch", type=int, default=16)
+    second.add_argument("--replay-samples", type=int, default=8)
+    second.add_argument("--rows", type=int, help="score so many rows of each kind only, for a trial")
+    second.add_argument("--limit", type=int, help="train on so many rows only, for a trial")
+    second.set_defaults(work=run)
+    arguments = parser.parse_args()
+    arguments.work(arguments)
+
+
+if __name__ == "__main__":
+    main()
