@@ -65,7 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "edits+replay, half the rate": {"rows": {**EDITS, **REPLAY}, "learning_rate": 5e-4},
     "all edits+replay": {"rows": {**ALL_EDITS, **REPLAY}},
     "all edits+replay, half the rate": {"rows": {**ALL_EDITS, **REPLAY}, "learning_rate": 5e-4},
-    "all changes+replay": {"rows": {**ALL_EDITS, **REPLAY, "change": 1}},
+    "edits alone": {"rows": {"edit": (1, 400)}},
 }
 
 # -- on any machine ---------------------------------------------------------------------------------------------
@@ -214,7 +214,11 @@ def run(arguments: argparse.Namespace) -> None:
     base = BaseModel("SmolLM2-135M-Instruct", arguments.base, "0" * 64, "") if arguments.base else resolve_base_model()
     tokenizer = load_tokenizer(base)
     stored = json.loads((arguments.data / "scored.json").read_text())
-    scored = {k: [ScoredRow(tuple(r["input_ids"]), tuple(r["labels"])) for r in v] for k, v in stored.items()}
+    scored = {
+        kind: [ScoredRow(tuple(row["input_ids"]), tuple(row["labels"])) for row in rows]
+        for kind, rows in stored.items()
+        if not arguments.kinds or kind in arguments.kinds
+    }
     if arguments.rows:
         scored = {k: v[: arguments.rows] for k, v in scored.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -262,8 +266,9 @@ def write_variant(
     """Rows of the wanted kinds, each as often as wanted, as a dataset folder; their tokens."""
     import datasets
 
-    rows = Dataset(arguments.data / "rows").rows
-    commits = json.loads((arguments.data / "rows" / "manifest.json").read_text())["changes"]["training_commits"]
+    source = arguments.train or arguments.data
+    rows = Dataset(source / "rows").rows
+    commits = json.loads((source / "rows" / "manifest.json").read_text())["changes"]["training_commits"]
     age = {commit: number for number, commit in enumerate(commits)}
     chosen: list[tuple[list[int], list[int]]] = []
     for row in rows:
@@ -326,6 +331,8 @@ def main() -> None:
     second.add_argument("--seconds", type=float, default=540)
     second.add_argument("--batch", type=int, default=16)
     second.add_argument("--replay-samples", type=int, default=8)
+    second.add_argument("--train", type=Path, help="rows of another repository, as a control; default: DATA")
+    second.add_argument("--kinds", nargs="+", help="score these kinds of row only")
     second.add_argument("--rows", type=int, help="score so many rows of each kind only, for a trial")
     second.add_argument("--limit", type=int, help="train on so many rows only, for a trial")
     second.set_defaults(work=run)
