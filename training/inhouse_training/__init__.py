@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from .base_model import BaseModel as BaseModel
+    from .base_model import find_base_model as find_base_model
     from .base_model import load_model as load_model
     from .base_model import load_tokenizer as load_tokenizer
     from .base_model import resolve_base_model as resolve_base_model
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from .engine import TextDelta as TextDelta
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
+    from .interval import INTERVAL as INTERVAL
+    from .interval import parse_interval as parse_interval
+    from .plan import RetrainPlan as RetrainPlan
+    from .plan import plan_retraining as plan_retraining
     from .prompts import SYSTEM as SYSTEM
     from .prompts import AnswerPrompt as AnswerPrompt
     from .prompts import build_answer_prompt as build_answer_prompt
@@ -53,10 +58,25 @@ if TYPE_CHECKING:
     from .runs import hold_runs as hold_runs
     from .runs import open_run as open_run
     from .runs import start_run as start_run
+    from .schedule import LastRun as LastRun
+    from .schedule import due_at as due_at
+    from .schedule import landed_since as landed_since
+    from .schedule import last_run as last_run
+    from .schedule import reason_to_wait as reason_to_wait
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "INTERVAL": "interval",
+    "LastRun": "schedule",
+    "RetrainPlan": "plan",
+    "due_at": "schedule",
+    "find_base_model": "base_model",
     "hold_runs": "runs",
+    "landed_since": "schedule",
+    "last_run": "schedule",
+    "parse_interval": "interval",
+    "plan_retraining": "plan",
+    "reason_to_wait": "schedule",
     "training_curve": "finetune",
     "start_run": "runs",
     "recipe_names": "recipe",

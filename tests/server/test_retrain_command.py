@@ -1,0 +1,65 @@
+"""`inhouse retrain` before it trains: what it would do, and whether it is time."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inhouse_retrieval import Repository
+from inhouse_server.settings import Settings
+from inhouse_training import BaseModel, load_recipe
+
+from ..training.finished import finish_run
+from ..training.history import make_history
+from .test_cli import inhouse
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return make_history(tmp_path_factory.mktemp("command") / "shop", commits=16).with_wiki(Settings().wiki)
+
+
+def told(shop: Repository, *arguments: str, **environment: str) -> dict[str, Any]:
+    done = inhouse("retrain", "--repo", str(shop.root), *arguments, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_dry_run_leaves_not_even_a_state_directory(shop: Repository, tmp_path: Path) -> None:
+    plan = told(shop, "--dry-run", INHOUSE_CACHE=str(tmp_path / "empty"))
+    assert plan["decision"] == "train" and plan["rows"] is None
+    assert "would be fetched" in plan["reasons"][-1]
+    assert not (shop.root / ".inhouse").exists() and not (tmp_path / "empty").exists()
+
+
+def test_a_run_that_is_not_due_is_skipped(shop: Repository, base_model: BaseModel) -> None:
+    state_dir = shop.root / ".inhouse"
+    state_dir.mkdir()
+    started = datetime.now(UTC) - timedelta(days=2)
+    done = finish_run(shop, state_dir, load_recipe("cpu-trial"), base_model, started)
+    (shop.root / "inhouse.toml").write_text('[retrain]\nevery = "7d"\n')
+    try:
+        result = told(shop)  # as a scheduler calls it: the settings say when
+        assert (result["decision"], result["candidate"]) == ("skipped", done.candidate)
+        assert f"began {started:%Y-%m-%d %H:%M} UTC" in result["reasons"][0]
+        plan = told(shop, "--dry-run", "--after-prs", "3")
+        assert plan["decision"] == "skip" and "0 changes have landed since" in plan["reasons"][0]
+        assert "Nothing to learn from changed" in told(shop, "--dry-run", "--every", "0")["reasons"][0]
+    finally:
+        (shop.root / "inhouse.toml").unlink()
+    plain = inhouse("retrain", "--dry-run", "--repo", str(shop.root))
+    assert plain.stdout.startswith("would skip:\n") and "7 held out" in plain.stdout
+
+
+def test_wrong_use_is_told(shop: Repository) -> None:
+    for arguments, code, problem in (
+        (("--every", "often"), 1, "'often' is not a length of time"),
+        (("--after-prs", "0"), 2, "--after-prs"),
+    ):
+        done = inhouse("retrain", *arguments)
+        assert (done.returncode, problem in done.stderr) == (code, True), done.stderr
