@@ -60,6 +60,9 @@ def test_wrong_use_is_told(shop: Repository) -> None:
     for arguments, code, problem in (
         (("--every", "often"), 1, "'often' is not a length of time"),
         (("--after-prs", "0"), 2, "--after-prs"),
+        (("install", "--timer", "moon"), 2, "moon"),
+        (("install", "--timer", "cron", "--at", "24:00"), 2, "24:00"),
+        (("--every", "7d", "install", "--timer", "cron"), 2, "come after its name"),
     ):
         done = inhouse("retrain", *arguments)
         assert (done.returncode, problem in done.stderr) == (code, True), done.stderr

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.schedules import Job, Timer, schedule
 from inhouse_server.cli.terminal import print_json, progress_bar
 from inhouse_server.cli.training_job import RecipeOption, training_job
 
@@ -141,3 +144,80 @@ def _show_plan(plan: RetrainPlan, json: bool) -> None:
         )
     elif plan.decision == "train":
         typer.echo("  training: how long is not known, since no former version tells how fast this machine is")
+
+
+@app.command("install")
+def install(
+    timer: Annotated[Timer, typer.Option("--timer", help="Which scheduler.", show_default=False)],
+    repo: RepoOption = HERE,
+    at: Annotated[
+        str, typer.Option("--at", metavar="02:00", help="Time of day; UTC in github and kubernetes.")
+    ] = "02:00",
+    every: EveryOption = None,
+    after_prs: AfterPrsOption = None,
+    recipe: RecipeOption = None,
+    image: Annotated[str, typer.Option("--image", help="Container image for kubernetes.")] = "inhouse:latest",
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write there: a folder, or the file when there is one alone.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Print, or write, what makes a scheduler call `inhouse retrain`. Nothing is installed by itself."""
+    job = _job(repo, at, every, after_prs, recipe, image)
+    made = schedule(timer, job)
+    if output is not None:
+        written = _write(made.files, output, force)
+    if json:
+        print_json({"timer": timer, "command": list(job.command), "files": made.files, "next_step": made.next_step})
+        return
+    for name, content in made.files.items():
+        typer.echo(f"Wrote {written[name]}" if output is not None else f"# {name}\n{content}")
+    typer.echo(made.next_step, err=True)
+
+
+def _job(repo: Path, at: str, every: str | None, after_prs: int | None, recipe: str | None, image: str) -> Job:
+    from inhouse_retrieval import Repository
+    from inhouse_training import load_recipe, parse_interval
+
+    time_of_day = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", at)
+    if time_of_day is None:
+        raise typer.BadParameter(f"{at!r} is not a time of day, such as 02:00.", param_hint="--at")
+    root, settings, _ = locate(repo)
+    options: list[str] = []
+    if every:
+        options += ["--every", every]
+    if after_prs:
+        options += ["--after-prs", str(after_prs)]
+    if recipe:
+        load_recipe(recipe)
+        options += ["--recipe", str(Path(recipe).resolve()) if recipe.endswith(".toml") else recipe]
+    wanted = every or (None if after_prs else settings.retrain.every)
+    follows = Repository.open(root).git("rev-parse", "--abbrev-ref", "@{upstream}", allow_failure=True).strip()
+    return Job(
+        root=root,
+        options=tuple(options),
+        pull=bool(follows),
+        hour=int(time_of_day[1]),
+        minute=int(time_of_day[2]),
+        hourly=wanted is not None and timedelta() < parse_interval(wanted) < timedelta(days=1),
+        image=image,
+    )
+
+
+def _write(files: dict[str, str], output: Path, force: bool) -> dict[str, Path]:
+    """Write ``files`` into the folder ``output``, or a single one to the file ``output``; where each lies."""
+    single = len(files) == 1 and not output.is_dir()
+    paths = {name: output if single else output / name for name in files}
+    for path in paths.values():
+        if path.exists() and not force:
+            raise InhouseError(f"{path} exists already.", "Use --force to write a new one over it.")
+    try:
+        for name, path in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[name], encoding="utf-8")
+    except OSError as error:
+        raise InhouseError(
+            f"{error.filename} cannot be written: {error.strerror}.", "Name another --output."
+        ) from error
+    return paths
