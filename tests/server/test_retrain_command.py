@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from inhouse_retrieval import Repository
+from inhouse_server.cli import main
 from inhouse_server.settings import Settings
 from inhouse_training import BaseModel, load_recipe
 
 from ..training.finished import finish_run
 from ..training.history import make_history
-from .test_cli import inhouse
+
+Inhouse = Callable[..., "Answer"]
+
+
+class Answer(NamedTuple):
+    """What one command came to."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
@@ -23,40 +35,61 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return make_history(tmp_path_factory.mktemp("command") / "shop", commits=16).with_wiki(Settings().wiki)
 
 
-def told(shop: Repository, *arguments: str, **environment: str) -> dict[str, Any]:
-    done = inhouse("retrain", "--repo", str(shop.root), *arguments, "--json", **environment)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def inhouse(capsys: pytest.CaptureFixture[str]) -> Iterator[Inhouse]:
+    """The command line in this process, which spares each call the start of another one."""
+
+    def run(*arguments: str) -> Answer:
+        code = main([*arguments])
+        return Answer(code, *capsys.readouterr())
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def json_of(done: Answer) -> dict[str, Any]:
+    assert done.code == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_a_dry_run_leaves_not_even_a_state_directory(shop: Repository, tmp_path: Path) -> None:
-    plan = told(shop, "--dry-run", INHOUSE_CACHE=str(tmp_path / "empty"))
+def test_a_dry_run_leaves_not_even_a_state_directory(
+    shop: Repository, inhouse: Inhouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INHOUSE_CACHE", str(tmp_path / "empty"))
+    plan = json_of(inhouse("retrain", "--dry-run", "--json", "--repo", str(shop.root)))
     assert plan["decision"] == "train" and plan["rows"] is None
     assert "would be fetched" in plan["reasons"][-1]
     assert not (shop.root / ".inhouse").exists() and not (tmp_path / "empty").exists()
 
 
-def test_a_run_that_is_not_due_is_skipped(shop: Repository, base_model: BaseModel) -> None:
+def test_a_run_that_is_not_due_is_skipped(shop: Repository, inhouse: Inhouse, base_model: BaseModel) -> None:
+    def told(*arguments: str) -> dict[str, Any]:
+        return json_of(inhouse("retrain", *arguments, "--json", "--repo", str(shop.root)))
+
     state_dir = shop.root / ".inhouse"
     state_dir.mkdir()
     started = datetime.now(UTC) - timedelta(days=2)
     done = finish_run(shop, state_dir, load_recipe("cpu-trial"), base_model, started)
     (shop.root / "inhouse.toml").write_text('[retrain]\nevery = "7d"\n')
     try:
-        result = told(shop)  # as a scheduler calls it: the settings say when
+        result = told()  # as a scheduler calls it: the settings say when
         assert (result["decision"], result["candidate"]) == ("skipped", done.candidate)
         assert f"began {started:%Y-%m-%d %H:%M} UTC" in result["reasons"][0]
-        plan = told(shop, "--dry-run", "--after-prs", "3")
+        plan = told("--dry-run", "--after-prs", "3")
         assert plan["decision"] == "skip" and "0 changes have landed since" in plan["reasons"][0]
-        assert "Nothing to learn from changed" in told(shop, "--dry-run", "--every", "0")["reasons"][0]
+        assert "Nothing to learn from changed" in told("--dry-run", "--every", "0")["reasons"][0]
+        status = json_of(inhouse("status", "--json", "--repo", str(shop.root)))
+        assert status["last_retrain"]["candidate"] == done.candidate
+        assert status["next_retrain"] == (started + timedelta(days=7, hours=-1)).isoformat()
     finally:
         (shop.root / "inhouse.toml").unlink()
     plain = inhouse("retrain", "--dry-run", "--repo", str(shop.root))
     assert plain.stdout.startswith("would skip:\n") and "7 held out" in plain.stdout
 
 
-def test_wrong_use_is_told(shop: Repository) -> None:
+def test_wrong_use_is_told(inhouse: Inhouse) -> None:
     for arguments, code, problem in (
         (("--every", "often"), 1, "'often' is not a length of time"),
         (("--after-prs", "0"), 2, "--after-prs"),
@@ -65,4 +98,4 @@ def test_wrong_use_is_told(shop: Repository) -> None:
         (("--every", "7d", "install", "--timer", "cron"), 2, "come after its name"),
     ):
         done = inhouse("retrain", *arguments)
-        assert (done.returncode, problem in done.stderr) == (code, True), done.stderr
+        assert (done.code, problem in done.stderr) == (code, True), done.stderr

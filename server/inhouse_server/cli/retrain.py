@@ -12,9 +12,10 @@ import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate, open_backend
+from inhouse_server.cli.notify import notify
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.schedules import Job, Timer, schedule
-from inhouse_server.cli.terminal import print_json, progress_bar
+from inhouse_server.cli.terminal import print_json, progress_bar, warn
 from inhouse_server.cli.training_job import RecipeOption, training_job
 
 if TYPE_CHECKING:
@@ -94,7 +95,13 @@ def _retrain(repo: Path, recipe: str | None) -> RetrainResult:
         job = training_job(repo, recipe, progress, "retrain")
         with open_backend(job.repository.root, "retrain") as (_, backend):
             backend.index(progress)
-        return retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
+        result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
+    webhook = job.settings.retrain.webhook
+    if webhook and result.decision != "skipped":
+        failure = notify(webhook, {"repository": job.repository.root.name, **result.to_json()})
+        if failure:
+            warn(failure)
+    return result
 
 
 def _show_result(result: RetrainResult, json: bool) -> None:
