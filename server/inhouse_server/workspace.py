@@ -155,6 +155,7 @@ class Workspace:
             "chunks": status.chunks,
             "pending": status.pending,
             "model_loaded": self._engine is not None,
+            "adapters_loaded": list(self._engine.loaded_adapters) if self._engine else [],
             **self._retraining(),
         }
 

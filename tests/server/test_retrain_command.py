@@ -14,7 +14,7 @@ import pytest
 from inhouse_retrieval import Repository
 from inhouse_server.cli import main
 from inhouse_server.settings import Settings
-from inhouse_training import BaseModel, load_recipe
+from inhouse_training import BaseModel, hold_runs, load_recipe
 
 from ..training.finished import finish_run
 from ..training.history import make_history
@@ -87,6 +87,27 @@ def test_a_run_that_is_not_due_is_skipped(shop: Repository, inhouse: Inhouse, ba
         (shop.root / "inhouse.toml").unlink()
     plain = inhouse("retrain", "--dry-run", "--repo", str(shop.root))
     assert plain.stdout.startswith("would skip:\n") and "7 held out" in plain.stdout
+
+
+def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inhouse, base_model: BaseModel) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))["freed_bytes"] == 0
+    state_dir = shop.root / ".inhouse"
+    state_dir.mkdir()
+    done = finish_run(shop, state_dir, load_recipe("cpu-trial"), base_model, datetime.now(UTC))
+    engine = "[engine]\nkind = 'openai'\nurl = 'http://127.0.0.1:9/v1'\nmodel = 'm'\n"
+    served = f"{engine}adapters = {{'{done.candidate}' = 'a'}}\n"
+    (shop.root / "inhouse.toml").write_text(served)
+    assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))["removed"] == []
+    (shop.root / "inhouse.toml").unlink()
+    with hold_runs(state_dir):  # a retraining may be about to promote what it has just registered
+        busy = inhouse("adapters", "gc", "--repo", str(shop.root))
+    assert busy.code == 1 and "being retrained already" in busy.stderr
+    would = json_of(inhouse("adapters", "gc", "--dry-run", "--json", "--repo", str(shop.root)))
+    did = json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))
+    assert would == {**did, "dry_run": True}
+    assert [entry["version"] for entry in did["removed"]] == [done.candidate] and did["freed_bytes"] > 0
+    assert not list((state_dir / "adapters").glob("*/manifest.json"))
 
 
 def test_wrong_use_is_told(inhouse: Inhouse) -> None:

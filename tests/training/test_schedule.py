@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from inhouse_retrieval import InhouseError, Repository
 from inhouse_training import (
     BaseModel,
     Recipe,
+    Registry,
     find_base_model,
+    forget_runs,
     landed_since,
     last_run,
     open_run,
@@ -114,6 +117,15 @@ def test_a_plan_agrees_with_the_job_and_writes_nothing(tmp_path: Path, tiny_reci
     assert (plan.decision, again.decision) == ("skip", "skipped") and plan.reasons == again.reasons
     assert again.candidate == done.candidate
 
+    assert done.candidate is not None
+    manifest = Registry(state_dir / "adapters").get(done.candidate).manifest
+    # Its candidate was collected: that is no reason to train again.
+    registry = Registry(state_dir / "adapters")
+    assert [entry.version for entry in registry.collect()] == [done.candidate]
+    assert retrain(shop, state_dir, tiny_recipe, BASE).decision == "skipped"
+    assert plan_retraining(shop, state_dir, tiny_recipe, BASE).decision == "skip"
+    registry.add(open_run(shop, state_dir, tiny_recipe, BASE).training / "adapter", manifest)
+
     # Another change, and the dataset of its run was built already: six passes would be too many, one is as planned.
     commit(shop.root, "Let clerks update a stamp", handlers__stamp_py=handler("stamp"))
     run = open_run(shop, state_dir, tiny_recipe, BASE)
@@ -139,3 +151,27 @@ def test_a_base_model_is_looked_for_without_fetching(
     monkeypatch.setenv("INHOUSE_CACHE", str(tmp_path / "empty"))
     assert find_base_model(DEFAULT_BASE) is None
     assert not (tmp_path / "empty").exists()
+
+
+def test_old_runs_lose_their_data_and_keep_their_results(tmp_path: Path, state_dir: Path) -> None:
+    now = SUNDAY.timestamp()
+    for number, kind in enumerate(["finished"] * 7 + ["interrupted"] * 2):
+        run = state_dir / "runs" / f"{kind}{number}"
+        for part in ("dataset", "training"):
+            (run / part).mkdir(parents=True)
+            (run / part / "data").write_bytes(bytes(1000))
+        for name in ["inputs.json", "report.html"] + (["result.json"] if kind == "finished" else []):
+            (run / name).write_text("{}")
+            os.utime(run / name, (now + number, now + number))
+
+    def left(part: str) -> list[str]:
+        return sorted(path.parent.name for path in (state_dir / "runs").glob(f"*/{part}"))
+
+    # Training: six older finished runs and one interrupted; datasets: two and one.
+    assert forget_runs(state_dir, unfinished=True, dry_run=True) == (6 + 1 + 2 + 1) * 1000
+    assert forget_runs(state_dir) == (6 + 2) * 1000
+    assert left("training") == ["finished6", "interrupted7", "interrupted8"]
+    assert forget_runs(state_dir, unfinished=True) == 2000
+    assert left("training") == ["finished6", "interrupted8"]
+    assert left("dataset") == [*(f"finished{number}" for number in range(2, 7)), "interrupted8"]
+    assert len(left("report.html")) == 9 and len(left("result.json")) == 7

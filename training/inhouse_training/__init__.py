@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe as Recipe
     from .recipe import load_recipe as load_recipe
     from .recipe import recipe_names as recipe_names
+    from .registry import KEPT_VERSIONS as KEPT_VERSIONS
     from .registry import AdapterManifest as AdapterManifest
     from .registry import AdapterVersion as AdapterVersion
     from .registry import Registry as Registry
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .retrain import RetrainResult as RetrainResult
     from .retrain import evaluate_version as evaluate_version
     from .runs import Run as Run
+    from .runs import forget_runs as forget_runs
     from .runs import hold_runs as hold_runs
     from .runs import open_run as open_run
     from .runs import start_run as start_run
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "INTERVAL": "interval",
+    "KEPT_VERSIONS": "registry",
+    "forget_runs": "runs",
     "LastRun": "schedule",
     "RetrainPlan": "plan",
     "due_at": "schedule",

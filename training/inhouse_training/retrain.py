@@ -8,7 +8,6 @@ evaluated is the very one that is registered and promoted.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,12 +28,11 @@ from .recipe import Recipe
 from .registry import AdapterManifest, Registry
 from .replay import replay_texts
 from .report import ReportInput, write_report
-from .runs import Run, hold_runs, open_run, read_json, start_run, write_json
+from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, write_json
 from .schedule import LastRun
 from .snapshot_search import SnapshotSearch
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
-_KEPT_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def retrain(
         start_run(run)
         result = _make_candidate(repository, registry, run, recipe, base, progress, retrieval)
         write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": _now()})
-        _forget_old_runs(run.directory.parent)
+        forget_runs(state_dir)
         return result
 
 
@@ -294,9 +292,12 @@ def _manifest(
 
 
 def finished_result(run: Run, registry: Registry) -> dict[str, Any] | None:
-    """What a run came to, if it has finished and what it made is still there."""
+    """What a run came to, if it has finished and what it made is still there, or was removed on purpose."""
     finished = read_json(run.directory / "result.json")
-    return finished if finished is not None and registry.is_sound(finished["candidate"]) else None
+    if finished is None:
+        return None
+    candidate = finished["candidate"]
+    return finished if registry.is_sound(candidate) or candidate in registry.removed() else None
 
 
 def not_due(last: LastRun, registry: Registry, reason: str) -> RetrainResult:
@@ -316,17 +317,6 @@ def nothing_changed(finished: dict[str, Any]) -> str:
 def _skipped(finished: dict[str, Any], registry: Registry, reason: str) -> RetrainResult:
     report = Path(finished["report"]) if finished["report"] else None
     return RetrainResult("skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report)
-
-
-def _forget_old_runs(runs: Path) -> None:
-    """Delete the data and adapters of older runs; their results and reports stay, so that they are still
-    skipped."""
-    finished = sorted(runs.glob("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for number, result in enumerate(finished):
-        if number >= 1:
-            shutil.rmtree(result.parent / "training", ignore_errors=True)
-        if number >= _KEPT_RUNS:
-            shutil.rmtree(result.parent / "dataset", ignore_errors=True)
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""`inhouse adapters`: list, show, promote, roll back."""
+"""`inhouse adapters`: list, show, promote, roll back, collect what nothing needs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, start_logging
+from inhouse_training import KEPT_VERSIONS
 
 if TYPE_CHECKING:
     from inhouse_training import Registry
@@ -69,6 +70,48 @@ def rollback(repo: RepoOption = HERE, json: JsonOption = False) -> None:
     """Go back to the version before the current one."""
     current = _registry(repo).rollback("by hand")
     _say({"current": current}, f"{current or 'The base model'} is current.", json)
+
+
+@app.command("gc")
+def collect(
+    repo: RepoOption = HERE,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Keep this many that were promoted last.")] = KEPT_VERSIONS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove versions that nothing needs, and the data of old runs.
+
+    What is current, what a rollback goes back to and what the owner or [engine] adapters serve always stays.
+    """
+    from inhouse_training import forget_runs, hold_runs
+
+    registry = _registry(repo)
+    _, settings, state_dir = locate(repo)
+    held = {*settings.engine.adapters, *_loaded_by_owner(state_dir)}
+    if dry_run or not state_dir.is_dir():
+        versions = registry.unused(keep, held)
+        run_bytes = forget_runs(state_dir, unfinished=True, dry_run=True)
+    else:
+        with hold_runs(state_dir):
+            versions = registry.collect(keep, held)
+            run_bytes = forget_runs(state_dir, unfinished=True)
+    freed = run_bytes + sum(entry.size for entry in versions)
+    if json:
+        removed = [asdict(entry) for entry in versions]
+        print_json({"dry_run": dry_run, "removed": removed, "run_bytes": run_bytes, "freed_bytes": freed})
+        return
+    for entry in versions:
+        typer.echo(f"{entry.version}  {entry.size} bytes")
+    typer.echo(f"data of old runs  {run_bytes} bytes")
+    typer.echo(f"{'Would free' if dry_run else 'Freed'} {freed} bytes.")
+
+
+def _loaded_by_owner(state_dir: Path) -> list[str]:
+    from inhouse_server.cli.backend import OwnerBackend
+    from inhouse_server.owner import find_owner
+
+    owner = find_owner(state_dir)
+    return list(OwnerBackend(owner).status()["adapters_loaded"]) if owner else []
 
 
 def _say(value: dict[str, str | None], sentence: str, json: bool) -> None:

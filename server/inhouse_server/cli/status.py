@@ -18,5 +18,6 @@ def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
         return
     if last := held["last_retrain"]:
         held["last_retrain"] = f"{last['decision']}, candidate {last['candidate']}, finished {last['finished']}"
+    held["adapters_loaded"] = ", ".join(held["adapters_loaded"]) or None
     for key, value in held.items():
         typer.echo(f"{key}: {value if value is not None else 'none'}")
