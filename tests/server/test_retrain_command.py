@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +16,12 @@ import pytest
 from inhouse_retrieval import Repository
 from inhouse_server.cli import main
 from inhouse_server.settings import Settings
-from inhouse_training import BaseModel, hold_runs, load_recipe
+from inhouse_training import AdapterManifest, BaseModel, Registry, hold_runs, load_recipe
 
+from ..training.adapters import random_adapter
 from ..training.finished import finish_run
 from ..training.history import make_history
+from .conftest import make_repository
 
 Inhouse = Callable[..., "Answer"]
 
@@ -108,6 +112,32 @@ def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inho
     assert would == {**did, "dry_run": True}
     assert [entry["version"] for entry in did["removed"]] == [done.candidate] and did["freed_bytes"] > 0
     assert not list((state_dir / "adapters").glob("*/manifest.json"))
+
+
+@pytest.mark.long  # the real model, loaded and asked
+def test_what_the_owner_has_loaded_is_not_collected(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INHOUSE_ANSWER_MAX_TOKENS", "8")
+    root = make_repository(tmp_path / "owned")
+    registry = Registry(root / ".inhouse" / "adapters")
+    manifest = AdapterManifest(base_model.name, base_model.sha256, "abc")
+    asked, other = (
+        registry.add(random_adapter(base_model, tmp_path / f"made{rank}", r=rank), manifest).version for rank in (2, 4)
+    )
+    command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None and owner.stdout.readline()
+        try:
+            assert inhouse("ask", "When do couriers come?", "--adapter", asked, "--repo", str(root)).code == 0
+            assert json_of(inhouse("status", "--json", "--repo", str(root)))["adapters_loaded"] == [asked]
+            gone = json_of(inhouse("adapters", "gc", "--json", "--repo", str(root)))["removed"]
+            assert [entry["version"] for entry in gone] == [other]
+            assert inhouse("ask", "Where?", "--adapter", asked, "--repo", str(root)).code == 0
+            assert inhouse("ask", "Where?", "--adapter", other, "--repo", str(root)).code == 1
+        finally:
+            assert json_of(inhouse("serve", "--stop", "--json", "--repo", str(root))) == {"stopped": True}
+    assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(root)))["removed"][0]["version"] == asked
 
 
 def test_wrong_use_is_told(inhouse: Inhouse) -> None:

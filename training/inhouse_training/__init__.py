@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .engine import RowScore as RowScore
     from .engine import ScoredRow as ScoredRow
     from .engine import TextDelta as TextDelta
+    from .export import Export as Export
+    from .export import export_adapter as export_adapter
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
     from .interval import INTERVAL as INTERVAL
@@ -68,7 +70,9 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "Export": "export",
     "INTERVAL": "interval",
+    "export_adapter": "export",
     "KEPT_VERSIONS": "registry",
     "forget_runs": "runs",
     "LastRun": "schedule",

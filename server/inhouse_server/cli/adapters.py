@@ -1,16 +1,16 @@
-"""`inhouse adapters`: list, show, promote, roll back, collect what nothing needs."""
+"""`inhouse adapters`: list, show, promote, roll back, collect what nothing needs, export."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json, start_logging
+from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
 from inhouse_training import KEPT_VERSIONS
 
 if TYPE_CHECKING:
@@ -104,6 +104,36 @@ def collect(
         typer.echo(f"{entry.version}  {entry.size} bytes")
     typer.echo(f"data of old runs  {run_bytes} bytes")
     typer.echo(f"{'Would free' if dry_run else 'Freed'} {freed} bytes.")
+
+
+@app.command("export")
+def export(
+    version: VersionArgument,
+    to: Annotated[Path, typer.Option("--to", help="A new or an empty folder.", show_default=False)],
+    kind: Annotated[Literal["peft", "merged", "gguf"], typer.Option("--format", help="What is written.")] = "peft",
+    repo: RepoOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Write a version as other programs load it, load that again and compare.
+
+    peft: for transformers and vLLM. merged: base model and adapter in one. gguf: an adapter for llama.cpp.
+    """
+    from inhouse_training import export_adapter, resolve_base_model
+
+    registry = _registry(repo)
+    settings = locate(repo)[1]
+    with progress_bar() as progress:
+        base = resolve_base_model(settings.base_model, progress)
+        made = export_adapter(registry, version, base, to.absolute(), kind, progress)
+    if json:
+        print_json(made.to_json())
+        return
+    typer.echo(f"Wrote {made.path}.")
+    typer.echo(
+        f"Loaded again it scores {made.loss:.4f} nats per token, and {version} {made.registered_loss:.4f}: "
+        f"{made.difference:.1e} apart, at most {made.bound} is allowed."
+    )
+    typer.echo(f"vLLM: loads ({made.vllm})" if made.vllm_loads else f"vLLM: does not load, since {made.vllm}")
 
 
 def _loaded_by_owner(state_dir: Path) -> list[str]:
