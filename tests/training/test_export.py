@@ -80,6 +80,7 @@ def test_peft_and_merged_are_what_their_own_loaders_expect(
     json.dumps(peft.to_json())
 
 
+@pytest.mark.long
 def test_a_gguf_adapter_comes_back_as_it_was(
     registered: tuple[Registry, str], small: BaseModel, tmp_path: Path
 ) -> None:
