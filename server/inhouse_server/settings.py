@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
+from inhouse_training import INTERVAL
 
 FILE_NAME = "inhouse.toml"
 
@@ -61,6 +62,16 @@ class ReviewSettings(_Section):
     tokens: int = Field(512, ge=64, le=4096, description="longest reply of the model about one hunk, in tokens")
 
 
+class RetrainSettings(_Section):
+    """When `inhouse retrain` has something to do, and who hears of it."""
+
+    every: str | None = Field(None, pattern=f"^({INTERVAL})$", description="age of the last run, such as 12h or 7d")
+    after_prs: int | None = Field(None, ge=1, description="changes that must have landed since the last run")
+    webhook: str | None = Field(
+        None, pattern=r"^https?://[^/\s]+", description="URL that the result of each finished run is sent to"
+    )
+
+
 class ServerSettings(_Section):
     """Where the owner process listens."""
 
@@ -86,6 +97,7 @@ class Settings(_Section):
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
+    retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
 
     def state_path(self, root: Path) -> Path:
@@ -160,7 +172,7 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                if inner_field.annotation in (str, int) or inner in ("kind", "url", "model"):
+                if inner_field.annotation in (str, int) or inner in ("kind", "url", "model", "every", "webhook"):
                     names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
         elif section is str:
             names[f"INHOUSE_{key}".upper()] = (key,)

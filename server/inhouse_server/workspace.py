@@ -22,7 +22,7 @@ from inhouse_server.assistant import Assistant
 from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
 from inhouse_server.review.reviewer import House, know_house
 from inhouse_server.settings import Settings, load_settings
-from inhouse_training import Engine, Registry
+from inhouse_training import Engine, Registry, due_at, last_run, parse_interval
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,20 @@ class Workspace:
             "chunks": status.chunks,
             "pending": status.pending,
             "model_loaded": self._engine is not None,
+            "adapters_loaded": list(self._engine.loaded_adapters) if self._engine else [],
+            **self._retraining(),
         }
+
+    def _retraining(self) -> dict[str, Any]:
+        """How the last retraining ended, and when the next is due, which only ``[retrain] every`` tells."""
+        last, every = last_run(self.state_dir), self.settings.retrain.every
+        due = due_at(last, parse_interval(every)).isoformat() if last and every else None
+        ended = last and {
+            "finished": last.finished.isoformat(),
+            "decision": last.result["decision"],
+            "candidate": last.result["candidate"],
+        }
+        return {"last_retrain": ended, "next_retrain": due}
 
     def close(self) -> None:
         """Let go of the repository. A refresh under way stops; a model that is loading is not waited for."""

@@ -35,6 +35,10 @@ params.model.path = sys.argv[1]
 params.model_alias = {"smollm2"}
 params.port, params.n_ctx, params.n_parallel, params.warmup = 0, 4096, 1, False
 params.api_keys = ["secret"]
+if sys.argv[2:]:
+    adapter = xllamacpp.CommonAdapterLoraInfo()
+    adapter.path, adapter.scale = sys.argv[2], 1.0
+    params.lora_adapters = [adapter]
 params.n_batch = 128  # a lost connection is noticed between two batches
 params.cpuparams.n_threads, params.cpuparams.poll = 1, 0  # no spinning beside other tests
 server = xllamacpp.Server(params)
@@ -47,9 +51,10 @@ HELLO = (Message("user", "Count from one to twenty in words."),)
 class Server:
     """llama.cpp's HTTP server in a child process; it ends when its standard input does."""
 
-    def __init__(self, gguf: Path) -> None:
+    def __init__(self, *gguf: Path) -> None:
+        """Serve a base model, and an adapter on it when a second file is given."""
         self.child = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(gguf)],
+            [sys.executable, "-c", SERVE, *map(str, gguf)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

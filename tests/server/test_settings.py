@@ -45,6 +45,15 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, parts
         assert part in str(caught.value)
 
 
+def test_when_to_retrain_may_come_from_the_environment_and_is_checked(tmp_path: Path) -> None:
+    environment = {"INHOUSE_RETRAIN_WEBHOOK": "https://chat.example.org/hook", "INHOUSE_RETRAIN_EVERY": "7d"}
+    retrain = load_settings(tmp_path, environment).retrain
+    assert (retrain.webhook, retrain.every) == ("https://chat.example.org/hook", "7d")
+    for wrong in ({"INHOUSE_RETRAIN_EVERY": "weekly"}, {"INHOUSE_RETRAIN_WEBHOOK": "ftp://example.org"}):
+        with pytest.raises(InvalidSettings, match=next(iter(wrong))):
+            load_settings(tmp_path, wrong)
+
+
 def test_a_name_of_digits_stays_a_name(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {"INHOUSE_BASE_MODEL": "2024"}).base_model == "2024"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,14 +44,19 @@ def tokenizer(base_model: BaseModel) -> Any:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> BaseModel:
     """Two random layers with a real tokenizer: for what does not depend on what a model knows."""
+    path = make_tiny(tmp_path_factory.mktemp("tiny"), tokenizer)
+    return BaseModel("tiny", path, "0" * 64, "")
+
+
+def make_tiny(path: Path, tokenizer: Any, **sizes: int) -> Path:
+    """The folder of a base model of two random layers."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
     set_seed(1)
-    path = tmp_path_factory.mktemp("tiny")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(path)
+    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **{**usual, **sizes})).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return BaseModel("tiny", path, "0" * 64, "")
+    return path
 
 
 @pytest.fixture

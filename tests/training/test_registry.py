@@ -169,3 +169,50 @@ def test_a_rollback_killed_before_it_took_effect_loses_no_way_back(registry: Reg
         registry.rollback()
     registry.promote(three[1])
     assert registry.rollback() is None
+
+
+def names(registry: Registry) -> set[str]:
+    return {each.version for each in registry.list()}
+
+
+def test_collecting_keeps_what_is_current_promoted_lately_held_or_the_way_back(
+    registry: Registry, tmp_path: Path
+) -> None:
+    assert registry.collect() == ()
+    made = [registry.add(adapter(tmp_path / "new", bytes([n])), MANIFEST).version for n in range(8)]
+    for version in made[:5]:
+        registry.promote(version)
+    (registry.root / "notes of ours").mkdir()
+
+    would = registry.unused(keep=2, held=made[6:7])
+    assert {entry.version for entry in would} == {*made[:3], made[5], made[7]}
+    assert names(registry) == set(made), "asking removes nothing"
+    gone = registry.collect(keep=2, held=made[6:7])
+    assert gone == would and names(registry) == {made[3], made[4], made[6]}
+    assert all(entry.size > len('{"peft_type": "LORA"}') for entry in gone)
+    assert registry.removed() == {*made[:3], made[5], made[7]}
+    assert not (registry.root / ".trash").exists() and (registry.root / "notes of ours").exists()
+
+    # One is kept for itself, the other since a rollback goes back to it.
+    assert names(registry) >= {made[3], made[4]} and registry.collect(keep=1)[0].version == made[6]
+    assert registry.rollback() == made[3]
+    with pytest.raises(InhouseError, match="no adapter version"):
+        registry.rollback()
+    assert registry.current() == made[3]
+    registry.add(adapter(tmp_path / "new", bytes([7])), MANIFEST)
+    assert registry.is_sound(made[7]), "what was removed may come again"
+
+
+@pytest.mark.parametrize("left", ["line", "trash"])
+def test_a_killed_collection_is_finished_by_the_next(registry: Registry, three: list[str], left: str) -> None:
+    registry.promote(three[0])
+    if left == "line":  # noted, not renamed yet
+        (registry.root / "removed.jsonl").write_text(json.dumps({"version": three[1], "size": 1, "at": ""}) + '\n{"ver')
+    else:  # renamed, half deleted
+        trash = registry.root / ".trash" / three[1]
+        trash.mkdir(parents=True)
+        (trash / WEIGHTS_NAME).write_bytes(b"left")
+    assert registry.is_sound(three[1])
+    assert {entry.version for entry in registry.collect()} == {three[1], three[2]}
+    assert names(registry) == {three[0]} and registry.removed() == {three[1], three[2]}
+    assert not (registry.root / ".trash").exists()

@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from .base_model import BaseModel as BaseModel
+    from .base_model import find_base_model as find_base_model
     from .base_model import load_model as load_model
     from .base_model import load_tokenizer as load_tokenizer
     from .base_model import resolve_base_model as resolve_base_model
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
     from .engine import RowScore as RowScore
     from .engine import ScoredRow as ScoredRow
     from .engine import TextDelta as TextDelta
+    from .export import Export as Export
+    from .export import export_adapter as export_adapter
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
+    from .interval import INTERVAL as INTERVAL
+    from .interval import parse_interval as parse_interval
+    from .plan import RetrainPlan as RetrainPlan
+    from .plan import plan_retraining as plan_retraining
     from .prompts import SYSTEM as SYSTEM
     from .prompts import AnswerPrompt as AnswerPrompt
     from .prompts import build_answer_prompt as build_answer_prompt
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe as Recipe
     from .recipe import load_recipe as load_recipe
     from .recipe import recipe_names as recipe_names
+    from .registry import KEPT_VERSIONS as KEPT_VERSIONS
     from .registry import AdapterManifest as AdapterManifest
     from .registry import AdapterVersion as AdapterVersion
     from .registry import Registry as Registry
@@ -50,13 +58,33 @@ if TYPE_CHECKING:
     from .retrain import RetrainResult as RetrainResult
     from .retrain import evaluate_version as evaluate_version
     from .runs import Run as Run
+    from .runs import forget_runs as forget_runs
     from .runs import hold_runs as hold_runs
     from .runs import open_run as open_run
     from .runs import start_run as start_run
+    from .schedule import LastRun as LastRun
+    from .schedule import due_at as due_at
+    from .schedule import landed_since as landed_since
+    from .schedule import last_run as last_run
+    from .schedule import reason_to_wait as reason_to_wait
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "Export": "export",
+    "INTERVAL": "interval",
+    "export_adapter": "export",
+    "KEPT_VERSIONS": "registry",
+    "forget_runs": "runs",
+    "LastRun": "schedule",
+    "RetrainPlan": "plan",
+    "due_at": "schedule",
+    "find_base_model": "base_model",
     "hold_runs": "runs",
+    "landed_since": "schedule",
+    "last_run": "schedule",
+    "parse_interval": "interval",
+    "plan_retraining": "plan",
+    "reason_to_wait": "schedule",
     "training_curve": "finetune",
     "start_run": "runs",
     "recipe_names": "recipe",

@@ -92,6 +92,27 @@ def resolve_base_model(name: str = DEFAULT_BASE, progress: Progress = no_progres
     )
 
 
+def find_base_model(name: str) -> BaseModel | None:
+    """The base model ``name`` if it is on this machine; nothing is fetched or converted.
+
+    Raises:
+        InhouseError: as :func:`resolve_base_model`, for a name that can be no base model.
+    """
+    if name == DEFAULT_BASE:
+        return _smollm2() if _is_complete(_smollm2().path) else None
+    if not Path(name).expanduser().is_dir() and name.count("/") == 1:
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return None
+    return resolve_base_model(name)
+
+
+def _smollm2() -> BaseModel:
+    folder = cache_dir() / "base-models" / f"{DEFAULT_BASE}-{SMOLLM2_SHA256[:12]}-{_CONVERSION}"
+    return BaseModel(DEFAULT_BASE, folder, SMOLLM2_SHA256, "Apache-2.0")
+
+
 # ----------------------------------------------------------------------------------------------------------
 # SmolLM2 from the PyPI wheel
 
@@ -99,9 +120,8 @@ def resolve_base_model(name: str = DEFAULT_BASE, progress: Progress = no_progres
 def _resolve_smollm2(progress: Progress) -> BaseModel:
     from filelock import FileLock
 
-    models = cache_dir() / "base-models"
-    path = models / f"{DEFAULT_BASE}-{SMOLLM2_SHA256[:12]}-{_CONVERSION}"
-    base = BaseModel(DEFAULT_BASE, path, SMOLLM2_SHA256, "Apache-2.0")
+    base = _smollm2()
+    path, models = base.path, base.path.parent
     if _is_complete(path):
         return base
     with _plain_disk_errors(models):

@@ -94,6 +94,10 @@ class Engine(Protocol):
     def context_tokens(self) -> int:
         """Longest prompt plus answer, in tokens."""
 
+    @property
+    def loaded_adapters(self) -> tuple[str, ...]:
+        """Versions that are in memory in this process, and may be read again from their folders."""
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens that these messages take once rendered with the chat template and the generation prompt."""
 

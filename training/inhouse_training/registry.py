@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from inhouse_retrieval import InhouseError, StateUnwritable
 
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+KEPT_VERSIONS = 5
+"""Versions that :meth:`Registry.collect` keeps, those that were promoted last."""
 _NAME_LENGTH = 12
 
 
@@ -75,6 +78,14 @@ class Promotion:
     version: str | None
     at: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A version that was removed, and the bytes that its files took."""
+
+    version: str
+    size: int
 
 
 class Registry:
@@ -220,6 +231,56 @@ class Registry:
                     entries.append(Promotion(**json.loads(line)))
         return tuple(entries)
 
+    def unused(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[Removed, ...]:
+        """The versions that :meth:`collect` would remove now, and their size."""
+        history, current = self.history(), self.current()
+        promoted = dict.fromkeys(entry.version for entry in reversed(history) if entry.version is not None)
+        way_back = [version for version in _promoted(history) if version != current]
+        kept = {current, *list(promoted)[:keep], *way_back[-1:], *held}
+        folders = self.root.iterdir() if self.root.is_dir() else ()
+        names = sorted(each.name for each in folders if re.fullmatch(rf"[0-9a-f]{{{_NAME_LENGTH}}}", each.name))
+        return tuple(Removed(name, bytes_under(self.root / name)) for name in names if name not in kept)
+
+    def collect(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[Removed, ...]:
+        """Remove every version that is not current, not among the ``keep`` that were promoted last, not what a rollback
+        would go back to, and not in ``held``. The caller holds the runs: a retraining registers its candidate before it
+        promotes it.
+
+        A version goes as a whole: it is renamed into a trash folder and deleted there. What a killed call left in the
+        trash, the next one deletes.
+
+        Raises:
+            StateUnwritable: the folder is read-only.
+        """
+        if not self.root.is_dir():
+            return ()
+        with self._writing():
+            unused = self.unused(keep, held)
+            trash = self.root / ".trash"
+            trash.mkdir(exist_ok=True)
+            for entry in unused:
+                # The line comes first: killed in between, a version that is there counts as there.
+                self._note_removed(entry)
+                target = trash / entry.version
+                shutil.rmtree(target, ignore_errors=True)
+                (self.root / entry.version).rename(target)
+            _fsync(self.root)
+            shutil.rmtree(trash)
+        return unused
+
+    def removed(self) -> frozenset[str]:
+        """Versions that :meth:`collect` removed: that they are gone is no damage."""
+        names: set[str] = set()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            text = (self.root / "removed.jsonl").read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    names.add(json.loads(line)["version"])
+        return frozenset(names)
+
+    def _note_removed(self, entry: Removed) -> None:
+        _append_line(self.root / "removed.jsonl", json.dumps({**asdict(entry), "at": _now()}))
+
     def _drop_line_without_effect(self) -> None:
         """Remove the last line of the history if the process that wrote it was killed before it took effect."""
         history, current = self.history(), self.current()
@@ -235,12 +296,7 @@ class Registry:
         entry = json.dumps({"version": version, "at": _now(), "note": note})
         # The line comes first: killed in between, the history names a version that is not current yet, which a
         # rollback sees. The other way round it would not know what to go back to.
-        log_file = self.root / "history.jsonl"
-        torn = log_file.exists() and not log_file.read_bytes().endswith(b"\n") and log_file.stat().st_size > 0
-        with log_file.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + entry + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _append_line(self.root / "history.jsonl", entry)
         work = self.root / ".current"
         with work.open("w", encoding="utf-8") as file:
             file.write(f"{version or ''}\n")
@@ -314,6 +370,19 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bytes_under(folder: Path) -> int:
+    """The size of all files in ``folder``; 0 when it is not there."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _append_line(log_file: Path, line: str) -> None:
+    torn = log_file.exists() and not log_file.read_bytes().endswith(b"\n") and log_file.stat().st_size > 0
+    with log_file.open("a", encoding="utf-8") as file:
+        file.write(("\n" if torn else "") + line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _now() -> str:

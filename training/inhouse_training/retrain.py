@@ -8,7 +8,6 @@ evaluated is the very one that is registered and promoted.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,11 +28,11 @@ from .recipe import Recipe
 from .registry import AdapterManifest, Registry
 from .replay import replay_texts
 from .report import ReportInput, write_report
-from .runs import Run, hold_runs, open_run, read_json, start_run, write_json
+from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, write_json
+from .schedule import LastRun
 from .snapshot_search import SnapshotSearch
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
-_KEPT_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class RetrainResult:
     """What one retraining came to.
 
     Attributes:
-        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of.
+        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of, or none is due yet.
         reasons: sentences.
         candidate: the version that was made; registered also when it was rejected.
         current: the version that is current now.
@@ -90,13 +89,14 @@ def retrain(
         registry = Registry(state_dir / "adapters")
         progress("reading the history", 0, None)
         run = open_run(repository, state_dir, recipe, base, retrieval)
-        finished = read_json(run.directory / "result.json")
-        if finished is not None and registry.is_sound(finished["candidate"]):
-            return _skipped(finished, registry)
+        finished = finished_result(run, registry)
+        if finished is not None:
+            return _skipped(finished, registry, nothing_changed(finished))
+        started = _now()
         start_run(run)
         result = _make_candidate(repository, registry, run, recipe, base, progress, retrieval)
-        write_json(run.directory / "result.json", {**result.to_json(), "finished": _now()})
-        _forget_old_runs(run.directory.parent)
+        write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": _now()})
+        forget_runs(state_dir)
         return result
 
 
@@ -291,25 +291,32 @@ def _manifest(
     )
 
 
-def _skipped(finished: dict[str, Any], registry: Registry) -> RetrainResult:
+def finished_result(run: Run, registry: Registry) -> dict[str, Any] | None:
+    """What a run came to, if it has finished and what it made is still there, or was removed on purpose."""
+    finished = read_json(run.directory / "result.json")
+    if finished is None:
+        return None
+    candidate = finished["candidate"]
+    return finished if registry.is_sound(candidate) or candidate in registry.removed() else None
+
+
+def not_due(last: LastRun, registry: Registry, reason: str) -> RetrainResult:
+    """The result of a retraining that was skipped before it looked at the repository, because of ``reason``."""
+    return _skipped(last.result, registry, reason)
+
+
+def nothing_changed(finished: dict[str, Any]) -> str:
+    """Why a run that has finished is not done again, as a sentence."""
     since = finished["finished"][:16].replace("T", " ")
-    reason = (
+    return (
         f"Nothing to learn from changed since {since} UTC: the same changes, recipe and base model "
         f"gave {finished['candidate']}, which was {finished['decision']}."
     )
+
+
+def _skipped(finished: dict[str, Any], registry: Registry, reason: str) -> RetrainResult:
     report = Path(finished["report"]) if finished["report"] else None
     return RetrainResult("skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report)
-
-
-def _forget_old_runs(runs: Path) -> None:
-    """Delete the data and adapters of older runs; their results and reports stay, so that they are still
-    skipped."""
-    finished = sorted(runs.glob("*/result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for number, result in enumerate(finished):
-        if number >= 1:
-            shutil.rmtree(result.parent / "training", ignore_errors=True)
-        if number >= _KEPT_RUNS:
-            shutil.rmtree(result.parent / "dataset", ignore_errors=True)
 
 
 def _now() -> str:

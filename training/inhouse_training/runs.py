@@ -11,7 +11,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from inhouse_retrieval import Busy, Repository, StateUnwritable, Wiki
 from .base_model import BaseModel
 from .dataset import FORMAT, Cut, cut_repository
 from .recipe import Recipe
+from .registry import bytes_under
 
+KEPT_RUNS = 5
+"""Finished runs whose dataset stays."""
 _DISK_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST
 )  # fmt: skip
@@ -124,6 +128,35 @@ def _plain_disk_errors(state_dir: Path) -> Iterator[None]:
             f"{state_dir} cannot be written: {os.strerror(error.errno)}.",
             "Free some space or correct its permissions; the job then goes on where it stopped.",
         ) from error
+
+
+def forget_runs(state_dir: Path, unfinished: bool = False, dry_run: bool = False) -> int:
+    """Delete the data and adapters of older runs. Results and reports stay, so that those runs are still skipped.
+
+    The newest finished run keeps its training folder, the newest :data:`KEPT_RUNS` their datasets.
+
+    Args:
+        unfinished: also delete what was interrupted, except the newest: that one can go on.
+
+    Returns:
+        Bytes that were freed, or would be.
+    """
+    runs = state_dir / "runs"
+    finished = _newest_first(runs.glob("*/result.json"))
+    doomed = [run / "training" for run in finished[1:]] + [run / "dataset" for run in finished[KEPT_RUNS:]]
+    if unfinished:
+        interrupted = [run for run in _newest_first(runs.glob("*/inputs.json")) if run not in finished]
+        doomed += [run / part for run in interrupted[1:] for part in ("training", "dataset")]
+    freed = sum(bytes_under(folder) for folder in doomed)
+    if not dry_run:
+        for folder in doomed:
+            shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _newest_first(files: Iterable[Path]) -> list[Path]:
+    """The folders of ``files``, that of the last written file first."""
+    return [path.parent for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

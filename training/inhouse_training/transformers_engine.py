@@ -102,6 +102,10 @@ class TransformersEngine:
     def context_tokens(self) -> int:
         return int(self._causal.config.max_position_embeddings)
 
+    @property
+    def loaded_adapters(self) -> tuple[str, ...]:
+        return tuple(self._loaded.copy())
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(chat_ids(self._tokenizer, messages, add_generation_prompt=True))
 

@@ -1,16 +1,17 @@
-"""`inhouse adapters`: list, show, promote, roll back."""
+"""`inhouse adapters`: list, show, promote, roll back, collect what nothing needs, export."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json, start_logging
+from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
+from inhouse_training import KEPT_VERSIONS
 
 if TYPE_CHECKING:
     from inhouse_training import Registry
@@ -69,6 +70,78 @@ def rollback(repo: RepoOption = HERE, json: JsonOption = False) -> None:
     """Go back to the version before the current one."""
     current = _registry(repo).rollback("by hand")
     _say({"current": current}, f"{current or 'The base model'} is current.", json)
+
+
+@app.command("gc")
+def collect(
+    repo: RepoOption = HERE,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Keep this many that were promoted last.")] = KEPT_VERSIONS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Remove versions that nothing needs, and the data of old runs.
+
+    What is current, what a rollback goes back to and what the owner or [engine] adapters serve always stays.
+    """
+    from inhouse_training import forget_runs, hold_runs
+
+    registry = _registry(repo)
+    _, settings, state_dir = locate(repo)
+    held = {*settings.engine.adapters, *_loaded_by_owner(state_dir)}
+    if dry_run or not state_dir.is_dir():
+        versions = registry.unused(keep, held)
+        run_bytes = forget_runs(state_dir, unfinished=True, dry_run=True)
+    else:
+        with hold_runs(state_dir):
+            versions = registry.collect(keep, held)
+            run_bytes = forget_runs(state_dir, unfinished=True)
+    freed = run_bytes + sum(entry.size for entry in versions)
+    if json:
+        removed = [asdict(entry) for entry in versions]
+        print_json({"dry_run": dry_run, "removed": removed, "run_bytes": run_bytes, "freed_bytes": freed})
+        return
+    for entry in versions:
+        typer.echo(f"{entry.version}  {entry.size} bytes")
+    typer.echo(f"data of old runs  {run_bytes} bytes")
+    typer.echo(f"{'Would free' if dry_run else 'Freed'} {freed} bytes.")
+
+
+@app.command("export")
+def export(
+    version: VersionArgument,
+    to: Annotated[Path, typer.Option("--to", help="A new or an empty folder.", show_default=False)],
+    kind: Annotated[Literal["peft", "merged", "gguf"], typer.Option("--format", help="What is written.")] = "peft",
+    repo: RepoOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Write a version as other programs load it, load that again and compare.
+
+    peft: for transformers and vLLM. merged: base model and adapter in one. gguf: an adapter for llama.cpp.
+    """
+    from inhouse_training import export_adapter, resolve_base_model
+
+    registry = _registry(repo)
+    settings = locate(repo)[1]
+    with progress_bar() as progress:
+        base = resolve_base_model(settings.base_model, progress)
+        made = export_adapter(registry, version, base, to.absolute(), kind, progress)
+    if json:
+        print_json(made.to_json())
+        return
+    typer.echo(f"Wrote {made.path}.")
+    typer.echo(
+        f"Loaded again it scores {made.loss:.4f} nats per token, and {version} {made.registered_loss:.4f}: "
+        f"{made.difference:.1e} apart, at most {made.bound} is allowed."
+    )
+    typer.echo(f"vLLM: loads ({made.vllm})" if made.vllm_loads else f"vLLM: does not load, since {made.vllm}")
+
+
+def _loaded_by_owner(state_dir: Path) -> list[str]:
+    from inhouse_server.cli.backend import OwnerBackend
+    from inhouse_server.owner import find_owner
+
+    owner = find_owner(state_dir)
+    return list(OwnerBackend(owner).status()["adapters_loaded"]) if owner else []
 
 
 def _say(value: dict[str, str | None], sentence: str, json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`inhouse status`: adapter, index, owner."""
+"""`inhouse status`: adapter, index, retraining, owner."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from inhouse_server.cli.terminal import print_json
 
 
 def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
-    """Show the current adapter, the index and the owner."""
+    """Show the current adapter, the index, the last and the next retraining, and the owner."""
     with open_backend(repo, "status") as (_, backend):
         held = backend.status()
     if json:
         print_json(held)
         return
+    if last := held["last_retrain"]:
+        held["last_retrain"] = f"{last['decision']}, candidate {last['candidate']}, finished {last['finished']}"
+    held["adapters_loaded"] = ", ".join(held["adapters_loaded"]) or None
     for key, value in held.items():
         typer.echo(f"{key}: {value if value is not None else 'none'}")

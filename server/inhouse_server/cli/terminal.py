@@ -29,6 +29,16 @@ def explain(problem: str, remedy: str = "") -> None:
         console.print(Text(remedy, style="dim"))
 
 
+def warn(sentence: str) -> None:
+    """Say on standard error what went wrong beside the work, which is done all the same."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(
+        Text("warning: ", style="bold yellow").append(sentence, style="not bold")
+    )
+
+
 def print_json(value: object) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

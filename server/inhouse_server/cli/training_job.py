@@ -54,8 +54,11 @@ class TrainingJob:
         return run, build_dataset(self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress, replay)
 
 
-def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) -> TrainingJob:
+def training_job(repo: Path, recipe: str | None, progress: Progress, name: str, look_only: bool = False) -> TrainingJob:
     """Resolve everything; logs go to ``NAME.log``.
+
+    Args:
+        look_only: write nothing, and fetch no base model: one that is not on this machine has no hash and no folder.
 
     Raises:
         InhouseError: no repository, an unknown recipe, one for another base model than is served, or a base model that
@@ -63,11 +66,12 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) 
     """
     from inhouse_retrieval import Repository
     from inhouse_server.workspace import prepare_state_dir
-    from inhouse_training import load_recipe, resolve_base_model
+    from inhouse_training import BaseModel, find_base_model, load_recipe, resolve_base_model
 
     root, settings, state_dir = locate(repo)
-    prepare_state_dir(state_dir)
-    start_logging(state_dir, name)
+    if not look_only:
+        prepare_state_dir(state_dir)
+        start_logging(state_dir, name)
     chosen = load_recipe(recipe or settings.recipe)
     if settings.base_model != chosen.base_model and not Path(settings.base_model).expanduser().is_dir():
         raise InhouseError(
@@ -76,7 +80,10 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str) 
             f'Set base_model = "{chosen.base_model}" in inhouse.toml (or to a folder that holds it), or choose another '
             "recipe.",
         )
-    base = resolve_base_model(settings.base_model, progress)
+    if look_only:
+        base = find_base_model(settings.base_model) or BaseModel(settings.base_model, Path(), "", "")
+    else:
+        base = resolve_base_model(settings.base_model, progress)
     return TrainingJob(
         Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki), settings, state_dir, chosen, base
     )

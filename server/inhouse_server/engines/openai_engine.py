@@ -89,6 +89,10 @@ class OpenAIEngine:
         """The server's name for an adapter version or for the base model."""
         return self._base if adapter == BASE else self._adapters.get(adapter, adapter)
 
+    @property
+    def loaded_adapters(self) -> tuple[str, ...]:
+        return tuple(self._adapters)
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """An estimate on the high side; the server's tokenizer is not here."""
         return sum(TOKENS_PER_MESSAGE + -(-len(each.content.encode()) // BYTES_PER_TOKEN) for each in messages)

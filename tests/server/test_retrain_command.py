@@ -1,0 +1,152 @@
+"""`inhouse retrain` before it trains: what it would do, and whether it is time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from inhouse_retrieval import Repository
+from inhouse_server.cli import main
+from inhouse_server.settings import Settings
+from inhouse_training import AdapterManifest, BaseModel, Registry, hold_runs, load_recipe
+
+from ..training.adapters import random_adapter
+from ..training.finished import finish_run
+from ..training.history import make_history
+from .conftest import make_repository
+
+Inhouse = Callable[..., "Answer"]
+
+
+class Answer(NamedTuple):
+    """What one command came to."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return make_history(tmp_path_factory.mktemp("command") / "shop", commits=16).with_wiki(Settings().wiki)
+
+
+@pytest.fixture
+def inhouse(capsys: pytest.CaptureFixture[str]) -> Iterator[Inhouse]:
+    """The command line in this process, which spares each call the start of another one."""
+
+    def run(*arguments: str) -> Answer:
+        code = main([*arguments])
+        return Answer(code, *capsys.readouterr())
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def json_of(done: Answer) -> dict[str, Any]:
+    assert done.code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_dry_run_leaves_not_even_a_state_directory(
+    shop: Repository, inhouse: Inhouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INHOUSE_CACHE", str(tmp_path / "empty"))
+    plan = json_of(inhouse("retrain", "--dry-run", "--json", "--repo", str(shop.root)))
+    assert plan["decision"] == "train" and plan["rows"] is None
+    assert "would be fetched" in plan["reasons"][-1]
+    assert not (shop.root / ".inhouse").exists() and not (tmp_path / "empty").exists()
+
+
+def test_a_run_that_is_not_due_is_skipped(shop: Repository, inhouse: Inhouse, base_model: BaseModel) -> None:
+    def told(*arguments: str) -> dict[str, Any]:
+        return json_of(inhouse("retrain", *arguments, "--json", "--repo", str(shop.root)))
+
+    state_dir = shop.root / ".inhouse"
+    state_dir.mkdir()
+    started = datetime.now(UTC) - timedelta(days=2)
+    done = finish_run(shop, state_dir, load_recipe("cpu-trial"), base_model, started)
+    (shop.root / "inhouse.toml").write_text('[retrain]\nevery = "7d"\n')
+    try:
+        result = told()  # as a scheduler calls it: the settings say when
+        assert (result["decision"], result["candidate"]) == ("skipped", done.candidate)
+        assert f"began {started:%Y-%m-%d %H:%M} UTC" in result["reasons"][0]
+        plan = told("--dry-run", "--after-prs", "3")
+        assert plan["decision"] == "skip" and "0 changes have landed since" in plan["reasons"][0]
+        assert "Nothing to learn from changed" in told("--dry-run", "--every", "0")["reasons"][0]
+        status = json_of(inhouse("status", "--json", "--repo", str(shop.root)))
+        assert status["last_retrain"]["candidate"] == done.candidate
+        assert status["next_retrain"] == (started + timedelta(days=7, hours=-1)).isoformat()
+    finally:
+        (shop.root / "inhouse.toml").unlink()
+    plain = inhouse("retrain", "--dry-run", "--repo", str(shop.root))
+    assert plain.stdout.startswith("would skip:\n") and "7 held out" in plain.stdout
+
+
+def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inhouse, base_model: BaseModel) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))["freed_bytes"] == 0
+    state_dir = shop.root / ".inhouse"
+    state_dir.mkdir()
+    done = finish_run(shop, state_dir, load_recipe("cpu-trial"), base_model, datetime.now(UTC))
+    engine = "[engine]\nkind = 'openai'\nurl = 'http://127.0.0.1:9/v1'\nmodel = 'm'\n"
+    served = f"{engine}adapters = {{'{done.candidate}' = 'a'}}\n"
+    (shop.root / "inhouse.toml").write_text(served)
+    assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))["removed"] == []
+    (shop.root / "inhouse.toml").unlink()
+    with hold_runs(state_dir):  # a retraining may be about to promote what it has just registered
+        busy = inhouse("adapters", "gc", "--repo", str(shop.root))
+    assert busy.code == 1 and "being retrained already" in busy.stderr
+    would = json_of(inhouse("adapters", "gc", "--dry-run", "--json", "--repo", str(shop.root)))
+    did = json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))
+    assert would == {**did, "dry_run": True}
+    assert [entry["version"] for entry in did["removed"]] == [done.candidate] and did["freed_bytes"] > 0
+    assert not list((state_dir / "adapters").glob("*/manifest.json"))
+
+
+@pytest.mark.long  # the real model, loaded and asked
+def test_what_the_owner_has_loaded_is_not_collected(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INHOUSE_ANSWER_MAX_TOKENS", "8")
+    root = make_repository(tmp_path / "owned")
+    registry = Registry(root / ".inhouse" / "adapters")
+    manifest = AdapterManifest(base_model.name, base_model.sha256, "abc")
+    asked, other = (
+        registry.add(random_adapter(base_model, tmp_path / f"made{rank}", r=rank), manifest).version for rank in (2, 4)
+    )
+    command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None and owner.stdout.readline()
+        try:
+            assert inhouse("ask", "When do couriers come?", "--adapter", asked, "--repo", str(root)).code == 0
+            assert json_of(inhouse("status", "--json", "--repo", str(root)))["adapters_loaded"] == [asked]
+            gone = json_of(inhouse("adapters", "gc", "--json", "--repo", str(root)))["removed"]
+            assert [entry["version"] for entry in gone] == [other]
+            assert inhouse("ask", "Where?", "--adapter", asked, "--repo", str(root)).code == 0
+            assert inhouse("ask", "Where?", "--adapter", other, "--repo", str(root)).code == 1
+        finally:
+            assert json_of(inhouse("serve", "--stop", "--json", "--repo", str(root))) == {"stopped": True}
+    assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(root)))["removed"][0]["version"] == asked
+
+
+def test_wrong_use_is_told(inhouse: Inhouse) -> None:
+    for arguments, code, problem in (
+        (("--every", "often"), 1, "'often' is not a length of time"),
+        (("--after-prs", "0"), 2, "--after-prs"),
+        (("install", "--timer", "moon"), 2, "moon"),
+        (("install", "--timer", "cron", "--at", "24:00"), 2, "24:00"),
+        (("--every", "7d", "install", "--timer", "cron"), 2, "come after its name"),
+    ):
+        done = inhouse("retrain", *arguments)
+        assert (done.code, problem in done.stderr) == (code, True), done.stderr

@@ -1,0 +1,121 @@
+"""What a retraining would look at and do, told beforehand. Nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from inhouse_retrieval import Repository
+
+from .base_model import BaseModel
+from .finetune import training_curve, training_passes
+from .recipe import Recipe
+from .registry import AdapterVersion, Registry
+from .retrain import finished_result, nothing_changed
+from .runs import Run, open_run, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainPlan:
+    """What :func:`~inhouse_training.retrain.retrain` would do now.
+
+    Attributes:
+        decision: ``"train"``, or ``"skip"`` for the ``reasons``, each a sentence.
+        snapshot: the commit that would be trained on.
+        training_changes, held_out_changes: how many changes there are of each.
+        current: the adapter that the candidate would compete with.
+        run: the folder of the run.
+        steps_done: optimiser steps that an interrupted run has done already.
+        rows, row_tokens: of the dataset, if it was built already.
+        training_tokens: what training would read, all passes together; an estimate from ``predicted_from`` when there
+            is no dataset yet.
+        predicted_seconds: how long training alone would take at the speed of ``predicted_from``, the newest version
+            that this base model was trained to here.
+    """
+
+    decision: Literal["train", "skip"]
+    reasons: tuple[str, ...]
+    recipe: str
+    base_model: str
+    snapshot: str
+    training_changes: int
+    held_out_changes: int
+    current: str | None
+    run: Path
+    steps_done: int
+    rows: int | None
+    row_tokens: int | None
+    training_tokens: int | None
+    predicted_seconds: float | None
+    predicted_from: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable JSON contract of ``inhouse retrain --dry-run --json``."""
+        return {**asdict(self), "reasons": list(self.reasons), "run": str(self.run)}
+
+
+def plan_retraining(
+    repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True
+) -> RetrainPlan:
+    """Look at the repository as a retraining would.
+
+    Raises:
+        InhouseError: the history is too short.
+    """
+    registry = Registry(state_dir / "adapters")
+    run = open_run(repository, state_dir, recipe, base, retrieval)
+    finished = finished_result(run, registry)
+    steps = len(training_curve(run.training))
+    manifest = read_json(run.dataset / "manifest.json")
+    tokens = None
+    if manifest is not None:
+        tokens = manifest["row_tokens"] * training_passes(recipe, manifest["row_tokens"])
+    example = _example(registry, recipe, base)
+    seconds = None
+    if example is not None:
+        past = example.manifest.metrics["training"]
+        if tokens is None and example.manifest.recipe == recipe.model_dump(mode="json"):
+            tokens = past["tokens"]
+        if tokens is not None:
+            seconds = round(tokens * past["seconds"] / past["tokens"], 1)
+    reason = _reason_to_train(run, registry, steps) if finished is None else nothing_changed(finished)
+    return RetrainPlan(
+        decision="train" if finished is None else "skip",
+        reasons=(reason,),
+        recipe=recipe.name,
+        base_model=base.name,
+        snapshot=run.cut.snapshot,
+        training_changes=len(run.cut.training),
+        held_out_changes=len(run.cut.held_out),
+        current=registry.current(),
+        run=run.directory,
+        steps_done=steps,
+        rows=manifest["rows"] if manifest else None,
+        row_tokens=manifest["row_tokens"] if manifest else None,
+        training_tokens=tokens,
+        predicted_seconds=seconds,
+        predicted_from=example.version if example and seconds is not None else None,
+    )
+
+
+def _example(registry: Registry, recipe: Recipe, base: BaseModel) -> AdapterVersion | None:
+    """The newest version whose training tells how fast this one would be: the same base model, and the same recipe
+    where there is one."""
+    timed = [
+        version
+        for version in registry.list()
+        if version.manifest.base_sha256 == base.sha256 and version.manifest.metrics.get("training", {}).get("tokens")
+    ]
+    same = [version for version in timed if version.manifest.recipe.get("name") == recipe.name]
+    return max(same or timed, key=lambda version: version.manifest.created, default=None)
+
+
+def _reason_to_train(run: Run, registry: Registry, steps: int) -> str:
+    if read_json(run.directory / "result.json") is not None:
+        return "The run of these inputs has finished, but the adapter that it made is gone or damaged."
+    if steps:
+        return f"The run of these inputs was interrupted after {steps} steps and would go on from its last checkpoint."
+    if registry.current() is None:
+        return "No run of these inputs has finished, and no adapter is current."
+    return "No run of these inputs has finished: the changes, the recipe or the base model are others than before."
