@@ -142,6 +142,7 @@ def test_one_training_command_at_a_time(shop: Path, base_model: BaseModel) -> No
         (["retrain", "--recipe", "nobody"], 1, "nobody"),
         (["retrain", "--recipe", "default-7b"], 1, "is for Qwen/Qwen2.5-Coder-7B-Instruct"),
         (["serve", "--port", "99999"], 2, "--port"),
+        (["sync"], 1, "No forge is configured"),
         (["lsp", "--server", "http://127.0.0.1:9"], 1, "token"),
     ],
 )
