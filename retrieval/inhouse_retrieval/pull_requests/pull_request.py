@@ -104,3 +104,8 @@ class PullRequest:
     review_comments: tuple[ReviewComment, ...] = ()
     commits: tuple[InnerCommit, ...] = ()
     author_role: str = ""
+
+    @property
+    def said(self) -> tuple[Comment | ReviewComment, ...]:
+        """All comments."""
+        return (*self.comments, *self.review_comments)
