@@ -137,7 +137,10 @@ async def test_all_that_was_said_comes_clean_and_without_names(store: PullReques
         assert secret.encode() not in kept
 
 
-def test_a_killed_sync_goes_on_and_asks_nothing_again_that_was_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "at", [15, *(pytest.param(at, marks=pytest.mark.long) for at in (0, 1, 2, 3, 4, 8, 22, 31, 32))]
+)
+def test_a_killed_sync_goes_on_and_asks_nothing_again_that_was_answered(tmp_path: Path, at: int) -> None:
     root = tmp_path / "shop"
     root.mkdir()
     git(root, "init", "--quiet")
@@ -150,7 +153,7 @@ def test_a_killed_sync_goes_on_and_asks_nothing_again_that_was_answered(tmp_path
         environment = {**os.environ, "INHOUSE_FORGE_TOKEN": TOKEN, "INHOUSE_LOG": "debug"}
 
         def before(number: int) -> None:
-            if number == 15:  # in the middle of a pull request
+            if number == at:
                 stuck.set()
                 assert dead.wait(60)
 
@@ -160,14 +163,14 @@ def test_a_killed_sync_goes_on_and_asks_nothing_again_that_was_answered(tmp_path
             process.send_signal(signal.SIGKILL)
             assert process.wait(60) == -signal.SIGKILL
             told = process.stderr.read() if process.stderr else b""
-        first = {request.path for request in server.requests[:15]}
+        first = {request.path for request in server.requests[:at]}
         dead.set()
 
         done = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
-        second = [request.path for request in server.requests[16:]]
-        assert first.isdisjoint(second) and len(second) == report["requests"] == 1 + 2 + 6 * 5 - 15
+        second = [request.path for request in server.requests[at + 1 :]]
+        assert first.isdisjoint(second) and len(second) == report["requests"] == 1 + 2 + 6 * 5 - at
         assert report["stored"] == 6
         logs = b"".join(path.read_bytes() for path in (root / ".inhouse" / "logs").iterdir())
         assert b"/repos/acme/shop/pulls" in logs
@@ -237,9 +240,13 @@ async def test_retries_end(server: ForgeServer, store: PullRequestStore, reply: 
 
 
 async def test_too_long_a_wait_is_not_waited_for(server: ForgeServer, store: PullRequestStore) -> None:
-    server.instead = lambda number, path: limited(429, "{}", retry_after="86400")
-    with pytest.raises(InhouseError, match=r"asks to wait until .* too long"):
-        await sync(server, store)
+    for reply in (
+        limited(429, "{}", retry_after="86400"),
+        limited(403, "{}", x_ratelimit_remaining="0", x_ratelimit_reset="9" * 15),
+    ):
+        server.instead = lambda number, path, reply=reply: reply
+        with pytest.raises(InhouseError, match=r"asks to wait for \d+ hours, which is too long"):
+            await sync(server, store)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +259,7 @@ async def test_too_long_a_wait_is_not_waited_for(server: ForgeServer, store: Pul
         (limited(200, "<html>Sign in</html>"), "not what the GitHub API documents"),
         (limited(200, '{"a": 1}'), "not what the GitHub API documents"),
         (limited(200, "[[]]"), "not what the GitHub API documents"),
-        (limited(200, '"\\ud800'), "not what the GitHub API documents"),
+        (limited(200, '{"default_branch": null}'), "not what the GitHub API documents"),
     ],
 )
 async def test_a_refusal_is_told_plainly(server: ForgeServer, store: PullRequestStore, reply: Reply, told: str) -> None:
@@ -320,6 +327,28 @@ async def test_a_pull_request_that_vanished_does_not_stand_in_the_way_forever(
         await sync(server, store)
     del server.world.pulls[1]
     assert (await sync(server, store)).stored == 1
+
+
+async def test_a_full_page_of_comments_that_gets_a_second(store: PullRequestStore) -> None:
+    world = GitHubWorld(1)
+    for _ in range(100):
+        world.say(1, "issue comments", body="+1")
+    with ForgeServer(world).running() as server:
+        await sync(server, store)
+        world.say(1, "issue comments", body="the last word")
+        world.pulls[1]["updated_at"] = day(400)
+        await sync(server, store)
+    change = store.get(1)
+    assert change is not None and len(change.comments) == 101 and change.comments[-1].text == "the last word"
+
+
+def test_an_old_listing_is_not_gone_on_with(store: PullRequestStore) -> None:
+    begun = store.begin_sync(NOW, 3600)
+    assert store.begin_sync(NOW + 3599, 3600) == begun
+    anew = store.begin_sync(NOW + 3601, 3600)
+    assert anew != begun
+    store.end_sync()
+    assert store.begin_sync(NOW + 3601, 3600) != anew
 
 
 async def test_another_project_starts_anew(server: ForgeServer, store: PullRequestStore) -> None:

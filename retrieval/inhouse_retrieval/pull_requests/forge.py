@@ -227,10 +227,11 @@ class ForgeConnection:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise self.not_documented(url) from error
         following = response.links.get("next", {}).get("url")
-        next_url = str(self._own(response.url.join(following))) if following else None
+        next_url = str(self._own(response, following)) if following else None
         # When a full last page gets a successor, the page itself may be "not modified".
         may_grow = next_url is None and len(found) >= _PAGE
-        return Answer(version, None if may_grow else response.headers.get("etag"), next_url, False, items)
+        etag = response.headers.get("etag", "")
+        return Answer(version, etag if etag.isascii() and not may_grow else None, next_url, False, items)
 
     def not_documented(self, what: str) -> InhouseError:
         """The forge said something else than its documentation does."""
@@ -245,11 +246,15 @@ class ForgeConnection:
             response = await self._patiently(address, etag)
             if not response.has_redirect_location:
                 return response
-            address = self._own(response.url.join(response.headers["location"]))
+            address = self._own(response, response.headers["location"])
         raise InhouseError(f"{url} redirects again and again.", "Check [forge] url and project in inhouse.toml.")
 
-    def _own(self, address: httpx.URL) -> httpx.URL:
-        """``address``, which the forge named, when it is at the forge itself."""
+    def _own(self, response: httpx.Response, named: str) -> httpx.URL:
+        """The address that an answer names, when it is at the forge itself."""
+        try:
+            address = response.url.join(named)
+        except httpx.InvalidURL as error:
+            raise self.not_documented(_place(response.url)) from error
         if _origin(address) != _origin(self._forge.address):
             raise InhouseError(
                 f"The forge at {self._forge.address.host} points to another address, {_place(address)}, and the token "
@@ -289,8 +294,8 @@ class ForgeConnection:
 
     def _delay(self, response: httpx.Response, otherwise: float) -> float:
         told = response.headers.get("retry-after", "")
-        if told.isdigit():
-            return float(told)
+        if (seconds := _whole(told)) is not None:
+            return float(seconds)
         if told:
             try:
                 return parsedate_to_datetime(told).timestamp() - self._clock.now()
@@ -301,11 +306,12 @@ class ForgeConnection:
     async def _wait(self, seconds: float, why: str, attempt: int) -> None:
         if seconds <= 0:
             return
-        until = f"{datetime.fromtimestamp(self._clock.now() + seconds, UTC):%H:%M:%S} UTC"
         if seconds > MAX_WAIT:
             raise InhouseError(
-                f"The forge asks to wait until {until}, which is too long.", "Run 'inhouse sync' again after that."
+                f"The forge asks to wait for {seconds / 3600:.0f} hours, which is too long.",
+                "Run 'inhouse sync' again after that; it goes on where it stopped.",
             )
+        until = f"{datetime.fromtimestamp(self._clock.now() + seconds, UTC):%H:%M:%S} UTC"
         _log.info("waiting %.0f s for %s, after attempt %d", seconds, why, attempt)
         stage, whole = f"waiting for {why} until {until}", math.ceil(seconds)
         for second in range(whole):
@@ -345,6 +351,14 @@ class ForgeConnection:
 _NAME: Mapping[Kind, str] = {"github": "GitHub", "gitlab": "GitLab"}
 
 
+def default_branch(project: Any) -> str:
+    """The branch that the project's pull requests land on, as both forges tell it."""
+    branch = project["default_branch"]
+    if not isinstance(branch, str):
+        raise ValueError("a project without a default branch")
+    return branch
+
+
 def cleaned(value: Any) -> Any:
     """A JSON value as it may be kept: secrets redacted in every text, line ends as ``\\n``, no broken characters."""
     if isinstance(value, str):
@@ -379,5 +393,9 @@ def _is_limited(response: httpx.Response) -> bool:
 
 def _number(response: httpx.Response, name: str) -> int | None:
     """GitHub's ``x-ratelimit-NAME`` or GitLab's ``RateLimit-NAME``."""
-    told = response.headers.get(f"x-ratelimit-{name}") or response.headers.get(f"ratelimit-{name}") or ""
-    return int(told) if told.isdigit() else None
+    return _whole(response.headers.get(f"x-ratelimit-{name}") or response.headers.get(f"ratelimit-{name}") or "")
+
+
+def _whole(told: str) -> int | None:
+    """A whole number of a length that can be a time."""
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 16 else None

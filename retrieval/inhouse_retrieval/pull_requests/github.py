@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_retrieval.pull_requests.forge import Forge, ForgeConnection, Listed
+from inhouse_retrieval.pull_requests.forge import Forge, ForgeConnection, Listed, default_branch
 from inhouse_retrieval.pull_requests.git_history import MAX_FILES, shortened
 from inhouse_retrieval.pull_requests.pull_request import PullRequest, Status
 
@@ -39,7 +39,7 @@ class GitHub:
     async def listing(self, version: str) -> AsyncIterator[Sequence[Listed]]:
         """Pages of closed pull requests into the default branch, the last changed first."""
         branch = ""
-        async for page in self._connection.pages(self._route, version, lambda item: item["default_branch"]):
+        async for page in self._connection.pages(self._route, version, default_branch):
             branch = page.items[0]
         query = {"state": "closed", "base": branch, "sort": "updated", "direction": "desc"}
         async for page in self._connection.pages(f"{self._route}/pulls", version, _listed, query):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
-from inhouse_retrieval.pull_requests.forge import Forge, ForgeConnection, Listed
+from inhouse_retrieval.pull_requests.forge import Forge, ForgeConnection, Listed, default_branch
 from inhouse_retrieval.pull_requests.git_history import MAX_FILES, count_lines, shortened
 from inhouse_retrieval.pull_requests.pull_request import PullRequest
 
@@ -36,7 +36,7 @@ class GitLab:
     async def listing(self, version: str) -> AsyncIterator[Sequence[Listed]]:
         """Pages of merged merge requests into the default branch, the last changed first."""
         branch = ""
-        async for page in self._connection.pages(self._route, version, lambda item: item["default_branch"]):
+        async for page in self._connection.pages(self._route, version, default_branch):
             branch = page.items[0]
         query = {"state": "merged", "target_branch": branch, "order_by": "updated_at", "sort": "desc"}
         async for page in self._connection.pages(f"{self._route}/merge_requests", version, _listed, query):
