@@ -32,8 +32,17 @@ if TYPE_CHECKING:
     from .progress import Progress as Progress
     from .progress import no_progress as no_progress
     from .pull_requests import ChangedFile as ChangedFile
+    from .pull_requests import Comment as Comment
+    from .pull_requests import InnerCommit as InnerCommit
     from .pull_requests import PullRequest as PullRequest
+    from .pull_requests import ReviewComment as ReviewComment
     from .pull_requests import read_pull_requests as read_pull_requests
+    from .pull_requests.enrichment import said_until as said_until
+    from .pull_requests.enrichment import with_forge as with_forge
+    from .pull_requests.forge import Forge as Forge
+    from .pull_requests.store import PullRequestStore as PullRequestStore
+    from .pull_requests.sync import SyncReport as SyncReport
+    from .pull_requests.sync import sync_pull_requests as sync_pull_requests
     from .repository import Repository as Repository
     from .repository import SkippedFile as SkippedFile
     from .repository import Snapshot as Snapshot
@@ -50,24 +59,30 @@ _MODULE_OF = {
     "Cancelled": "errors",
     "ChangedFile": "pull_requests",
     "Chunk": "chunking",
+    "Comment": "pull_requests",
     "DEFAULT_ENCODER": "embedding",
     "Encoder": "embedding",
+    "Forge": "pull_requests.forge",
     "HistoryChange": "history",
     "Index": "index",
     "IndexReport": "index",
     "IndexStatus": "index",
     "InhouseError": "errors",
+    "InnerCommit": "pull_requests",
     "NoCommits": "errors",
     "NotARepository": "errors",
     "Passage": "passage",
     "Progress": "progress",
     "PullRequest": "pull_requests",
+    "PullRequestStore": "pull_requests.store",
     "Redaction": "secrets",
     "Repository": "repository",
+    "ReviewComment": "pull_requests",
     "SearchResult": "passage",
     "SkippedFile": "repository",
     "Snapshot": "repository",
     "StateUnwritable": "errors",
+    "SyncReport": "pull_requests.sync",
     "TrackedFile": "repository",
     "Wiki": "wiki",
     "chunk_text": "chunking",
@@ -77,10 +92,13 @@ _MODULE_OF = {
     "no_progress": "progress",
     "read_changes": "history",
     "read_pull_requests": "pull_requests",
+    "redact": "secrets",
+    "said_until": "pull_requests.enrichment",
+    "sync_pull_requests": "pull_requests.sync",
     "syntax_errors": "syntax",
     "todays_names": "history",
-    "redact": "secrets",
     "watch": "index",
+    "with_forge": "pull_requests.enrichment",
 }
 
 

@@ -21,7 +21,9 @@ from inhouse_training import INTERVAL
 
 FILE_NAME = "inhouse.toml"
 
-NOT_SETTINGS = frozenset({"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL", "INHOUSE_TOKEN"})
+FORGE_TOKEN = "INHOUSE_FORGE_TOKEN"
+"""Variable that holds the forge's token unless `[forge] token_env` names another."""
+NOT_SETTINGS = frozenset({"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL", "INHOUSE_TOKEN", FORGE_TOKEN})
 """`INHOUSE_*` variables that steer the process rather than a setting."""
 
 
@@ -52,6 +54,18 @@ class AnswerSettings(_Section):
     max_tokens: int = Field(384, ge=1, description="longest answer, in tokens")
     prompt_tokens: int = Field(2048, ge=256, description="longest prompt, passages included, in tokens")
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
+
+
+class ForgeSettings(_Section):
+    """Where pull requests and what was said about them are read by `inhouse sync`."""
+
+    kind: Literal["none", "github", "gitlab"] = Field("none", description="'none', 'github' or 'gitlab'")
+    url: str | None = Field(
+        None, description="address of the API of your own server, such as https://github.example.org/api/v3"
+    )
+    project: str | None = Field(None, description="owner/name, or GitLab's path of the project")
+    token_env: str = Field(FORGE_TOKEN, description="variable that holds a token that may read pull requests")
+    limit: int = Field(100, ge=1, le=5000, description="pull requests that are read, the last merged first")
 
 
 class ReviewSettings(_Section):
@@ -96,6 +110,7 @@ class Settings(_Section):
     )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    forge: ForgeSettings = Field(default_factory=ForgeSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
@@ -139,6 +154,10 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
         raise _explain(error, path, text, origins) from error
     if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
         raise InvalidSettings('[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}.")
+    if settings.forge.kind != "none" and not settings.forge.project:
+        raise InvalidSettings(
+            f'[forge] kind = "{settings.forge.kind}" needs a project.', f"Add project to [forge] in {path}."
+        )
     return settings
 
 
@@ -172,7 +191,8 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                if inner_field.annotation in (str, int) or inner in ("kind", "url", "model", "every", "webhook"):
+                named = ("kind", "url", "model", "project", "every", "webhook")
+                if inner_field.annotation in (str, int) or inner in named:
                     names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
         elif section is str:
             names[f"INHOUSE_{key}".upper()] = (key,)

@@ -129,6 +129,14 @@ def test_one_training_command_at_a_time(shop: Path, base_model: BaseModel) -> No
             assert "being retrained already" in done.stderr
 
 
+def test_one_sync_at_a_time(shop: Path) -> None:
+    (shop / ".inhouse").mkdir(exist_ok=True)
+    with FileLock(shop / ".inhouse" / "sync.lock"):
+        done = inhouse("sync", "--repo", str(shop), INHOUSE_FORGE_KIND="gitlab", INHOUSE_FORGE_PROJECT="acme/shop")
+    assert done.returncode == 1
+    assert "Another 'inhouse sync' is at work here" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -142,6 +150,7 @@ def test_one_training_command_at_a_time(shop: Path, base_model: BaseModel) -> No
         (["retrain", "--recipe", "nobody"], 1, "nobody"),
         (["retrain", "--recipe", "default-7b"], 1, "is for Qwen/Qwen2.5-Coder-7B-Instruct"),
         (["serve", "--port", "99999"], 2, "--port"),
+        (["sync"], 1, "No forge is configured"),
         (["lsp", "--server", "http://127.0.0.1:9"], 1, "token"),
     ],
 )

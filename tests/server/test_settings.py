@@ -82,3 +82,12 @@ def test_the_template_names_every_setting_and_means_the_defaults(tmp_path: Path)
     )
     assert Settings.model_validate(tomllib.loads(uncommented)) == Settings()
     assert "Detected: 3 files." in text
+
+
+def test_a_forge_needs_a_project_and_its_token_is_no_setting(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r'kind = "gitlab" needs a project'):
+        load_settings(tmp_path, {"INHOUSE_FORGE_KIND": "gitlab"})
+    environment = {"INHOUSE_FORGE_KIND": "github", "INHOUSE_FORGE_PROJECT": "acme/shop", "INHOUSE_FORGE_TOKEN": "t"}
+    forge = load_settings(tmp_path, environment).forge
+    assert (forge.kind, forge.project, forge.url, forge.limit) == ("github", "acme/shop", None, 100)
+    assert forge.token_env == "INHOUSE_FORGE_TOKEN"

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inhouse_retrieval import InhouseError, PullRequest, Repository, no_progress
+from inhouse_retrieval import (
+    Comment,
+    InhouseError,
+    PullRequest,
+    PullRequestStore,
+    Repository,
+    ReviewComment,
+    no_progress,
+)
 from inhouse_training import BaseModel, open_run
 from inhouse_training.dataset import (
     Dataset,
@@ -258,3 +267,54 @@ def test_wiki_pages_are_learned_as_they_were_at_the_cut(
     # A page that is new before the cut is another input; one after it is none.
     assert inputs["wiki"] != before["wiki"]
     assert open_run(repository, tmp_path / "state", tiny_recipe, base_model).inputs["wiki"] == before["wiki"]
+
+
+def squashed(root: Path, count: int) -> Repository:
+    """A history of numbered pull requests."""
+    make_history(root, 1)
+    for number in range(1, count + 1):
+        commit(root, f"Let clerks update {number} (#{number})", **{f"area{number}_py": handler(f"thing{number}")})
+    return Repository.open(root)
+
+
+def test_what_the_forge_says_is_learned_but_nothing_from_after_the_snapshot(
+    tokenizer: Any, tiny_recipe: Recipe, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    repository, state = squashed(tmp_path / "shop", 12), tmp_path / "state"
+    state.mkdir()
+    recipe = tiny_recipe.model_copy(update={"data": tiny_recipe.data.model_copy(update={"max_train_tokens": 0})})
+    before = open_run(repository, state, recipe, tiny_base)
+    assert "forge" not in before.inputs and (before.cut.forge, before.cut.later_comments) == ("", 0)
+    with PullRequestStore.in_state(state) as store:
+        assert open_run(repository, state, recipe, tiny_base).directory == before.directory
+        as_of = before.cut.as_of
+        for change in (*before.cut.training, *before.cut.held_out):
+            if change.number is None:
+                continue
+            told = Comment("member", as_of, f"Early word {change.number}. " + "AKIA" + "Z7QX3MPLK2VBN5RT")
+            late = Comment("member", as_of + timedelta(seconds=1), f"Late word {change.number}.")
+            remark = ReviewComment(f"area{change.number}.py", 1, "new", "@@\n+x", "owner", as_of, "A remark.")
+            described = replace(change, description=f"Why {change.number}.", review_comments=(remark,))
+            store.put(replace(described, comments=(told, late)), "1")
+        run = open_run(repository, state, recipe, tiny_base)
+        assert run.directory != before.directory
+        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset)
+        text = "".join(tokenizer.decode(row["input_ids"]) for row in dataset.rows)
+        learned = [change.number for change in run.cut.training if change.number is not None]
+        held_out = [change.number for change in run.cut.held_out]
+        assert len(learned) == len(held_out) == 6
+        for number in learned:
+            assert f"Early word {number}." in text and f"Why {number}." in text
+        for number in held_out:
+            assert f"Early word {number}." not in text and f"Why {number}." not in text
+        assert "Late word" not in text and "AKIA" not in text and "A remark." in text
+        assert dataset.manifest["changes"]["comments"] == 2 * len(learned)
+        assert dataset.manifest["changes"]["later_comments"] == len(learned)
+
+        # A word after the snapshot changes nothing to learn from; one before it does.
+        changed = store.get(learned[0])
+        assert changed is not None
+        store.put(replace(changed, comments=(*changed.comments, late)), "2")
+        assert open_run(repository, state, recipe, tiny_base).directory == run.directory
+        store.put(replace(changed, comments=(told, told)), "3")
+        assert open_run(repository, state, recipe, tiny_base).directory != run.directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inhouse_retrieval import ChangedFile, PullRequest
+from inhouse_retrieval import ChangedFile, Comment, PullRequest, ReviewComment
 from inhouse_training.documents import change_document, count_tokens, file_document, split_document
 
 PULL_REQUEST = PullRequest(
@@ -41,6 +42,30 @@ def test_a_pull_request_is_rendered_as_in_the_article(tokenizer: Any) -> None:
         "Merged at: None\n"
         "File: .devcontainer/devcontainer.json, Status: added\n"
         'Changes: @@ -0,0 +1,2 @@\n+{\n+  "image": 1\n'
+    )
+
+
+def test_what_was_said_stands_in_its_place_and_bots_are_left_out(tokenizer: Any) -> None:
+    when = datetime(2024, 2, 27, tzinfo=UTC)
+    path = ".devcontainer/devcontainer.json"
+    change = replace(
+        PULL_REQUEST,
+        comments=(Comment("member", when, "Do we need it?\nReally?"), Comment("bot", when, "Coverage 81 %")),
+        review_comments=(
+            ReviewComment(path, 2, "new", '@@ -0,0 +1,2 @@\n+{\n+  "image": 1', "owner", when, "Name it. 🐳"),
+            ReviewComment("old.json", 9, "old", "", "author", when, "This went away."),
+            ReviewComment(path, None, "new", "@@ -0,0 +1,2 @@", "", when, "A fine file."),
+            ReviewComment(path, 1, "new", "", "bot", when, "Lint"),
+        ),
+    )
+    _, [piece] = split_document(change_document(change), tokenizer, 512)
+    assert piece.text.partition("Merged at: None\n")[2] == (
+        "Comment (member): Do we need it?\nReally?\n"
+        "File: .devcontainer/devcontainer.json, Status: added\n"
+        'Changes: @@ -0,0 +1,2 @@\n+{\n+  "image": 1\n'
+        'Review comment (owner) on line 2:\n> +  "image": 1\nName it. 🐳\n'
+        "Review comment:\nA fine file.\n"
+        "Review comment (author) on old.json line 9:\nThis went away.\n"
     )
 
 

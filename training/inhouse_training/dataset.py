@@ -31,16 +31,20 @@ from inhouse_retrieval import (
     InhouseError,
     Progress,
     PullRequest,
+    PullRequestStore,
     Repository,
     SkippedFile,
     Wiki,
     no_progress,
     read_pull_requests,
     redact,
+    said_until,
+    with_forge,
 )
 
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .documents import (
+    BOT,
     KINDS,
     Document,
     Kind,
@@ -99,14 +103,19 @@ class Cut:
     Attributes:
         snapshot: the commit trained on, parent of the oldest held-out change.
         as_of: when that commit was made.
-        training: changes up to the snapshot, newest first.
-        held_out: changes after it, newest first.
+        training: changes up to the snapshot, newest first; with what the forge says of them, where it was asked, and
+        of the comments those that were written by then.
+        held_out: changes after it, newest first, as git alone tells them.
+        forge: a digest of what the forge adds to the training changes; empty when it adds nothing.
+        later_comments: comments on training changes that were written, or last edited, after the snapshot.
     """
 
     snapshot: str
     as_of: datetime
     training: tuple[PullRequest, ...]
     held_out: tuple[PullRequest, ...]
+    forge: str = ""
+    later_comments: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,8 +144,11 @@ class Dataset:
         return datasets.Dataset.from_file(str(self.directory / "rows.arrow"))
 
 
-def cut_repository(repository: Repository, recipe: Recipe) -> Cut:
+def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestStore | None = None) -> Cut:
     """Read the newest changes and cut them.
+
+    Args:
+        store: what the forge says about changes.
 
     Raises:
         InhouseError: the history is too short to hold anything out.
@@ -145,7 +157,19 @@ def cut_repository(repository: Repository, recipe: Recipe) -> Cut:
     position = cut_position(changes)
     oldest = changes[position - 1]
     stamp = repository.git("show", "-s", "--format=%cI", oldest.parent).decode("ascii").strip()
-    return Cut(oldest.parent, datetime.fromisoformat(stamp), tuple(changes[position:]), tuple(changes[:position]))
+    as_of = datetime.fromisoformat(stamp)
+    told = with_forge(changes[position:], store)
+    training = tuple(said_until(change, as_of) for change in told)
+    documents = repr([change_document(change) for change in training])
+    adds = documents != repr([change_document(change) for change in changes[position:]])
+    return Cut(
+        oldest.parent,
+        as_of,
+        training,
+        tuple(changes[:position]),
+        hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest() if adds else "",
+        sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
+    )
 
 
 def cut_position(changes: Sequence[PullRequest]) -> int:
@@ -347,11 +371,12 @@ class _Builder:
             if key and key in self.held_out_patches:
                 self._drop_document(document, "same lines as a held-out change")
                 continue
-            added = "\n".join(added_lines(file.patch) for file in change.files)
-            if any(opening in added for opening in self.probes):
+            said = [comment.text for comment in change.said]
+            text = "\n".join([*(added_lines(file.patch) for file in change.files), *said])
+            if any(opening in text for opening in self.probes):
                 self._drop_document(document, "holds the text that measures forgetting")
                 continue
-            self._note_overlap(added)
+            self._note_overlap(text)
             self._note_omissions(change)
             self.learned_changes.append(change)
             yield document
@@ -499,6 +524,8 @@ class _Builder:
                 "trained": len(self.cut.training),
                 "held_out": len(self.cut.held_out),
                 "scored": held_out,
+                "comments": sum(len(change.said) for change in self.cut.training),
+                "later_comments": self.cut.later_comments,
                 "training_commits": [change.commit for change in self.cut.training],
                 "held_out_commits": [change.commit for change in self.cut.held_out],
             },
@@ -535,6 +562,8 @@ class _Builder:
         if change.omitted_files:
             reason = f"{change.omitted_files} files of the change were not read"
             self.left_out.append({"kind": "change", "name": change.commit, "reason": reason})
+        if by_bots := sum(comment.role == BOT for comment in change.said):
+            self.left_out.append({"kind": "change", "name": change.commit, "reason": f"{by_bots} comments of bots"})
         for file in change.files:
             if file.omitted_lines:
                 reason = f"{file.omitted_lines} lines of the patch of {_printable(file.path)} were not read"

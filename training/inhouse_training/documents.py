@@ -8,11 +8,16 @@ The formats are those of "Fine-tune an Instruct model over raw text data" (Towar
     …                                 Description: …
                                       Created at: 2024-02-26T11:39:03Z
                                       Merged at: 2024-02-27T09:12:44Z
+                                      Comment (member): …
                                       File: PATH, Status: modified
                                       Changes: @@ -0,0 +1,5 @@
                                       …
+                                      Review comment (member) on line 4:
+                                      > +the line
+                                      …
 
-A wiki page is its own text under a line that names it.
+A wiki page is its own text under a line that names it. The article says that comments were in its data but not how;
+here those on the whole change come before its files, and those on lines after the patch that they are about.
 """
 
 from __future__ import annotations
@@ -26,13 +31,16 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from inhouse_retrieval import PullRequest
+from inhouse_retrieval import PullRequest, ReviewComment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["file", "page", "conversation", "change", "edit", "replay"]
 KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "edit", "replay")
+
+BOT = "bot"
+"""Role of a commenter that is a program."""
 
 _TITLE_CHARACTERS = 200
 _LEAST_PIECE = 16
@@ -112,7 +120,7 @@ def page_title(path: str, text: str) -> str:
 
 def change_document(change: PullRequest) -> Document:
     """A merged change as raw text: a pull request, or a plain commit where the repository has no pull
-    requests."""
+    requests. What bots said is left out."""
     title = shorten(change.title)
     opening = (
         f"PR #{change.number}: {title}\n" if change.number is not None else f"Commit {change.commit[:12]}: {title}\n"
@@ -124,11 +132,18 @@ def change_document(change: PullRequest) -> Document:
         about += f"Created at: {_moment(change.created_at)}\n"
     about += f"Merged at: {_moment(change.merged_at)}\n"
     sections = [Section("", about)]
-    for comment in change.comments:
-        sections.append(Section("Comment: ", _ended(comment)))
+    sections += [
+        Section(f"Comment{_by(comment.role)}: ", _ended(comment.text))
+        for comment in change.comments
+        if comment.role != BOT
+    ]
+    remarks = [comment for comment in change.review_comments if comment.role != BOT]
+    paths = {file.path for file in change.files}
     for file in change.files:
         header = f"File: {file.path}, Status: {file.status}\nChanges: "
         sections.append(Section(header, _ended(file.patch)))
+        sections += [_remark(comment, "") for comment in remarks if comment.path == file.path]
+    sections += [_remark(comment, f" {comment.path}") for comment in remarks if comment.path not in paths]
     return Document("change", change.commit, opening, tuple(sections))
 
 
@@ -142,6 +157,19 @@ def added_lines(patch: str) -> str:
         elif in_hunk and line.startswith("+"):
             lines.append(line[1:] + "\n")
     return "".join(lines).strip("\n")
+
+
+def _remark(comment: ReviewComment, path: str) -> Section:
+    """A comment under the line that it is about."""
+    place = path + (f" line {comment.line}" if comment.line is not None else "")
+    line = comment.hunk.rpartition("\n")[2]
+    quoted = f"> {line}\n" if line and not line.startswith("@@") else ""
+    header = f"Review comment{_by(comment.role)}{' on' if place else ''}{place}:\n"
+    return Section(header, quoted + _ended(comment.text))
+
+
+def _by(role: str) -> str:
+    return f" ({role})" if role else ""
 
 
 def shorten(title: str) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval import Busy, Repository, StateUnwritable, Wiki
+from inhouse_retrieval import Busy, PullRequestStore, Repository, StateUnwritable, Wiki
 
 from .base_model import BaseModel
 from .dataset import FORMAT, Cut, cut_repository
@@ -61,7 +61,8 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
     Raises:
         InhouseError: the history is too short to hold anything out.
     """
-    cut = cut_repository(repository, recipe)
+    with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
+        cut = cut_repository(repository, recipe, store)
     inputs = {
         "format": FORMAT,
         "snapshot": cut.snapshot,
@@ -72,6 +73,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "retrieval": retrieval,
         "exclude": list(repository.exclude),
         "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
+        **({"forge": cut.forge} if cut.forge else {}),
     }
     name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     return Run(cut, inputs, state_dir / "runs" / name)

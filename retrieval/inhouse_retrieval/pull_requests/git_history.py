@@ -172,11 +172,18 @@ def _changed_files(repository: Repository, parent: str, commit: str) -> tuple[tu
             pathspecs = [f":(top,literal){name}" for name in {path, before}]
             raw = repository.git("diff-tree", *options, "--patch", parent, commit, "--", *pathspecs)
             patch = raw.decode("utf-8", "replace")
-        files.append(ChangedFile(path, _STATUS.get(letter, "modified"), *_shortened(patch)))
+        files.append(ChangedFile(path, _STATUS.get(letter, "modified"), *shortened(patch), *count_lines(patch)))
     return tuple(files), omitted
 
 
-def _shortened(patch: str) -> tuple[str, int]:
+def count_lines(patch: str) -> tuple[int, int]:
+    """How many lines a patch of one file adds and takes away."""
+    hunks = re.search(r"^@@", patch, flags=re.M)
+    signs = [line[:1] for line in patch[hunks.start() :].split("\n")] if hunks else []
+    return signs.count("+"), signs.count("-")
+
+
+def shortened(patch: str) -> tuple[str, int]:
     """The hunks, redacted, and how many lines were cut off at :data:`MAX_PATCH_CHARACTERS`."""
     start = re.search(r"^@@", patch, flags=re.M)
     if start is None:

@@ -18,6 +18,7 @@ from inhouse_server.cli import (
     search,
     serve,
     status,
+    sync,
     train,
 )
 
@@ -33,6 +34,7 @@ app.command("doctor")(doctor.doctor)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("ask")(ask.ask)
+app.command("sync")(sync.sync)
 app.add_typer(dataset.app, name="dataset")
 app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
