@@ -174,6 +174,17 @@ class Repository:
         """Whether git ignores the untracked file at ``path``, which may not exist."""
         return _run(self.root, "check-ignore", "--quiet", "--", f"./{path}").returncode == 0
 
+    def is_listed(self, path: str) -> bool:
+        """Whether :meth:`work_tree` looks at the file at ``path``: it is tracked, or untracked and not ignored."""
+        try:
+            name = path.encode()
+        except UnicodeEncodeError:
+            return False
+        if b"\0" in name:
+            return False
+        asked = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", f":(top,literal){path}")
+        return name in _fields(self.git(*asked, allow_failure=True))
+
     def git(
         self,
         *args: str,

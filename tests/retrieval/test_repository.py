@@ -288,3 +288,14 @@ def test_what_the_settings_exclude_is_never_read(root: Path, commit: str | None)
 def test_a_pattern_that_is_none_is_refused(repository: Repository, pattern: str) -> None:
     with pytest.raises(InhouseError, match="exclude"):
         repository.excluding([pattern])
+
+
+def test_what_the_work_tree_lists(repository: Repository, root: Path) -> None:
+    write(root, {".gitignore": "*.log\n", "new [1].py": "x = 1\n", "a.log": "x\n", "inner/b.py": "x = 1\n"})
+    git(root / "inner", "init", "--quiet")
+    commit_all(root / "inner", "Another repository")
+    (root / "away").symlink_to("shop")
+    listed = [path for path in ("shop/basket.py", "new [1].py", ".gitignore") if repository.is_listed(path)]
+    assert listed == ["shop/basket.py", "new [1].py", ".gitignore"]
+    for path in ("a.log", "inner/b.py", ".git/config", "shop", "away/basket.py", "../x", "/etc", "x\0", "\ud800", ""):
+        assert not repository.is_listed(path), path

@@ -13,6 +13,7 @@ from inhouse_server.cli import (
     index,
     init,
     lsp,
+    mcp,
     retrain,
     review,
     search,
@@ -44,3 +45,4 @@ app.command("review")(review.review)
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)
+app.command("mcp")(mcp.mcp)

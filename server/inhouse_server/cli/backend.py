@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event
-from typing import Any, Protocol
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
@@ -15,6 +16,9 @@ from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import progress_bar, start_logging
 from inhouse_server.owner import OwnerAddress, find_owner, wait_for_owner
 from inhouse_server.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class Backend(Protocol):
@@ -125,17 +129,25 @@ class OwnerBackend:
     def search(self, query: str, limit: int) -> dict[str, Any]:
         return self._answer("POST", "/inhouse/search", {"query": query, "limit": limit})
 
-    def ask(self, question: str, adapter: str = CURRENT, retrieve: bool = True) -> Iterator[str | dict[str, Any]]:
+    def ask(
+        self, question: str, adapter: str = CURRENT, retrieve: bool = True, cancel: Event | None = None
+    ) -> Iterator[str | dict[str, Any]]:
         body = {"question": question, "adapter": adapter, "retrieve": retrieve}
-        for name, data in self._events("/inhouse/ask", body):
+        for name, data in self._events("/inhouse/ask", body, cancel):
             yield data["text"] if name == "delta" else data
 
     def index(self, progress: Progress = no_progress) -> dict[str, Any]:
-        for name, data in self._events("/inhouse/index", {}):
-            if name == "finished":
-                return data
-            progress(data["stage"], data["done"], data["total"])
-        raise InhouseError("The owner process ended while indexing.", "Run the command again.")
+        return self._job("/inhouse/index", {}, progress)
+
+    def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
+        """The passage contract."""
+        return self._answer("POST", "/inhouse/passage", {"path": path, "start_line": start_line, "end_line": end_line})
+
+    def review(
+        self, revisions: str | None, staged: bool, progress: Progress = no_progress, cancel: Event | None = None
+    ) -> dict[str, Any]:
+        """The review contract."""
+        return self._job("/inhouse/review", {"revisions": revisions, "staged": staged}, progress, cancel)
 
     def status(self) -> dict[str, Any]:
         return {**self._answer("GET", "/inhouse/status"), "owner": self._owner.url}
@@ -156,8 +168,20 @@ class OwnerBackend:
             found: dict[str, Any] = answer.json()
             return found
 
-    def _events(self, route: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The server-sent events of ``route``; an ``error`` event is raised."""
+    def _job(self, route: str, body: dict[str, Any], progress: Progress, cancel: Event | None = None) -> dict[str, Any]:
+        for name, data in self._events(route, body, cancel):
+            if name == "finished":
+                return data
+            progress(data["stage"], data["done"], data["total"])
+        raise InhouseError("The owner process ended before the work did.", "Run the command again.")
+
+    def _events(
+        self, route: str, body: dict[str, Any], cancel: Event | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The server-sent events of ``route``; an ``error`` event is raised.
+
+        Setting ``cancel``, which whoever gives it does at the end in any case, hangs up, so that the owner stops.
+        """
         import httpx
 
         with (
@@ -174,6 +198,8 @@ class OwnerBackend:
             if answer.is_error:
                 answer.read()
                 raise InhouseError(answer.json()["error"]["message"])
+            if cancel is not None:
+                Thread(target=_hang_up, args=(answer, cancel), name="hang-up", daemon=True).start()
             name = ""
             for line in answer.iter_lines():
                 field, _, value = line.partition(": ")
@@ -185,6 +211,14 @@ class OwnerBackend:
                         kind = Cancelled if data["exit_code"] == Cancelled.exit_code else InhouseError
                         raise kind(data["problem"], data["remedy"])
                     yield name, data
+
+
+def _hang_up(answer: httpx.Response, cancel: Event) -> None:
+    """Shut the connection down once ``cancel`` is set: a thread that waits for its next line wakes up."""
+    connection = answer.extensions["network_stream"].get_extra_info("socket")
+    cancel.wait()
+    with suppress(OSError):  # it was closed already
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.http_api import chat, commands
 from inhouse_server.http_api.errors import error_response
 from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard, host_in_header
+from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
@@ -33,6 +34,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
     activity = Activity()
     named = (host, workspace.settings.server.host, *workspace.settings.server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
+    mcp = McpEndpoint(workspace)
     app = Starlette(
         routes=[
             Route("/healthz", _health),
@@ -41,8 +43,11 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
             Route("/inhouse/search", commands.search, methods=["POST"]),
             Route("/inhouse/ask", commands.ask, methods=["POST"]),
             Route("/inhouse/index", commands.index, methods=["POST"]),
+            Route("/inhouse/passage", commands.passage, methods=["POST"]),
+            Route("/inhouse/review", commands.review, methods=["POST"]),
             Route("/inhouse/status", commands.status),
             Route("/inhouse/shutdown", commands.shutdown, methods=["POST"]),
+            Route("/mcp", mcp),
             WebSocketRoute("/lsp", _language_server),
         ],
         middleware=[Middleware(Guard, token=token, allowed_hosts=hosts, activity=activity)],
@@ -52,6 +57,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
             BodyTooLarge: _body_too_large,
             Exception: _unexpected,
         },
+        lifespan=mcp.lifespan,
     )
     app.state.workspace = workspace
     app.state.token = token

@@ -20,8 +20,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Sampling
+from inhouse_server.background import cancellable
 from inhouse_server.http_api.errors import error_body, error_response
-from inhouse_server.http_api.streaming import cancellable, server_sent, unless_left
+from inhouse_server.http_api.streaming import server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
 from inhouse_training import BASE, Message, TextDelta

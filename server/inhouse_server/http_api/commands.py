@@ -1,11 +1,9 @@
-"""`/inhouse/…`: what the command line asks of a running owner."""
+"""`/inhouse/…`: what the command line and the MCP server on stdio ask of a running owner."""
 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from threading import Event
 from typing import Any
 
@@ -15,10 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_retrieval.progress import Progress
 from inhouse_server.answers import CURRENT, Question
+from inhouse_server.background import cancellable, job_events
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.streaming import cancellable, server_sent
+from inhouse_server.http_api.streaming import server_sent
 from inhouse_server.json_contracts import answer_json, index_json, search_json
+from inhouse_server.mcp.in_owner import read_passage, review_for_client
 from inhouse_server.workspace import Workspace
 from inhouse_training import TextDelta
 
@@ -39,6 +40,21 @@ class _AskRequest(BaseModel):
     adapter: str = CURRENT
     retrieve: bool = True
     max_tokens: int | None = Field(None, ge=1, le=4096)
+
+
+class _PassageRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    start_line: int
+    end_line: int
+
+
+class _ReviewRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    revisions: str | None = None
+    staged: bool = False
 
 
 async def search(request: Request) -> Response:
@@ -79,38 +95,49 @@ async def index(request: Request) -> Response:
     """Server-sent events: ``progress``, then ``finished`` with the index contract, or ``error``."""
     workspace: Workspace = request.app.state.workspace
 
+    def refresh(progress: Progress, cancel: Event) -> dict[str, Any]:
+        return index_json(workspace.refresh(progress))
+
+    return _job(refresh, "Indexing")
+
+
+async def passage(request: Request) -> Response:
+    """``{"path", "start_line", "end_line"}`` -> the passage contract."""
+    try:
+        body = _PassageRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        return _bad_request(error)
+    repository = request.app.state.workspace.repository
+    return JSONResponse(
+        await run_in_threadpool(lambda: read_passage(repository, body.path, body.start_line, body.end_line))
+    )
+
+
+async def review(request: Request) -> Response:
+    """Server-sent events: ``progress``, then ``finished`` with the review contract, or ``error``."""
+    try:
+        body = _ReviewRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        return _bad_request(error)
+    workspace: Workspace = request.app.state.workspace
+
+    def work(progress: Progress, cancel: Event) -> dict[str, Any]:
+        return review_for_client(workspace, body.revisions, body.staged, progress, cancel)
+
+    return _job(work, "The review")
+
+
+def _job(work: Callable[[Progress, Event], dict[str, Any]], name: str) -> Response:
+    cancelled = Cancelled(f"{name} was cancelled.", "Run it again.")
+
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for name, data in cancellable(lambda cancel: _refresh_events(workspace, cancel)):
-                yield server_sent(data, name)
+            async for kind, data in cancellable(lambda cancel: job_events(work, cancel, cancelled)):
+                yield server_sent(data, kind)
         except Exception as error:
             yield _error_event(error)
 
     return StreamingResponse(events(), media_type="text/event-stream")
-
-
-def _refresh_events(workspace: Workspace, cancel: Event) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Turn the refresh's progress callback into a stream."""
-    events: queue.SimpleQueue[tuple[str, dict[str, Any]] | Exception | None] = queue.SimpleQueue()
-
-    def report(stage: str, done: int, total: int | None) -> None:
-        if cancel.is_set():
-            raise Cancelled("Indexing was cancelled.", "Run it again to continue where it stopped.")
-        events.put(("progress", {"stage": stage, "done": done, "total": total}))
-
-    def work() -> None:
-        try:
-            events.put(("finished", index_json(workspace.refresh(report))))
-        except Exception as error:
-            events.put(error)
-        finally:
-            events.put(None)
-
-    threading.Thread(target=work, name="refresh", daemon=True).start()
-    while (event := events.get()) is not None:
-        if isinstance(event, Exception):
-            raise event
-        yield event
 
 
 async def status(request: Request) -> Response:

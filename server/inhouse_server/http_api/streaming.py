@@ -1,32 +1,15 @@
-"""Blocking streams (an answer, an index run) as server-sent events."""
+"""Server-sent events, and clients that leave."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from threading import Event
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from inhouse_server.background import iterate_in_thread
-
 T = TypeVar("T")
-
-
-async def cancellable(produce: Callable[[Event], Iterator[T]]) -> AsyncIterator[T]:
-    """Yield what ``produce(cancel)`` yields in its thread. Leaving early, or a lost client, sets ``cancel``.
-
-    Raises:
-        Exception: whatever ``produce`` raised.
-    """
-    cancel = Event()
-    try:
-        async for value in iterate_in_thread(lambda: produce(cancel)):
-            yield value
-    finally:
-        cancel.set()
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

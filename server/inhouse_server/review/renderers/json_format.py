@@ -16,20 +16,23 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 def render(review: Review, change: Change, root: Path) -> str:
     """Fields are added to it, and never renamed or taken away."""
-    return one_line(
-        {
-            "base": review.base,
-            "head": review.head,
-            "head_commit": review.head_commit,
-            "findings": [_finding(finding) for finding in review.findings],
-            "coverage": asdict(review.coverage),
-            "more": review.more,
-            "repeated": review.repeated,
-            "dropped": review.dropped,
-            "notes": review.notes,
-            "provenance": {"base_model": review.base_model, "adapter": review.adapter},
-        }
-    )
+    return one_line(review_json(review))
+
+
+def review_json(review: Review) -> dict[str, Any]:
+    """The contract before it is written down."""
+    return {
+        "base": review.base,
+        "head": review.head,
+        "head_commit": review.head_commit,
+        "findings": [_finding(finding) for finding in review.findings],
+        "coverage": asdict(review.coverage),
+        "more": review.more,
+        "repeated": review.repeated,
+        "dropped": review.dropped,
+        "notes": review.notes,
+        "provenance": {"base_model": review.base_model, "adapter": review.adapter},
+    }
 
 
 def one_line(value: object) -> str:

@@ -1,0 +1,66 @@
+"""`/mcp`: the tools over streamable HTTP, behind the same guard as every route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Receive, Scope, Send
+
+from inhouse_server.background import run_in_thread
+from inhouse_server.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+
+class McpEndpoint:
+    """ASGI application. It starts with its first request, since importing the SDK takes a second that an owner does not
+    have before it listens."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._manager: StreamableHTTPSessionManager | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._stop = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._starting:
+            if self._manager is None:
+                self._manager = await self._start()
+        await self._manager.asgi_app(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Ends the sessions with the application."""
+        try:
+            yield
+        finally:
+            self._stop.set()
+            if self._running is not None:
+                await self._running
+
+    async def _start(self) -> StreamableHTTPSessionManager:
+        manager = await run_in_thread(self._build)
+        ready = asyncio.Event()
+
+        async def run() -> None:
+            # In a task of its own: sessions outlive the request that happened to come first.
+            async with manager.run():
+                ready.set()
+                await self._stop.wait()
+
+        self._running = asyncio.create_task(run())
+        await ready.wait()
+        return manager
+
+    def _build(self) -> StreamableHTTPSessionManager:
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        from inhouse_server.mcp.in_owner import InOwner
+        from inhouse_server.mcp.tools import build_server
+
+        return StreamableHTTPSessionManager(build_server(InOwner(self._workspace)))

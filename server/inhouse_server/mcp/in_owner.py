@@ -1,0 +1,105 @@
+"""What the tools ask of the process that holds the repository. Results have the shape of the JSON contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from inhouse_retrieval import InhouseError, Passage, Progress, Repository, SkippedFile
+from inhouse_server.answers import Question
+from inhouse_server.json_contracts import answer_json, search_json
+from inhouse_server.review.diff import read_change
+from inhouse_server.review.renderers.json_format import review_json
+from inhouse_server.review.reviewer import Reader, review
+from inhouse_training import BASE, TextDelta
+
+if TYPE_CHECKING:
+    from inhouse_server.workspace import Workspace
+
+
+class InOwner:
+    """The tools' backend over a held repository."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def search(self, query: str, limit: int) -> dict[str, Any]:
+        return search_json(self._workspace.index.search(query, limit))
+
+    def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
+        return read_passage(self._workspace.repository, path, start_line, end_line)
+
+    def ask(self, question: str, cancel: Event) -> Iterator[str | dict[str, Any]]:
+        text = ""
+        for event in self._workspace.assistant().ask(Question(question), cancel):
+            if isinstance(event, TextDelta):
+                text += event.text
+                yield event.text
+            else:
+                yield answer_json(text, event)
+
+    def review(self, revisions: str | None, staged: bool, progress: Progress, cancel: Event) -> dict[str, Any]:
+        return review_for_client(self._workspace, revisions, staged, progress, cancel)
+
+
+def read_passage(repository: Repository, path: str, start_line: int, end_line: int) -> dict[str, Any]:
+    """Lines of a file as the index reads it: ``{"path", "start_line", "end_line", "total_lines", "text"}``.
+
+    Lines are 1-based and inclusive; an ``end_line`` beyond the file stands for its last line. Secrets are redacted.
+
+    Raises:
+        InhouseError: there is no such file or line, or the index does not read the file.
+    """
+    if not 1 <= start_line <= end_line:
+        raise InhouseError(
+            f"Lines {start_line} to {end_line} are no range.",
+            "Lines count from 1, and the first is not after the last.",
+        )
+    read = None if "\0" in path or not _is_text(path) else repository.read_current(path)
+    if read is None:
+        raise InhouseError(f"There is no file {path!r} in the repository.", "Paths begin at the repository's root.")
+    if not isinstance(read, SkippedFile) and not repository.is_listed(path):
+        # git's own files, a repository inside this one, or what a .gitignore names.
+        ignored = repository.is_ignored(path)
+        read = SkippedFile(path, "ignored by git" if ignored else "not a file of this repository")
+    if isinstance(read, SkippedFile):
+        raise InhouseError(f"The file {path!r} is not read: {read.reason}.", "Ask about another file.")
+    lines = read[1].removesuffix("\n").split("\n")
+    if start_line > len(lines):
+        raise InhouseError(f"The file {path!r} ends at line {len(lines)}.", "Read lines that it has.")
+    last = min(end_line, len(lines))
+    return {
+        "path": path,
+        "start_line": start_line,
+        "end_line": last,
+        "total_lines": len(lines),
+        "text": "\n".join(lines[start_line - 1 : last]),
+    }
+
+
+def review_for_client(
+    workspace: Workspace, revisions: str | None, staged: bool, progress: Progress, cancel: Event
+) -> dict[str, Any]:
+    """Review a range, what is staged, or all that is not on the main branch yet; the model reads if settings say so.
+
+    Raises:
+        InhouseError: the change cannot be read, or the model cannot be had.
+    """
+    settings = workspace.settings
+    reader = None
+    change = read_change(workspace.repository, revisions, staged=staged, progress=progress)
+    if settings.review.reading:
+
+        def search(query: str, limit: int) -> tuple[Passage, ...]:
+            return workspace.index.search(query, limit).passages
+
+        adapter = workspace.registry.current() or BASE
+        reader = Reader(workspace.engine(), adapter, search, settings.answer.prompt_tokens, settings.review.tokens)
+    house = workspace.known_house(change.base_commit, progress)
+    return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
+
+
+def _is_text(path: str) -> bool:
+    """Not half of a surrogate pair, which JSON may spell and no path of the index holds."""
+    return path == path.encode("utf-8", "replace").decode()
