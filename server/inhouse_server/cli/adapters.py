@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
@@ -141,7 +142,14 @@ def _loaded_by_owner(state_dir: Path) -> list[str]:
     from inhouse_server.owner import find_owner
 
     owner = find_owner(state_dir)
-    return list(OwnerBackend(owner).status()["adapters_loaded"]) if owner else []
+    if owner is None:
+        return []
+    loaded: list[str] | None = OwnerBackend(owner).status().get("adapters_loaded")
+    if loaded is None:
+        raise InhouseError(
+            "The owner process is of an older version, and does not say what it serves.", "Stop it, then try again."
+        )
+    return loaded
 
 
 def _say(value: dict[str, str | None], sentence: str, json: bool) -> None:
