@@ -152,7 +152,19 @@ def test_only_changes_that_the_current_adapter_did_not_see_judge(
     with pytest.raises(InhouseError, match="was trained on all but 3 of the changes"):
         retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
 
-    # Damaged since: it cannot be compared, which is said, and does not stand in the way of a new one.
+
+@pytest.mark.long
+def test_a_damaged_current_adapter_is_said_and_one_that_is_gone_is_made_again(
+    tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path, state_dir: Path
+) -> None:
+    repository = make_history(tmp_path / "shop", commits=24)
+    first = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    registry = Registry(state_dir / "adapters")
+    assert first.candidate is not None
+    registry.promote(first.candidate)
+    git(repository.root, "reset", "--quiet", "--hard", "HEAD~5")
+
+    # It cannot be compared, which is said, and does not stand in the way of a new one.
     weights = registry.get(first.candidate).path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     third = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
