@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .index import Index as Index
     from .index import IndexReport as IndexReport
     from .index import IndexStatus as IndexStatus
-    from .index import watch as watch
     from .passage import Passage as Passage
     from .passage import SearchResult as SearchResult
     from .progress import Progress as Progress
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from .syntax import syntax_errors as syntax_errors
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
+    from .watching import watch as watch
     from .wiki import Wiki as Wiki
 
 _MODULE_OF = {
@@ -97,7 +97,7 @@ _MODULE_OF = {
     "sync_pull_requests": "pull_requests.sync",
     "syntax_errors": "syntax",
     "todays_names": "history",
-    "watch": "index",
+    "watch": "watching",
     "with_forge": "pull_requests.enrichment",
 }
 

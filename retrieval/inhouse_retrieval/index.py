@@ -1,4 +1,4 @@
-"""The index of one repository: build it, refresh it, search it, watch for changes.
+"""The index of one repository: build it, refresh it, search it.
 
 ``refresh`` works in steps that each leave a usable index: files are cut into chunks and become searchable by
 words; their vectors are computed and kept a few at a time; the vector store is brought in line. Killed at any
@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -39,6 +39,7 @@ from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
 from inhouse_retrieval.vector_store import MirrorLost, VectorStore
 from inhouse_retrieval.wiki import Wiki
+from inhouse_retrieval.wiki_dates import DatedPages
 
 _log = logging.getLogger(__name__)
 _K = TypeVar("_K")
@@ -539,7 +540,7 @@ class Index:
             overlay,
             self._reread,
             similarity,
-            _Pages(self.repository, self.wiki, votes),
+            DatedPages(self.repository, self.wiki, votes),
         )
         return SearchResult(passages, commit, pending, self._unembedded)
 
@@ -656,33 +657,6 @@ class Index:
         return count
 
 
-@dataclass(frozen=True, slots=True)
-class _Pages:
-    """What a search asks about wiki pages."""
-
-    repository: Repository
-    wiki: Wiki
-    votes: ChangeVotes
-
-    def is_page(self, path: str) -> bool:
-        return self.wiki.is_page(path)
-
-    def last_changed(self, path: str) -> int | None:
-        if self.wiki.holds(path):
-            return self.wiki.last_changed(path)
-        known = self.votes.last_changed(path)
-        if known is None and self.wiki.is_page(path) and self.repository.git("ls-files", "--", f":(top,literal){path}"):
-            # Untouched by every change that is known: older than the oldest of them.
-            oldest = self.votes.oldest()
-            return oldest - 1 if oldest is not None else None
-        return known
-
-    def is_edited(self, path: str) -> bool:
-        if self.wiki.holds(path):
-            return False  # its date is that of the edit
-        return bool(self.repository.git("diff", "--name-only", "HEAD", "--", f":(top,literal){path}"))
-
-
 def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
     cache[key] = value
     while len(cache) > limit:
@@ -699,77 +673,3 @@ def _holder(state_dir: Path) -> str:
     except (OSError, ValueError):
         return ""
     return f" (process {pid})"
-
-
-def watch(
-    index: Index,
-    stop: threading.Event,
-    on_refresh: Callable[[IndexReport], None],
-    on_error: Callable[[InhouseError], None] | None = None,
-) -> None:
-    """Refresh ``index`` whenever the work tree or HEAD changes, until ``stop`` is set.
-
-    Begins with a refresh. A refresh that fails (a full disk, say) is reported and tried again at the next
-    change.
-    """
-
-    told: set[str] = set()
-
-    def refresh() -> None:
-        try:
-            report = index.refresh()
-            if report.changed or report.commit not in told:
-                told.clear()
-                told.add(report.commit)
-                on_refresh(report)
-        except Cancelled:
-            stop.set()
-        except InhouseError as error:
-            _log.warning("refreshing failed: %s", error)
-            if on_error is not None:
-                on_error(error)
-
-    refresh()
-    for _ in _changes(index, stop):
-        refresh()
-
-
-def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
-    from watchfiles import Change
-    from watchfiles import watch as watch_files
-
-    root, git_folder, state = index.repository.root, index.repository.git_folder(), index.state_dir.resolve()
-    refs = (str(git_folder / "HEAD"), str(git_folder / "refs"), str(git_folder / "packed-refs"))
-
-    def matters(change: Change, path: str) -> bool:
-        if path.startswith(f"{state}{os.sep}"):
-            return False
-        if path.startswith(f"{git_folder}{os.sep}"):
-            return path.startswith(refs) and not path.endswith(".lock")
-        return f"{os.sep}node_modules{os.sep}" not in path
-
-    folders = (
-        [root, *index.wiki.folders] if git_folder.is_relative_to(root) else [root, git_folder, *index.wiki.folders]
-    )
-    try:
-        # What changed before the watch was in place shows at the first time-out; what it misses later (a network
-        # file system tells nothing), at every thirtieth.
-        quiet = 0
-        for changes in watch_files(
-            *folders,
-            watch_filter=matters,
-            stop_event=stop,
-            debounce=400,
-            step=100,
-            rust_timeout=1000,
-            yield_on_timeout=True,
-            raise_interrupt=False,
-        ):
-            if changes or quiet % 30 == 0:
-                yield None
-            quiet = 0 if changes else quiet + 1
-    except OSError as error:
-        # inotify runs out of watches in very large trees.
-        _log.warning("watching is not possible, looking every two seconds instead: %s", error)
-        while not stop.wait(_PENDING_SECONDS):
-            yield None

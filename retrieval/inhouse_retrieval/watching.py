@@ -1,0 +1,89 @@
+"""Keeping an index fresh while files change: by news of the file system, or by looking where it gives none."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+
+from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_retrieval.index import Index, IndexReport
+
+_log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 2.0
+"""Where the file system tells nothing."""
+
+
+def watch(
+    index: Index,
+    stop: threading.Event,
+    on_refresh: Callable[[IndexReport], None],
+    on_error: Callable[[InhouseError], None] | None = None,
+) -> None:
+    """Refresh ``index`` whenever the work tree or HEAD changes, until ``stop`` is set.
+
+    Begins with a refresh. A refresh that fails (a full disk, say) is reported and tried again at the next
+    change.
+    """
+    told: set[str] = set()
+
+    def refresh() -> None:
+        try:
+            report = index.refresh()
+            if report.changed or report.commit not in told:
+                told.clear()
+                told.add(report.commit)
+                on_refresh(report)
+        except Cancelled:
+            stop.set()
+        except InhouseError as error:
+            _log.warning("refreshing failed: %s", error)
+            if on_error is not None:
+                on_error(error)
+
+    refresh()
+    for _ in _changes(index, stop):
+        refresh()
+
+
+def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
+    from watchfiles import Change
+    from watchfiles import watch as watch_files
+
+    root, git_folder, state = index.repository.root, index.repository.git_folder(), index.state_dir.resolve()
+    refs = (str(git_folder / "HEAD"), str(git_folder / "refs"), str(git_folder / "packed-refs"))
+
+    def matters(change: Change, path: str) -> bool:
+        if path.startswith(f"{state}{os.sep}"):
+            return False
+        if path.startswith(f"{git_folder}{os.sep}"):
+            return path.startswith(refs) and not path.endswith(".lock")
+        return f"{os.sep}node_modules{os.sep}" not in path
+
+    folders = (
+        [root, *index.wiki.folders] if git_folder.is_relative_to(root) else [root, git_folder, *index.wiki.folders]
+    )
+    try:
+        # What changed before the watch was in place shows at the first time-out; what it misses later (a network
+        # file system tells nothing), at every thirtieth.
+        quiet = 0
+        for changes in watch_files(
+            *folders,
+            watch_filter=matters,
+            stop_event=stop,
+            debounce=400,
+            step=100,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        ):
+            if changes or quiet % 30 == 0:
+                yield None
+            quiet = 0 if changes else quiet + 1
+    except OSError as error:
+        # inotify runs out of watches in very large trees.
+        _log.warning("watching is not possible, looking every two seconds instead: %s", error)
+        while not stop.wait(_LOOK_AGAIN_S):
+            yield None
