@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from inhouse_retrieval import Passage, Repository
+from inhouse_retrieval import Passage, PullRequest, PullRequestStore, Repository, ReviewComment
 from inhouse_server.review.diff import Change, read_change
 from inhouse_server.review.finding import Review
+from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reading import SCHEMA
 from inhouse_server.review.reviewer import Reader, know_house, review
 from inhouse_training import (
@@ -28,6 +30,9 @@ from tests.server.conftest import git
 
 OLD = "def pay(amount):\n    return amount\n"
 NEW = "def pay(amount):\n    total = amount * 1.19\n    log(total)\n    return total\n"
+
+
+NONE = PastRemarks(())
 
 
 class ScriptedEngine:
@@ -69,9 +74,11 @@ def change(tmp_path: Path) -> Change:
     return read_change(Repository.open(tmp_path))
 
 
-def read_by(engine: ScriptedEngine, change: Change, tmp_path: Path, prompt_tokens: int = 2_000) -> Review:
+def read_by(
+    engine: ScriptedEngine, change: Change, tmp_path: Path, prompt_tokens: int = 2_000, remarks: PastRemarks = NONE
+) -> Review:
     found = Passage("tax.py", 1, 1, "RATE = 1.19", "code", "", "", 1.0, ("dense",))
-    reader = Reader(engine, BASE, lambda query, limit: [found], prompt_tokens, 200)
+    reader = Reader(engine, BASE, lambda query, limit: [found], remarks, prompt_tokens, 200)
     return review(change, know_house(Repository.open(tmp_path), change.base_commit), 5, reader)
 
 
@@ -125,3 +132,33 @@ def test_a_secret_of_the_change_never_reaches_the_model(tmp_path: Path, change: 
     read_by(engine, read_change(Repository.open(tmp_path)), tmp_path)
     told = "".join(message.content for asked in engine.asked for message in asked.messages)
     assert "REDACTED" in told and key not in told
+
+
+def commented(path: str, line: str, text: str, role: str = "member", number: int = 7) -> PullRequest:
+    moment = datetime(2024, 5, 1, tzinfo=UTC)
+    comment = ReviewComment(path, 3, "new", f"@@ -1,2 +1,3 @@\n def pay():\n+{line}", role, moment, text)
+    return PullRequest(number, "Round at the end", "", None, None, moment, "", "", (), review_comments=(comment,))
+
+
+def test_what_reviewers_said_about_similar_code_is_read(change: Change, tmp_path: Path) -> None:
+    remarks = PastRemarks(
+        [
+            commented("pay.py", "    rate = 3", "Rates live in <!-- x -->tax.py."),
+            commented("other.py", "    total = amount * 1.21", "Round totals."),
+            commented("other.py", "    connect(host, port)", "Close it."),
+            commented("pay.py", "    total = amount", "Coverage is 12 %.", role="bot"),
+        ]
+    )
+    engine = ScriptedEngine()
+    read_by(engine, change, tmp_path, remarks=remarks)
+    told = engine.asked[0].messages[1].content
+    assert "Rates live in tax.py." in told and "Round totals." in told, "the same file, or the same words"
+    assert "Close it." not in told and "Coverage" not in told and "<!--" not in told
+    assert remarks.about("pay.py", "x", 5, title="Round at the end") == [], "not what was said of this very change"
+
+
+def test_remarks_come_from_what_was_synced(tmp_path: Path) -> None:
+    assert PastRemarks.of(tmp_path).about("pay.py", "rate", 3) == []
+    with PullRequestStore.in_state(tmp_path) as store:
+        store.put(commented("pay.py", "rate = 3", "Rates live in tax.py."), "1")
+    assert [remark.text for remark in PastRemarks.of(tmp_path).about("pay.py", "rate", 3)] == ["Rates live in tax.py."]

@@ -10,6 +10,7 @@ from inhouse_retrieval import Passage, Progress
 from inhouse_server.cli.backend import OwnerBackend
 from inhouse_server.engines import OpenAIEngine
 from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import Reader
 from inhouse_server.settings import Settings
 from inhouse_training import BASE
@@ -25,7 +26,7 @@ def open_reader(root: Path, settings: Settings, state_dir: Path, progress: Progr
     """
     owner = find_owner(state_dir)
     if owner is not None:
-        yield _reader_of_owner(owner, settings)
+        yield _reader_of_owner(owner, settings, state_dir)
         return
     from inhouse_server.workspace import Workspace
 
@@ -36,10 +37,17 @@ def open_reader(root: Path, settings: Settings, state_dir: Path, progress: Progr
             return workspace.index.search(query, limit).passages
 
         adapter = workspace.registry.current() or BASE
-        yield Reader(workspace.engine(), adapter, search, settings.answer.prompt_tokens, settings.review.tokens)
+        yield Reader(
+            workspace.engine(),
+            adapter,
+            search,
+            PastRemarks.of(state_dir),
+            settings.answer.prompt_tokens,
+            settings.review.tokens,
+        )
 
 
-def _reader_of_owner(owner: OwnerAddress, settings: Settings) -> Reader:
+def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -> Reader:
     """The owner's model over its OpenAI-compatible API, its index over its own."""
     backend = OwnerBackend(owner)
 
@@ -61,4 +69,5 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings) -> Reader:
         extra_body={"inhouse": {"retrieve": False}},
     )
     adapter = str(backend.status()["adapter"] or BASE)
-    return Reader(engine, adapter, search, settings.answer.prompt_tokens, settings.review.tokens)
+    remarks = PastRemarks.of(state_dir)
+    return Reader(engine, adapter, search, remarks, settings.answer.prompt_tokens, settings.review.tokens)

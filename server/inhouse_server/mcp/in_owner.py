@@ -10,6 +10,7 @@ from inhouse_retrieval import InhouseError, Passage, Progress, Repository, Skipp
 from inhouse_server.answers import Question
 from inhouse_server.json_contracts import answer_json, search_json
 from inhouse_server.review.diff import read_change
+from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.renderers.json_format import review_json
 from inhouse_server.review.reviewer import Reader, review
 from inhouse_training import BASE, TextDelta
@@ -95,7 +96,14 @@ def review_for_client(
             return workspace.index.search(query, limit).passages
 
         adapter = workspace.registry.current() or BASE
-        reader = Reader(workspace.engine(), adapter, search, settings.answer.prompt_tokens, settings.review.tokens)
+        reader = Reader(
+            workspace.engine(),
+            adapter,
+            search,
+            PastRemarks.of(workspace.state_dir),
+            settings.answer.prompt_tokens,
+            settings.review.tokens,
+        )
     house = workspace.known_house(change.base_commit, progress)
     return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
 

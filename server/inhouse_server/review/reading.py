@@ -1,4 +1,5 @@
-"""The reading reviewer: a model reads each hunk with the code around it and with precedents, and says what is wrong.
+"""The reading reviewer: a model reads each hunk with the code around it, with precedents and with what reviewers said
+about similar code before, and says what is wrong.
 
 It only quotes code; where that stands is found by us, and what it proposes is shown only when it is proven. Text of the
 change is data: the model has no tools, and its answer is held to a JSON schema.
@@ -17,6 +18,7 @@ from typing import Any
 from inhouse_retrieval import InhouseError, Passage, redact
 from inhouse_server.review.diff import Change, Hunk, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
+from inhouse_server.review.past_remarks import PastRemarks, Remark
 from inhouse_server.review.plain_text import plain_text, visible
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_training import Engine, GenerationRequest, Message, TextDelta
@@ -59,6 +61,7 @@ _ASK = (
 _AROUND = 12
 """Lines before and after a hunk that the model reads with it."""
 _PRECEDENTS = 3
+_REMARKS = 2
 _LEAST_CONFIDENCE = 5
 _OBJECT = re.compile(r"\{[^{}]*\}", re.S)
 
@@ -81,13 +84,20 @@ class Reading:
 
 
 def read_hunks(
-    change: Change, engine: Engine, adapter: str, search: Search, prompt_tokens: int, max_tokens: int, cancel: Event
+    change: Change,
+    engine: Engine,
+    adapter: str,
+    search: Search,
+    remarks: PastRemarks,
+    prompt_tokens: int,
+    max_tokens: int,
+    cancel: Event,
 ) -> Iterator[tuple[ReviewedFile, Hunk, Reading]]:
     """Read hunk after hunk.
 
     Args:
-        prompt_tokens: longest prompt; precedents are left out first, then the code around the hunk, and a hunk that
-            does not fit alone is not read, which is said.
+        prompt_tokens: longest prompt; precedents and remarks are left out first, then the code around the hunk, and a
+            hunk that does not fit alone is not read, which is said.
 
     A failure of the engine ends the reading, not the review: the hunks from there on are not read, which is said.
     """
@@ -103,7 +113,8 @@ def read_hunks(
                 continue
             try:
                 passages = [p for p in search(_query(file, hunk), _PRECEDENTS + 1) if p.path != file.path][:_PRECEDENTS]
-                messages = _fitting(change, file, hunk, passages, engine, budget)
+                said = remarks.about(file.path, _query(file, hunk), _REMARKS, plain_text(change.title))
+                messages = _fitting(change, file, hunk, passages, said, engine, budget)
                 if messages is None:
                     yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
                     continue
@@ -192,18 +203,31 @@ def _query(file: ReviewedFile, hunk: Hunk) -> str:
 
 
 def _fitting(
-    change: Change, file: ReviewedFile, hunk: Hunk, passages: Sequence[Passage], engine: Engine, budget: int
+    change: Change,
+    file: ReviewedFile,
+    hunk: Hunk,
+    passages: Sequence[Passage],
+    remarks: Sequence[Remark],
+    engine: Engine,
+    budget: int,
 ) -> tuple[Message, ...] | None:
     """The prompt with as much around the hunk as fits; ``None`` when not even the hunk does."""
-    for around, shown in ((_AROUND, len(passages)), (_AROUND, 1), (_AROUND, 0), (0, 0)):
-        messages = _messages(change, file, hunk, passages[:shown], around)
+    for around, shown, told in (
+        (_AROUND, len(passages), remarks), (_AROUND, 1, remarks), (_AROUND, 0, remarks), (_AROUND, 0, ()), (0, 0, ())
+    ):  # fmt: skip
+        messages = _messages(change, file, hunk, passages[:shown], told, around)
         if engine.count_tokens(messages) <= budget:
             return messages
     return None
 
 
 def _messages(
-    change: Change, file: ReviewedFile, hunk: Hunk, passages: Sequence[Passage], around: int
+    change: Change,
+    file: ReviewedFile,
+    hunk: Hunk,
+    passages: Sequence[Passage],
+    remarks: Sequence[Remark],
+    around: int,
 ) -> tuple[Message, ...]:
     first, last = max(1, hunk.start - around), min(len(file.lines), hunk.start + hunk.length - 1 + around)
     path = plain_text(file.path)
@@ -211,6 +235,9 @@ def _messages(
     if passages:
         parts.append("How the repository does similar things:\n")
         parts += [code_block(p.path, p.start_line, p.end_line, visible(p.text), passage_remark(p)) for p in passages]
+    if remarks:
+        parts.append("What reviewers said about similar code before:\n")
+        parts += [f"- {visible(remark.line)}\n  {remark.text}\n" for remark in remarks]
     if change.title:
         parts.append(f"The change is called: {plain_text(change.title)}\n")
     if around:

@@ -13,6 +13,7 @@ from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import Change
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
+from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.plain_text import hidden_characters
 from inhouse_server.review.reading import Search, read_hunks
 from inhouse_training import BASE, Engine
@@ -25,11 +26,12 @@ _RANK = {"reading": 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-s
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The model that reads, and how much it may read and say, in tokens."""
+    """The model that reads, what it is shown beside the change, and how much it may read and say, in tokens."""
 
     engine: Engine
     adapter: str
     search: Search
+    remarks: PastRemarks
     prompt_tokens: int
     reply_tokens: int
 
@@ -87,8 +89,8 @@ def review(
         hunks = sum(len(file.hunks) for file in change.files)
         for done, (file, hunk, reading) in enumerate(
             read_hunks(
-                change, reader.engine, reader.adapter, reader.search, reader.prompt_tokens, reader.reply_tokens,
-                cancel or Event(),
+                change, reader.engine, reader.adapter, reader.search, reader.remarks, reader.prompt_tokens,
+                reader.reply_tokens, cancel or Event(),
             ),
             start=1,
         ):  # fmt: skip

@@ -1,0 +1,84 @@
+"""What reviewers said about similar code before: the forge's review comments, for the reading reviewer.
+
+They come from ``inhouse sync``. A comment is about similar code when it was made on the same file, or when the words of
+the line that it is about are among those of the hunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inhouse_retrieval import PullRequest, PullRequestStore, index_terms
+from inhouse_server.review.plain_text import plain_text
+
+_BOT = "bot"
+_REQUESTS = 2_000
+_LEAST = 0.4
+_SAME_FILE = 0.5
+_LINES = 3
+"""The end of the commented hunk: the line itself and what stands above it."""
+_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One review comment.
+
+    Attributes:
+        change: the pull request that it was made on, such as ``"#12 Retry payments"``.
+        line: the code that it is about, without its sign.
+    """
+
+    change: str
+    path: str
+    line: str
+    text: str
+
+
+class PastRemarks:
+    """Review comments of the past, searched by file and by words. Those of bots are left out."""
+
+    def __init__(self, requests: Iterable[PullRequest]) -> None:
+        self._known: list[tuple[Remark, frozenset[str]]] = []
+        for request in requests:
+            for comment in request.review_comments:
+                text = plain_text(comment.text)
+                if comment.role == _BOT or not text:
+                    continue
+                lines = [line[1:] for line in comment.hunk.split("\n") if not line.startswith("@@")][-_LINES:]
+                line = lines[-1].strip() if lines else ""
+                remark = Remark(
+                    f"#{request.number} {plain_text(request.title)}", comment.path, line, text[:_CHARACTERS]
+                )
+                self._known.append((remark, _words("\n".join(lines))))
+
+    @classmethod
+    def of(cls, state_dir: Path) -> PastRemarks:
+        """Those that ``inhouse sync`` read; none when it never ran."""
+        store = PullRequestStore.if_there(state_dir)
+        if store is None:
+            return cls(())
+        with store:
+            return cls(store.newest(_REQUESTS))
+
+    def about(self, path: str, code: str, limit: int, title: str = "") -> list[Remark]:
+        """The remarks that are most about ``code`` of ``path``, best first; of those equally so, the newest.
+
+        Args:
+            title: of the change under review, whose own comments do not count.
+        """
+        words = _words(code)
+        scored: list[tuple[float, Remark]] = []
+        for remark, about in self._known:
+            shared = len(about & words) / len(about) if about else 0.0
+            score = shared + _SAME_FILE * (remark.path == path)
+            if score >= _LEAST and remark.change.partition(" ")[2] != title:
+                scored.append((score, remark))
+        scored.sort(key=lambda pair: -pair[0])
+        return [remark for _, remark in scored[:limit]]
+
+
+def _words(code: str) -> frozenset[str]:
+    return frozenset(word for word in index_terms(code).split() if len(word) > 2)
