@@ -251,6 +251,8 @@ def test_an_early_ctrl_c_is_no_traceback(shop: Path, delay_s: float) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell in the background has its children ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None and process.stdout.readline() == "here\n"
     time.sleep(delay_s)
