@@ -59,6 +59,7 @@ from .documents import (
 from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
+from .leaks import HeldOutText, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -76,7 +77,6 @@ HELD_OUT_SHARE = 0.1
 LEAST_HELD_OUT = 5
 
 _TEMPLATE_TOKENS = 8
-_OVERLAP_CHARACTERS = 20
 _PROBE_CHARACTERS = 80
 _REDACTED = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
 
@@ -221,7 +221,7 @@ def build_dataset(
         replay: gives the base model's general texts; asked only when the recipe has a share for them.
 
     Raises:
-        InhouseError: there is no text to train on.
+        InhouseError: there is no text to train on, or it holds more of the held-out lines than the recipe allows.
     """
     if _is_whole(directory):
         return Dataset(directory)
@@ -287,6 +287,7 @@ class _Builder:
         self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
         self.redactions: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
+        self.leaks: Counter[str] = Counter()
         self.left_out: list[dict[str, Any]] = []
         self.candidates: list[_Row] = []
         self.learned_changes: list[PullRequest] = []
@@ -296,7 +297,8 @@ class _Builder:
     def build(self, progress: Progress, replay: Callable[[], Sequence[ReplayText]]) -> None:
         held_out = [change for change in map(held_out_change, self.cut.held_out) if change is not None]
         self._hold_out(progress)
-        self._watch_overlap(held_out)
+        self.held_out_text = HeldOutText(self.cut.held_out, [change.added for change in held_out])
+        self.held_out_patches = {_patch_key(change) for change in self.cut.held_out}
         with _writer(self.directory / "candidates.arrow") as writer:
             for document in self._documents(progress):
                 for piece in self._pieces(document):
@@ -306,6 +308,7 @@ class _Builder:
             if self.shares["replay"]:
                 self._write_replay(writer, replay())
             writer.finalize()
+        self._refuse_leaks()
         chosen = self._choose()
         if not chosen:
             raise InhouseError(
@@ -326,12 +329,6 @@ class _Builder:
             )
             self.read["change"] += tokens
             self.held_out["change"] += tokens
-
-    def _watch_overlap(self, held_out: Sequence[HeldOutChange]) -> None:
-        lines = (line.strip() for change in held_out for line in change.added.split("\n"))
-        self.watched = {line for line in lines if len(line) >= _OVERLAP_CHARACTERS}
-        self.overlap: set[str] = set()
-        self.held_out_patches = {_patch_key(change) for change in self.cut.held_out}
 
     def _documents(self, progress: Progress) -> Iterator[Document]:
         snapshot = self.repository.snapshot(self.cut.snapshot)
@@ -358,11 +355,15 @@ class _Builder:
                     self._drop_document(document, "same content as another file")
                 continue
             seen.add(file.blob_id)
-            if any(opening in text for opening in self.probes):
+            elsewhere = wiki.holds(path)
+            if not elsewhere:
+                self.held_out_text.saw_past(text)
+            if reason := self._reason_to_drop(text, elsewhere):
                 for document in documents:
-                    self._drop_document(document, "holds the text that measures forgetting")
+                    self._drop_document(document, reason)
                 continue
-            self._note_overlap(text)
+            if elsewhere:
+                self._note_learned(path, text)
             yield from documents
         for done, change in enumerate(self.cut.training):
             progress("reading changes", done, len(self.cut.training))
@@ -372,11 +373,11 @@ class _Builder:
                 self._drop_document(document, "same lines as a held-out change")
                 continue
             said = [comment.text for comment in change.said]
-            text = "\n".join([*(added_lines(file.patch) for file in change.files), *said])
-            if any(opening in text for opening in self.probes):
-                self._drop_document(document, "holds the text that measures forgetting")
+            text = "\n".join([*(patch_text(file.patch) for file in change.files), change.description, *said])
+            if reason := self._reason_to_drop(text):
+                self._drop_document(document, reason)
                 continue
-            self._note_overlap(text)
+            self._note_learned(change.commit, text)
             self._note_omissions(change)
             self.learned_changes.append(change)
             yield document
@@ -531,7 +532,12 @@ class _Builder:
             },
             "skipped_files": dict(sorted(self.skipped.items())),
             "redactions": dict(sorted(self.redactions.items())),
-            "overlap": {"held_out_lines": len(self.watched), "also_in_training": len(self.overlap)},
+            "overlap": {
+                "held_out_lines": len(self.held_out_text.lines),
+                "also_in_training": len(self.held_out_text.past_lines | self.held_out_text.leaked_lines),
+                "leaked": len(self.held_out_text.leaked_lines),
+                "share": round(self.held_out_text.overlap, 6),
+            },
         }
 
     def _room(self, document: Document) -> int:
@@ -553,8 +559,25 @@ class _Builder:
         sections = tuple(type(section)(section.header, self._redact(section.body)) for section in document.sections)
         return Document(document.kind, document.name, self._redact(document.header), sections)
 
-    def _note_overlap(self, text: str) -> None:
-        self.overlap.update(self.watched.intersection(line.strip() for line in text.split("\n")))
+    def _reason_to_drop(self, text: str, beside_the_snapshot: bool = True) -> str:
+        if any(opening in text for opening in self.probes):
+            return "holds the text that measures forgetting"
+        leaks = beside_the_snapshot and self.held_out_text.is_near_copy(text)
+        return "near-copy of a held-out change" if leaks else ""
+
+    def _refuse_leaks(self) -> None:
+        overlap, bound = self.held_out_text.overlap, self.recipe.data.max_overlap
+        if overlap > bound:
+            worst = ", ".join(f"{name} ({lines})" for name, lines in self.leaks.most_common(3))
+            raise InhouseError(
+                f"{overlap:.1%} of the lines that judge the adapter stand in the text to train on, and not in the "
+                f"repository at the snapshot; {bound:.1%} may. Most of them are in {worst}.",
+                "Take later text out of those pages and comments, or raise data.max_overlap in the recipe.",
+            )
+
+    def _note_learned(self, name: str, text: str) -> None:
+        if lines := self.held_out_text.note_learned(text):
+            self.leaks[name] = lines
 
     def _note_omissions(self, change: PullRequest) -> None:
         """What the reader of changes did not hand over: the ends of very long patches, files of mass
