@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import InhouseError, Repository
 from inhouse_training.dataset import Cut, Dataset, build_dataset, cut_repository
 from inhouse_training.leaks import HeldOutText
 from inhouse_training.recipe import Recipe
@@ -79,6 +79,15 @@ def write_page(repository: Repository, cut: Cut, name: str, text: str) -> Reposi
     return repository.with_wiki(["../pages"])
 
 
+def write_conversation(repository: Repository, *answers: str) -> Repository:
+    lines = [
+        json.dumps({"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": answer}]})
+        for answer in answers
+    ]
+    (repository.root.parent / "talk.jsonl").write_text("\n".join(lines))
+    return repository.with_conversations(["../talk.jsonl"])
+
+
 def left_out(dataset: Dataset) -> set[tuple[str, str]]:
     listed = map(json.loads, (dataset.directory / "left_out.jsonl").read_text().splitlines())
     return {(each["kind"], each["name"]) for each in listed if each["reason"] == "near-copy of a held-out change"}
@@ -99,6 +108,34 @@ def test_validation_text_in_an_old_looking_page_is_dropped(
     assert page not in dataset.rows["name"] and "../pages/Returns.md" in dataset.rows["name"]
     assert dataset.manifest["tokens"]["page"]["dropped"]["near-copy of a held-out change"] > 0
     assert dataset.manifest["overlap"]["leaked"] == 0
+
+
+def test_conversations_that_quote_the_future_are_dropped(
+    shop: Repository, tokenizer: Any, recipe: Recipe, tmp_path: Path
+) -> None:
+    later = git(shop.root, "show", "HEAD:courier.py")
+    told = write_conversation(
+        shop, f"The whole file:\n{later}", "So: " + VALIDATION[300:], renamed(VALIDATION), "We ask the depot first."
+    )
+    dataset = build_dataset(told, tokenizer, recipe, cut_repository(told, recipe), tmp_path / "dataset")
+    assert left_out(dataset) == {("conversation", f"../talk.jsonl:{line}") for line in (1, 2, 3)}
+    assert [name for name in dataset.rows["name"] if "talk" in name] == ["../talk.jsonl:4"]
+    assert dataset.manifest["tokens"]["conversation"]["dropped"]["near-copy of a held-out change"] > 0
+
+
+def test_scattered_lines_of_the_future_stop_the_build(
+    shop: Repository, tokenizer: Any, recipe: Recipe, tmp_path: Path
+) -> None:
+    lines = [line for line in VALIDATION.split("\n") if len(line.strip()) >= 20]
+    told = write_conversation(shop, *lines)
+    cut = cut_repository(told, recipe)
+    with pytest.raises(InhouseError, match=r"lines that judge the adapter .*talk\.jsonl:1") as refused:
+        build_dataset(told, tokenizer, recipe, cut, tmp_path / "dataset")
+    assert "data.max_overlap" in refused.value.remedy
+    assert not (tmp_path / "dataset").exists()
+    lenient = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_overlap": 0.9})})
+    dataset = build_dataset(told, tokenizer, lenient, cut, tmp_path / "dataset")
+    assert dataset.manifest["overlap"]["leaked"] == len(lines)
 
 
 def test_a_change_that_was_landed_before_is_dropped(tokenizer: Any, recipe: Recipe, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ budget.
 A dataset is a folder:
 
 - ``rows.arrow``: what is trained on; columns ``input_ids``, ``labels`` (-100 is not learned), ``kind``,
-  ``name``, ``part``, ``source_tokens``. The same inputs give the same bytes.
+  ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text). The same
+  inputs give the same bytes.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
@@ -63,7 +64,8 @@ from .leaks import HeldOutText, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
-from .replay import ReplayText, replay_row
+from .replay import ReplayText, replay_messages, replay_row
+from .written_conversations import WrittenConversation, messages_json, read_conversations
 
 if TYPE_CHECKING:
     import datasets
@@ -108,6 +110,7 @@ class Cut:
         held_out: changes after it, newest first, as git alone tells them.
         forge: a digest of what the forge adds to the training changes; empty when it adds nothing.
         later_comments: comments on training changes that were written, or last edited, after the snapshot.
+        conversations: what people wrote to be learned. No commit dates them.
     """
 
     snapshot: str
@@ -116,6 +119,7 @@ class Cut:
     held_out: tuple[PullRequest, ...]
     forge: str = ""
     later_comments: int = 0
+    conversations: tuple[WrittenConversation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         store: what the forge says about changes.
 
     Raises:
-        InhouseError: the history is too short to hold anything out.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
     """
     changes = read_pull_requests(repository, limit=recipe.data.changes)
     position = cut_position(changes)
@@ -169,6 +173,7 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         tuple(changes[:position]),
         hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest() if adds else "",
         sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
+        read_conversations(repository.root, repository.conversations),
     )
 
 
@@ -303,6 +308,7 @@ class _Builder:
             for document in self._documents(progress):
                 for piece in self._pieces(document):
                     self._write(writer, piece)
+            self._write_conversations(writer)
             if self.shares["edit"]:
                 self._write_edits(writer, progress)
             if self.shares["replay"]:
@@ -391,9 +397,11 @@ class _Builder:
 
     def _write(self, writer: Any, piece: Piece) -> None:
         document = piece.document
+        messages: tuple[Message, ...] = ()
         if document.kind == "conversation":
-            messages = conversation_messages(piece, self.name, self.cut.as_of)
-            ids, labels = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
+            asked = conversation_messages(piece, self.name, self.cut.as_of)
+            messages = (Message("system", SYSTEM), *asked)
+            ids, labels = chat_row(self.tokenizer, messages)
         else:
             ids, labels = raw_row(self.tokenizer, piece.text, ends=piece.last)
         if all(label == IGNORED for label in labels):
@@ -403,7 +411,26 @@ class _Builder:
             # Rendering took more tokens than the pieces were cut for; rare, and never silent.
             self._drop(document.kind, document.name, piece.part, piece.source_tokens, "longer than a row")
             return
-        self._add(writer, document.kind, document.name, piece.part, ids, labels, piece.source_tokens)
+        self._add(writer, document.kind, document.name, piece.part, ids, labels, piece.source_tokens, messages)
+
+    def _write_conversations(self, writer: Any) -> None:
+        for conversation in self.cut.conversations:
+            messages = conversation.messages
+            if messages[0].role != "system":
+                messages = (Message("system", SYSTEM), *messages)
+            text = "\n".join(turn.content for turn in conversation.messages)
+            self.redactions.update(_REDACTED.findall(text))
+            ids, labels = chat_row(self.tokenizer, messages)
+            tokens = sum(label != IGNORED for label in labels)
+            self.read["conversation"] += tokens
+            reason = self._reason_to_drop(text)
+            if not reason and len(ids) > self.recipe.data.max_tokens:
+                reason = "longer than a row"
+            if reason:
+                self._drop("conversation", conversation.name, 0, tokens, reason)
+                continue
+            self._note_learned(conversation.name, text)
+            self._add(writer, "conversation", conversation.name, 0, ids, labels, tokens, messages)
 
     def _write_edits(self, writer: Any, progress: Progress) -> None:
         def count_tokens(messages: Sequence[Message]) -> int:
@@ -421,7 +448,8 @@ class _Builder:
                 self.read["edit"] += row.answer_tokens
                 if row.learned_tokens < row.answer_tokens:
                     self._drop("edit", edit.name, 0, row.answer_tokens - row.learned_tokens, "beyond one row")
-                self._add(writer, "edit", f"{edit.commit}:{path}", 0, row.input_ids, row.labels, row.learned_tokens)
+                name = f"{edit.commit}:{path}"
+                self._add(writer, "edit", name, 0, row.input_ids, row.labels, row.learned_tokens, row.messages)
 
     def _write_replay(self, writer: Any, texts: Sequence[ReplayText]) -> None:
         for text in texts:
@@ -433,10 +461,18 @@ class _Builder:
             elif any(opening in text.text for opening in self.probes):
                 self._drop("replay", text.name, 0, tokens, "holds the text that measures forgetting")
             else:
-                self._add(writer, "replay", text.name, 0, ids, labels, tokens)
+                self._add(writer, "replay", text.name, 0, ids, labels, tokens, replay_messages(text))
 
     def _add(
-        self, writer: Any, kind: Kind, name: str, part: int, ids: list[int], labels: list[int], source_tokens: int
+        self,
+        writer: Any,
+        kind: Kind,
+        name: str,
+        part: int,
+        ids: list[int],
+        labels: list[int],
+        source_tokens: int,
+        messages: Sequence[Message],
     ) -> None:
         writer.write(
             {
@@ -446,6 +482,7 @@ class _Builder:
                 "name": name,
                 "part": part,
                 "source_tokens": source_tokens,
+                "messages": messages_json(messages) if messages else "",
             }
         )
         key = f"{self.recipe.seed}\0{kind}\0{name}\0{part}"
@@ -572,7 +609,7 @@ class _Builder:
             raise InhouseError(
                 f"{overlap:.1%} of the lines that judge the adapter stand in the text to train on, and not in the "
                 f"repository at the snapshot; {bound:.1%} may. Most of them are in {worst}.",
-                "Take later text out of those pages and comments, or raise data.max_overlap in the recipe.",
+                "Take later text out of those places, or raise data.max_overlap in the recipe.",
             )
 
     def _note_learned(self, name: str, text: str) -> None:
@@ -629,6 +666,7 @@ def _writer(path: Path) -> Any:
             "name": Value("string"),
             "part": Value("int32"),
             "source_tokens": Value("int32"),
+            "messages": Value("string"),
         }
     )
     return ArrowWriter(path=str(path), features=features, writer_batch_size=100)
