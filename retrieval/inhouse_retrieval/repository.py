@@ -95,6 +95,7 @@ class Repository:
         root: absolute path of the top of the work tree.
         exclude: patterns of files that are never read, see :meth:`excluding`.
         wiki: folders of wiki pages, see :meth:`with_wiki`.
+        conversations: files of conversations, see :meth:`with_conversations`.
     """
 
     def __init__(self, root: Path, object_format: str) -> None:
@@ -102,6 +103,7 @@ class Repository:
         self._hash = "sha256" if object_format == "sha256" else "sha1"
         self.exclude: tuple[str, ...] = ()
         self.wiki: tuple[str, ...] = ()
+        self.conversations: tuple[str, ...] = ()
         self._excluded = GitIgnoreSpec.from_lines(())
         self._seen: dict[str, _Seen] = {}
 
@@ -144,8 +146,7 @@ class Repository:
         Raises:
             InhouseError: a pattern is not one.
         """
-        repository = Repository(self.root, self._hash)
-        repository.wiki = self.wiki
+        repository = self._copy()
         repository.exclude = tuple(patterns)
         try:
             repository._excluded = GitIgnoreSpec.from_lines(repository.exclude)
@@ -161,9 +162,23 @@ class Repository:
 
         They are opened by :class:`inhouse_retrieval.wiki.Wiki`, which says what is wrong with them.
         """
+        repository = self._copy()
+        repository.wiki = tuple(folders)
+        return repository
+
+    def with_conversations(self, patterns: Iterable[str]) -> Repository:
+        """This repository with conversations that people wrote: files relative to the root, or absolute, with ``*``.
+
+        Only training reads them, and says what is wrong with them.
+        """
+        repository = self._copy()
+        repository.conversations = tuple(patterns)
+        return repository
+
+    def _copy(self) -> Repository:
         repository = Repository(self.root, self._hash)
         repository.exclude, repository._excluded = self.exclude, self._excluded
-        repository.wiki = tuple(folders)
+        repository.wiki, repository.conversations = self.wiki, self.conversations
         return repository
 
     def reason_by_name(self, path: str) -> str | None:

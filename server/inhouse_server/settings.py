@@ -108,6 +108,10 @@ class Settings(_Section):
         default_factory=lambda: ["docs", "doc", "wiki"],
         description="folders of wiki pages: in the repository, or outside, such as a clone of its wiki",
     )
+    conversations: list[str] = Field(
+        default_factory=list,
+        description="hand-made conversations to train on: JSON lines of messages, such as talks/*.jsonl",
+    )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .base_model import resolve_base_model as resolve_base_model
     from .dataset import Dataset as Dataset
     from .dataset import build_dataset as build_dataset
+    from .dataset_rows import DatasetRow as DatasetRow
+    from .dataset_rows import export_conversations as export_conversations
+    from .dataset_rows import read_rows as read_rows
     from .engine import BASE as BASE
     from .engine import Engine as Engine
     from .engine import Finished as Finished
@@ -70,7 +73,10 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "DatasetRow": "dataset_rows",
     "Export": "export",
+    "export_conversations": "dataset_rows",
+    "read_rows": "dataset_rows",
     "INTERVAL": "interval",
     "export_adapter": "export",
     "KEPT_VERSIONS": "registry",

@@ -4,7 +4,8 @@ budget.
 A dataset is a folder:
 
 - ``rows.arrow``: what is trained on; columns ``input_ids``, ``labels`` (-100 is not learned), ``kind``,
-  ``name``, ``part``, ``source_tokens``. The same inputs give the same bytes.
+  ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text). The same
+  inputs give the same bytes.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
@@ -59,16 +60,18 @@ from .documents import (
 from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
+from .leaks import HeldOutText, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
-from .replay import ReplayText, replay_row
+from .replay import ReplayText, replay_messages, replay_row
+from .written_conversations import WrittenConversation, messages_json, read_conversations
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -76,7 +79,6 @@ HELD_OUT_SHARE = 0.1
 LEAST_HELD_OUT = 5
 
 _TEMPLATE_TOKENS = 8
-_OVERLAP_CHARACTERS = 20
 _PROBE_CHARACTERS = 80
 _REDACTED = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
 
@@ -108,6 +110,7 @@ class Cut:
         held_out: changes after it, newest first, as git alone tells them.
         forge: a digest of what the forge adds to the training changes; empty when it adds nothing.
         later_comments: comments on training changes that were written, or last edited, after the snapshot.
+        conversations: what people wrote to be learned. No commit dates them.
     """
 
     snapshot: str
@@ -116,6 +119,7 @@ class Cut:
     held_out: tuple[PullRequest, ...]
     forge: str = ""
     later_comments: int = 0
+    conversations: tuple[WrittenConversation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         store: what the forge says about changes.
 
     Raises:
-        InhouseError: the history is too short to hold anything out.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
     """
     changes = read_pull_requests(repository, limit=recipe.data.changes)
     position = cut_position(changes)
@@ -169,6 +173,7 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         tuple(changes[:position]),
         hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest() if adds else "",
         sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
+        read_conversations(repository.root, repository.conversations),
     )
 
 
@@ -221,7 +226,7 @@ def build_dataset(
         replay: gives the base model's general texts; asked only when the recipe has a share for them.
 
     Raises:
-        InhouseError: there is no text to train on.
+        InhouseError: there is no text to train on, or it holds more of the held-out lines than the recipe allows.
     """
     if _is_whole(directory):
         return Dataset(directory)
@@ -287,6 +292,7 @@ class _Builder:
         self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
         self.redactions: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
+        self.leaks: Counter[str] = Counter()
         self.left_out: list[dict[str, Any]] = []
         self.candidates: list[_Row] = []
         self.learned_changes: list[PullRequest] = []
@@ -296,16 +302,19 @@ class _Builder:
     def build(self, progress: Progress, replay: Callable[[], Sequence[ReplayText]]) -> None:
         held_out = [change for change in map(held_out_change, self.cut.held_out) if change is not None]
         self._hold_out(progress)
-        self._watch_overlap(held_out)
+        self.held_out_text = HeldOutText(self.cut.held_out, [change.added for change in held_out])
+        self.held_out_patches = {_patch_key(change) for change in self.cut.held_out}
         with _writer(self.directory / "candidates.arrow") as writer:
             for document in self._documents(progress):
                 for piece in self._pieces(document):
                     self._write(writer, piece)
+            self._write_conversations(writer)
             if self.shares["edit"]:
                 self._write_edits(writer, progress)
             if self.shares["replay"]:
                 self._write_replay(writer, replay())
             writer.finalize()
+        self._refuse_leaks()
         chosen = self._choose()
         if not chosen:
             raise InhouseError(
@@ -326,12 +335,6 @@ class _Builder:
             )
             self.read["change"] += tokens
             self.held_out["change"] += tokens
-
-    def _watch_overlap(self, held_out: Sequence[HeldOutChange]) -> None:
-        lines = (line.strip() for change in held_out for line in change.added.split("\n"))
-        self.watched = {line for line in lines if len(line) >= _OVERLAP_CHARACTERS}
-        self.overlap: set[str] = set()
-        self.held_out_patches = {_patch_key(change) for change in self.cut.held_out}
 
     def _documents(self, progress: Progress) -> Iterator[Document]:
         snapshot = self.repository.snapshot(self.cut.snapshot)
@@ -358,11 +361,15 @@ class _Builder:
                     self._drop_document(document, "same content as another file")
                 continue
             seen.add(file.blob_id)
-            if any(opening in text for opening in self.probes):
+            elsewhere = wiki.holds(path)
+            if not elsewhere:
+                self.held_out_text.saw_past(text)
+            if reason := self._reason_to_drop(text, elsewhere):
                 for document in documents:
-                    self._drop_document(document, "holds the text that measures forgetting")
+                    self._drop_document(document, reason)
                 continue
-            self._note_overlap(text)
+            if elsewhere:
+                self._note_learned(path, text)
             yield from documents
         for done, change in enumerate(self.cut.training):
             progress("reading changes", done, len(self.cut.training))
@@ -372,11 +379,11 @@ class _Builder:
                 self._drop_document(document, "same lines as a held-out change")
                 continue
             said = [comment.text for comment in change.said]
-            text = "\n".join([*(added_lines(file.patch) for file in change.files), *said])
-            if any(opening in text for opening in self.probes):
-                self._drop_document(document, "holds the text that measures forgetting")
+            text = "\n".join([*(patch_text(file.patch) for file in change.files), change.description, *said])
+            if reason := self._reason_to_drop(text):
+                self._drop_document(document, reason)
                 continue
-            self._note_overlap(text)
+            self._note_learned(change.commit, text)
             self._note_omissions(change)
             self.learned_changes.append(change)
             yield document
@@ -390,9 +397,11 @@ class _Builder:
 
     def _write(self, writer: Any, piece: Piece) -> None:
         document = piece.document
+        messages: tuple[Message, ...] = ()
         if document.kind == "conversation":
-            messages = conversation_messages(piece, self.name, self.cut.as_of)
-            ids, labels = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
+            asked = conversation_messages(piece, self.name, self.cut.as_of)
+            messages = (Message("system", SYSTEM), *asked)
+            ids, labels = chat_row(self.tokenizer, messages)
         else:
             ids, labels = raw_row(self.tokenizer, piece.text, ends=piece.last)
         if all(label == IGNORED for label in labels):
@@ -402,7 +411,26 @@ class _Builder:
             # Rendering took more tokens than the pieces were cut for; rare, and never silent.
             self._drop(document.kind, document.name, piece.part, piece.source_tokens, "longer than a row")
             return
-        self._add(writer, document.kind, document.name, piece.part, ids, labels, piece.source_tokens)
+        self._add(writer, document.kind, document.name, piece.part, ids, labels, piece.source_tokens, messages)
+
+    def _write_conversations(self, writer: Any) -> None:
+        for conversation in self.cut.conversations:
+            messages = conversation.messages
+            if messages[0].role != "system":
+                messages = (Message("system", SYSTEM), *messages)
+            text = "\n".join(turn.content for turn in conversation.messages)
+            self.redactions.update(_REDACTED.findall(text))
+            ids, labels = chat_row(self.tokenizer, messages)
+            tokens = sum(label != IGNORED for label in labels)
+            self.read["conversation"] += tokens
+            reason = self._reason_to_drop(text)
+            if not reason and len(ids) > self.recipe.data.max_tokens:
+                reason = "longer than a row"
+            if reason:
+                self._drop("conversation", conversation.name, 0, tokens, reason)
+                continue
+            self._note_learned(conversation.name, text)
+            self._add(writer, "conversation", conversation.name, 0, ids, labels, tokens, messages)
 
     def _write_edits(self, writer: Any, progress: Progress) -> None:
         def count_tokens(messages: Sequence[Message]) -> int:
@@ -420,7 +448,8 @@ class _Builder:
                 self.read["edit"] += row.answer_tokens
                 if row.learned_tokens < row.answer_tokens:
                     self._drop("edit", edit.name, 0, row.answer_tokens - row.learned_tokens, "beyond one row")
-                self._add(writer, "edit", f"{edit.commit}:{path}", 0, row.input_ids, row.labels, row.learned_tokens)
+                name = f"{edit.commit}:{path}"
+                self._add(writer, "edit", name, 0, row.input_ids, row.labels, row.learned_tokens, row.messages)
 
     def _write_replay(self, writer: Any, texts: Sequence[ReplayText]) -> None:
         for text in texts:
@@ -432,10 +461,18 @@ class _Builder:
             elif any(opening in text.text for opening in self.probes):
                 self._drop("replay", text.name, 0, tokens, "holds the text that measures forgetting")
             else:
-                self._add(writer, "replay", text.name, 0, ids, labels, tokens)
+                self._add(writer, "replay", text.name, 0, ids, labels, tokens, replay_messages(text))
 
     def _add(
-        self, writer: Any, kind: Kind, name: str, part: int, ids: list[int], labels: list[int], source_tokens: int
+        self,
+        writer: Any,
+        kind: Kind,
+        name: str,
+        part: int,
+        ids: list[int],
+        labels: list[int],
+        source_tokens: int,
+        messages: Sequence[Message],
     ) -> None:
         writer.write(
             {
@@ -445,6 +482,7 @@ class _Builder:
                 "name": name,
                 "part": part,
                 "source_tokens": source_tokens,
+                "messages": messages_json(messages) if messages else "",
             }
         )
         key = f"{self.recipe.seed}\0{kind}\0{name}\0{part}"
@@ -531,7 +569,12 @@ class _Builder:
             },
             "skipped_files": dict(sorted(self.skipped.items())),
             "redactions": dict(sorted(self.redactions.items())),
-            "overlap": {"held_out_lines": len(self.watched), "also_in_training": len(self.overlap)},
+            "overlap": {
+                "held_out_lines": len(self.held_out_text.lines),
+                "also_in_training": len(self.held_out_text.past_lines | self.held_out_text.leaked_lines),
+                "leaked": len(self.held_out_text.leaked_lines),
+                "share": round(self.held_out_text.overlap, 6),
+            },
         }
 
     def _room(self, document: Document) -> int:
@@ -553,8 +596,25 @@ class _Builder:
         sections = tuple(type(section)(section.header, self._redact(section.body)) for section in document.sections)
         return Document(document.kind, document.name, self._redact(document.header), sections)
 
-    def _note_overlap(self, text: str) -> None:
-        self.overlap.update(self.watched.intersection(line.strip() for line in text.split("\n")))
+    def _reason_to_drop(self, text: str, beside_the_snapshot: bool = True) -> str:
+        if any(opening in text for opening in self.probes):
+            return "holds the text that measures forgetting"
+        leaks = beside_the_snapshot and self.held_out_text.is_near_copy(text)
+        return "near-copy of a held-out change" if leaks else ""
+
+    def _refuse_leaks(self) -> None:
+        overlap, bound = self.held_out_text.overlap, self.recipe.data.max_overlap
+        if overlap > bound:
+            worst = ", ".join(f"{name} ({lines})" for name, lines in self.leaks.most_common(3))
+            raise InhouseError(
+                f"{overlap:.1%} of the lines that judge the adapter stand in the text to train on, and not in the "
+                f"repository at the snapshot; {bound:.1%} may. Most of them are in {worst}.",
+                "Take later text out of those places, or raise data.max_overlap in the recipe.",
+            )
+
+    def _note_learned(self, name: str, text: str) -> None:
+        if lines := self.held_out_text.note_learned(text):
+            self.leaks[name] = lines
 
     def _note_omissions(self, change: PullRequest) -> None:
         """What the reader of changes did not hand over: the ends of very long patches, files of mass
@@ -606,6 +666,7 @@ def _writer(path: Path) -> Any:
             "name": Value("string"),
             "part": Value("int32"),
             "source_tokens": Value("int32"),
+            "messages": Value("string"),
         }
     )
     return ArrowWriter(path=str(path), features=features, writer_batch_size=100)

@@ -63,12 +63,14 @@ class EditRow:
     Attributes:
         answer_tokens: of all added lines.
         learned_tokens: of those that fit the row, from the first line on.
+        messages: the conversation that the tokens render.
     """
 
     input_ids: list[int]
     labels: list[int]
     answer_tokens: int
     learned_tokens: int
+    messages: tuple[Message, ...]
 
 
 def read_edits(repository: Repository, changes: Sequence[PullRequest]) -> Iterator[Edit]:
@@ -138,10 +140,11 @@ def edit_row(
         own = alone.included or own
     passages = [*own, *edit.companions] if draw[1] < 128 else [*edit.companions, *own]
     prompt = build_answer_prompt(question, passages if draw[0] >= 64 else (), count_tokens, budget)
-    ids, labels = chat_row(tokenizer, [*prompt.messages, Message("assistant", answer)])
+    messages = (*prompt.messages, Message("assistant", answer))
+    ids, labels = chat_row(tokenizer, messages)
     if not whole:
         ids, labels = without_end(tokenizer, ids, labels)
-    return EditRow(ids, labels, tokens, learned) if len(ids) <= max_tokens else None
+    return EditRow(ids, labels, tokens, learned, messages) if len(ids) <= max_tokens else None
 
 
 def _fitting(tokenizer: Any, text: str, room: int) -> tuple[str, bool, int]:

@@ -38,6 +38,8 @@ class DataSettings(_Section):
             a share of 0 switches a kind off. Without a ``page_share`` pages are counted among the files.
         replay_samples: texts drawn from the base model for each of 128 fixed general prompts, once, when
             ``replay_share`` is not 0.
+        max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
+            having stood in the repository at the snapshot; more of them is a leak, and no dataset is built.
     """
 
     max_tokens: int = Field(8192, ge=64, le=131072)
@@ -50,6 +52,7 @@ class DataSettings(_Section):
     edit_share: float = Field(0.0, ge=0, le=1)
     replay_share: float = Field(0.0, ge=0, le=1)
     replay_samples: int = Field(4, ge=1, le=100)
+    max_overlap: float = Field(0.1, ge=0, le=1)
 
     @property
     def shares(self) -> dict[str, float]:

@@ -75,9 +75,14 @@ def replay_texts(base: BaseModel, samples: int, progress: Progress = no_progress
 def replay_row(tokenizer: Any, text: ReplayText) -> tuple[list[int], list[int]]:
     """``(input_ids, labels)`` of one sample: an answer, or plain text."""
     if text.chat:
-        ids, labels = chat_row(tokenizer, [Message("user", text.prompt), Message("assistant", text.text)])
+        ids, labels = chat_row(tokenizer, replay_messages(text))
         return (ids, labels) if text.ended else without_end(tokenizer, ids, labels)
     return raw_row(tokenizer, text.prompt + text.text, ends=text.ended)
+
+
+def replay_messages(text: ReplayText) -> tuple[Message, ...]:
+    """The sample as a conversation; empty for plain text."""
+    return (Message("user", text.prompt), Message("assistant", text.text)) if text.chat else ()
 
 
 def _cached(base: BaseModel, number: int) -> Path:

@@ -95,7 +95,8 @@ def _blocks(content: ReportInput) -> list[_Table]:
             tuple(account),
             f"Files skipped: {skipped or 'none'}. "
             "Lines of held-out changes that stand in the training text too: "
-            f"{overlap['also_in_training']} of {overlap['held_out_lines']}.",
+            f"{overlap['also_in_training']} of {overlap['held_out_lines']}; "
+            f"{overlap['leaked']} of them did not stand in the repository at the snapshot.",
         ),
     ]
 

@@ -23,6 +23,7 @@ from .base_model import BaseModel
 from .dataset import FORMAT, Cut, cut_repository
 from .recipe import Recipe
 from .registry import bytes_under
+from .written_conversations import conversations_digest
 
 KEPT_RUNS = 5
 """Finished runs whose dataset stays."""
@@ -59,7 +60,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
     """The run that belongs to the repository as it is now. Its folder is made by :func:`start_run`.
 
     Raises:
-        InhouseError: the history is too short to hold anything out.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
     """
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
         cut = cut_repository(repository, recipe, store)
@@ -74,6 +75,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "exclude": list(repository.exclude),
         "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
         **({"forge": cut.forge} if cut.forge else {}),
+        **({"conversations": conversations_digest(cut.conversations)} if cut.conversations else {}),
     }
     name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     return Run(cut, inputs, state_dir / "runs" / name)

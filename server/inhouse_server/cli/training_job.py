@@ -84,6 +84,5 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str, 
         base = find_base_model(settings.base_model) or BaseModel(settings.base_model, Path(), "", "")
     else:
         base = resolve_base_model(settings.base_model, progress)
-    return TrainingJob(
-        Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki), settings, state_dir, chosen, base
-    )
+    repository = Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki)
+    return TrainingJob(repository.with_conversations(settings.conversations), settings, state_dir, chosen, base)

@@ -1,0 +1,62 @@
+"""`inhouse dataset`: the rows, the mix and the export, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from inhouse_server.cli import main
+from inhouse_training import BaseModel
+
+from ..training.history import make_history
+
+Inhouse = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def inhouse(capsys: pytest.CaptureFixture[str]) -> Iterator[Inhouse]:
+    """The command line in this process, which spares each call the start of another one."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        return main([*arguments]), capsys.readouterr().out
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_rows_are_shown_with_their_masks_and_exported(
+    inhouse: Inhouse, base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_history(tmp_path / "shop", commits=12).root
+    talk = {"messages": [{"role": "user", "content": "Clear?"}, {"role": "assistant", "content": "No\x1b[2J, [b]."}]}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(talk))
+    (root / "inhouse.toml").write_text('conversations = ["../*.jsonl"]\nwiki = []\n')
+    at = ("--repo", str(root))
+    assert inhouse("dataset", "show", *at)[0] == 1  # not built yet
+    code, built = inhouse("dataset", "build", *at)
+    assert code == 0 and "█ trained ▓ held out ░ dropped" in built and "max_overlap" not in built
+    manifest = json.loads(inhouse("dataset", "stats", "--json", *at)[1])
+    assert manifest["tokens"]["edit"].keys() == {"read", "trained", "held_out", "dropped"}
+
+    [row] = json.loads(inhouse("dataset", "show", "--name", "*talk*", "--json", *at)[1])
+    assert (row["kind"], row["name"], row["part"]) == ("conversation", "../talk.jsonl:1", 0)
+    assert [row["text"][begin:end] for begin, end in row["learned"]] == ["No\x1b[2J, [b].<|im_end|>"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    coloured = inhouse("dataset", "show", "--name", "*talk*", *at)[1]
+    assert f"snapshot {manifest['snapshot'][:12]}  {row['tokens']} tokens, {row['learned_tokens']} learned" in coloured
+    assert "\x1b[2J" not in coloured and "\x1b[32mNo\ufffd[2J, [b].<|im_end|>\x1b[0m" in coloured
+    monkeypatch.delenv("FORCE_COLOR")
+    edits = inhouse("dataset", "show", "--kind", "edit", "--limit", "2", *at)[1]
+    assert edits.count("\nedit  ") == 2 and "Write the lines to add to handlers/" in edits
+    assert inhouse("dataset", "show", "--kind", "nonsense", *at)[0] == 2
+
+    told = json.loads(inhouse("dataset", "export", "--to", str(tmp_path / "out.jsonl"), "--json", *at)[1])
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert told["rows"].keys() == {"conversation", "edit"} and sum(told["rows"].values()) == len(lines)
+    assert talk["messages"] in [line["messages"][1:] for line in lines]
