@@ -21,6 +21,7 @@ from inhouse_server.language_server import (
     code_actions,
     commands,
     documents,
+    hover,
     lifetime,
     review_command,
     saving,
@@ -30,6 +31,7 @@ from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.protocol import InhouseProtocol
 from inhouse_server.lsp_capabilities import COMMANDS
+from inhouse_server.text_sync import UTF16
 
 if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
@@ -46,6 +48,7 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (types.TEXT_DOCUMENT_DID_CHANGE, documents.did_change, None),
     (types.TEXT_DOCUMENT_DID_CLOSE, documents.did_close, None),
     (types.TEXT_DOCUMENT_DID_SAVE, saving.did_save, types.SaveOptions(include_text=False)),
+    (types.TEXT_DOCUMENT_HOVER, hover.hover, None),
     (types.TEXT_DOCUMENT_CODE_ACTION, code_actions.code_action, code_actions.OPTIONS),
     (types.CODE_ACTION_RESOLVE, code_actions.code_action_resolve, None),
     (types.WORKSPACE_EXECUTE_COMMAND, commands.execute_command, None),
@@ -86,6 +89,12 @@ class InhouseServer(LanguageServer):
         """Take the editor's files to lie there; nothing is open yet."""
         self.checkout = checkout
         self.documents = OpenDocuments(self.house.repository, self.house.state_dir, checkout)
+
+    @property
+    def encoding(self) -> str:
+        """The encoding in which this editor counts characters."""
+        encoding = self.server_capabilities.position_encoding or UTF16
+        return str(getattr(encoding, "value", encoding))
 
     @property
     def initialized(self) -> bool:
