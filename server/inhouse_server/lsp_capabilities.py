@@ -26,6 +26,7 @@ def initialize_result(params: dict[str, Any]) -> dict[str, Any]:
                 "save": {"includeText": False},
             },
             "hoverProvider": True,
+            "codeLensProvider": {"resolveProvider": False},
             "codeActionProvider": {"codeActionKinds": list(CODE_ACTION_KINDS), "resolveProvider": True},
             "executeCommandProvider": {"commands": list(COMMANDS)},
             "workspace": {

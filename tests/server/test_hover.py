@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +12,10 @@ import pytest
 from inhouse_retrieval import Index, LastChange, Place, Repository, name_at
 from inhouse_retrieval.definitions import Definitions
 from inhouse_server.elsewhere import CHECKOUT_OPTION, Elsewhere
-from inhouse_server.language_server.connection import QueueWriter, receive
 from inhouse_server.language_server.hover import markdown
-from inhouse_server.language_server.server import build_server
 from inhouse_server.markdown import harmless_markdown
 from inhouse_server.workspace import Workspace
+from tests.server.direct import Client
 from tests.server.house import NAME, PRICES, make_repository
 
 SHOP = 'from prices import price_with_tax\n\n# price_with_tax\nprint("price_with_tax", "🦓", price_with_tax(1))\n'
@@ -54,41 +50,6 @@ def house(root: Path) -> Iterator[Workspace]:
     with Workspace.open(root, "test") as house:
         house.index.refresh(embed=False)
         yield house
-
-
-class Client:
-    """An editor connected to the server object itself; the relay and the owner have tests of their own."""
-
-    def __init__(self, house: Workspace, **initialize: Any) -> None:
-        self._server = build_server(house)
-        self._writer = QueueWriter()
-        self._server.protocol.set_writer(self._writer, include_headers=False)
-        self._ids = itertools.count(1)
-        self.send("initialize", {"capabilities": {}, **initialize}, 0)
-
-    def send(self, method: str, params: Any, identifier: int | None = None) -> None:
-        message = {"jsonrpc": "2.0", "method": method, "params": params}
-        receive(self._server, self._writer, json.dumps(message | ({} if identifier is None else {"id": identifier})))
-
-    def start(self, method: str, params: Any) -> int:
-        identifier = next(self._ids)
-        self.send(method, params, identifier)
-        return identifier
-
-    async def answer(self, identifier: int) -> dict[str, Any]:
-        async with asyncio.timeout(60):
-            while True:
-                message: dict[str, Any] = json.loads(await self._writer.messages.get() or "{}")
-                if message.get("id") == identifier and "method" not in message:
-                    return message
-
-    def open(self, uri: str, text: str) -> None:
-        document = {"uri": uri, "languageId": "python", "version": 1, "text": text}
-        self.send("textDocument/didOpen", {"textDocument": document})
-
-    async def hover(self, uri: str, line: int, character: int) -> Any:
-        asked = {"textDocument": {"uri": uri}, "position": {"line": line, "character": character}}
-        return (await self.answer(self.start("textDocument/hover", asked)))["result"]
 
 
 async def test_it_says_where_who_when_and_why(house: Workspace, root: Path) -> None:

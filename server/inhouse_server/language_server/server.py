@@ -19,6 +19,7 @@ from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.language_server import (
     ask,
     code_actions,
+    code_lens,
     commands,
     documents,
     hover,
@@ -49,6 +50,7 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (types.TEXT_DOCUMENT_DID_CLOSE, documents.did_close, None),
     (types.TEXT_DOCUMENT_DID_SAVE, saving.did_save, types.SaveOptions(include_text=False)),
     (types.TEXT_DOCUMENT_HOVER, hover.hover, None),
+    (types.TEXT_DOCUMENT_CODE_LENS, code_lens.code_lens, None),
     (types.TEXT_DOCUMENT_CODE_ACTION, code_actions.code_action, code_actions.OPTIONS),
     (types.CODE_ACTION_RESOLVE, code_actions.code_action_resolve, None),
     (types.WORKSPACE_EXECUTE_COMMAND, commands.execute_command, None),
@@ -65,6 +67,7 @@ class InhouseServer(LanguageServer):
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
+        changed: which files differ from the main branch.
         exited: the editor said ``exit``; the connection ends.
     """
 
@@ -82,6 +85,7 @@ class InhouseServer(LanguageServer):
         self.work_in(Checkout(house.root))
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
+        self.changed = code_lens.ChangedFiles(house)
         self.exited = False
         self._tasks: set[asyncio.Task[None]] = set()
 
