@@ -11,8 +11,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -21,7 +21,9 @@ from inhouse_retrieval.catalog import symbol_names
 from inhouse_retrieval.index import Index
 from inhouse_retrieval.outline import outline
 from inhouse_retrieval.pull_requests.messages import read_message
+from inhouse_retrieval.reading import MAX_FILE_BYTES
 from inhouse_retrieval.repository import Repository
+from inhouse_retrieval.search import day_of
 from inhouse_retrieval.secrets import redact
 from inhouse_retrieval.syntax import Definition, Tokens, language, parse
 from inhouse_retrieval.wiki import PAGE_SUFFIXES
@@ -68,7 +70,7 @@ class LastChange:
 
     Attributes:
         author: who wrote it; of a pull request, the author of its last commit to the file.
-        day: when it landed, ``"2024-05-01"``.
+        day: when it landed, ``"2024-05-01"``; empty when git stores no such time.
         number: of the pull request; ``None`` for a plain commit.
         edited: some of the lines are not committed yet.
     """
@@ -88,7 +90,8 @@ def name_at(path: str, text: str, row: int, column: int) -> Name | None:
     ``text`` end with ``\\n``.
     """
     lines = text.split("\n")
-    if PurePosixPath(path).suffix.lower() in _NO_NAMES or not 0 <= row < len(lines):
+    is_code = PurePosixPath(path).suffix.lower() not in _NO_NAMES and len(text) <= MAX_FILE_BYTES
+    if not is_code or not 0 <= row < len(lines):
         return None
     for match in _WORD.finditer(lines[row]):
         if match.start() <= column <= match.end():
@@ -141,6 +144,8 @@ class Definitions:
 
     def _file(self, path: str, text: str | None) -> _File | None:
         data = text.encode("utf-8", "replace") if text is not None else b""
+        if len(data) > MAX_FILE_BYTES:
+            return None
         blob = self._repository.blob_id(data) if text is not None else self._repository.current_blob(path)
         with self._lock:
             if blob is not None and (path, blob) in self._files:
@@ -171,16 +176,17 @@ class Definitions:
         told: dict[str, str] = {}
         commit, edited = "", False
         given = (text or "").encode("utf-8", "replace")
-        for raw in self._repository.git_lines(*asked, "--", place.path, given=given, seconds=seconds):
-            key, _, value = raw.decode("utf-8", "replace").rstrip("\n").partition(" ")
-            commit = commit or key
-            told[key] = value
-            if key != "filename":
-                continue
-            if commit.strip("0"):
-                return self._landed(commit, place.path, told, edited, deadline)
-            commit, edited, told = "", True, {}
-        return None
+        telling = self._repository.git_lines(*asked, "--", place.path, given=given, seconds=seconds)
+        with closing(telling):
+            for raw in telling:
+                key, _, value = raw.decode("utf-8", "replace").rstrip("\n").partition(" ")
+                commit = commit or key
+                told[key] = value
+                if key == "filename":
+                    if commit.strip("0"):
+                        break
+                    commit, edited, told = "", True, {}
+        return self._landed(commit, place.path, told, edited, deadline) if "filename" in told else None
 
     def _landed(self, commit: str, path: str, told: Mapping[str, str], edited: bool, deadline: float) -> LastChange:
         number, title = self._index.change_named(commit) or read_message(redact(told["summary"])[0], 1)[:2]
@@ -190,7 +196,7 @@ class Definitions:
             asked = ("log", "-1", "--no-merges", "--format=%an", *inside)
             authors = self._repository.git_lines(*asked, seconds=max(0.0, deadline - time.monotonic()))
             author = b"".join(authors).decode("utf-8", "replace").strip()
-        day = datetime.fromtimestamp(int(told["committer-time"]), UTC).date().isoformat()
+        day = day_of(int(told["committer-time"]))
         return LastChange(commit, author or told["author"], day, number, title, edited)
 
 

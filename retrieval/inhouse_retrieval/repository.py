@@ -17,7 +17,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +211,7 @@ class Repository:
             )
         return done.stdout
 
-    def git_lines(self, *args: str, seconds: float, given: bytes = b"") -> Iterator[bytes]:
+    def git_lines(self, *args: str, seconds: float, given: bytes = b"") -> Generator[bytes]:
         """Lines of what ``git args`` writes, as it writes them. Git is ended with the iteration, or after ``seconds``.
 
         Raises:

@@ -85,7 +85,7 @@ def plain(places: list[Place], change: LastChange | None, uri_of: Callable[[str]
 def _sentence(change: LastChange) -> str:
     name = f"#{change.number}" if change.number is not None else change.commit[:8]
     begin = "Edited and not committed yet; the rest was last changed" if change.edited else "Last changed"
-    return f"{begin} by {change.author}, {change.day}: {name} {change.title}"
+    return f"{begin} by {change.author}{change.day and f', {change.day}'}: {name} {change.title}"
 
 
 def _last_change(definitions: Definitions, place: Place, unsaved: Mapping[str, str]) -> LastChange | None:
