@@ -25,14 +25,14 @@ from inhouse_retrieval.reading import MAX_FILE_BYTES
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.search import day_of
 from inhouse_retrieval.secrets import redact
-from inhouse_retrieval.syntax import Definition, Tokens, language, parse
+from inhouse_retrieval.syntax import Definition, Tokens, language
 from inhouse_retrieval.wiki import PAGE_SUFFIXES
 
 _WORD = re.compile(r"[^\W\d][\w$]*|\$[\w$]+")
 _NO_NAMES = PAGE_SUFFIXES | {".json", ".jsonc", ".yaml", ".yml", ".toml", ".html", ".htm", ".txt"}
 """Prose and data: their words are no names that code could use."""
-_FILES_READ = 10
-"""A name that more files define says little, and parsing takes a few milliseconds each."""
+_FILES_READ = 5
+"""A name that more files define says little, and each takes about 3 ms to read and parse."""
 _KEPT = 128
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -208,36 +208,31 @@ class _File:
         self._path = path
         self._lines = text.split("\n")
         self._tokens = Tokens(path, text)
-        syntax = parse(path, text)
-        if syntax is not None:
-            self._definitions = syntax.definitions
-        else:
-            rows = outline(path, self._lines).definitions.items()
-            self._definitions = tuple(Definition(name, row, row) for row, name in rows)
+        self._outline: dict[int, str] | None = None
 
     def places(self, name: str, used: int | None) -> Iterator[Place]:
         """Where ``name``, used in row ``used`` or in another file, is defined in this one, from the top."""
-        seen: set[int] = set()
-        for definition in self._definitions:
-            if name not in symbol_names([definition.name]):
+        seen: set[tuple[int, int]] = set()
+        for row, line in enumerate(self._lines):
+            if name not in line:
                 continue
-            found = self._name_in(name, definition)
-            if found is None or found[0] in seen:
-                continue
-            row, start, end = found
-            seen.add(row)
-            scope = self._tokens.scope(self._lines[row], row, start, end)
-            if scope is None or (used is not None and scope[0] <= used <= scope[1]):
-                code = self._lines[row].strip()
-                yield Place(self._path, row + 1, definition.first + 1, definition.last + 1, code, self.blob_id)
+            for match in _WORD.finditer(line):
+                if match[0] != name or not self._tokens.is_name(line, row, *match.span()):
+                    continue
+                found = self._definition(row, *match.span())
+                if found is None or name not in symbol_names([found.name]) or (found.first, found.last) in seen:
+                    continue
+                seen.add((found.first, found.last))
+                scope = self._tokens.scope(line, row, *match.span())
+                if scope is None or (used is not None and scope[0] <= used <= scope[1]):
+                    yield Place(self._path, row + 1, found.first + 1, found.last + 1, line.strip(), self.blob_id)
 
-    def _name_in(self, name: str, definition: Definition) -> tuple[int, int, int] | None:
-        """Row, start and end of the name: decorators may come before it, and a string that mentions it is none."""
-        for row in range(definition.first, definition.last + 1):
-            for match in _WORD.finditer(self._lines[row]):
-                if match[0] == name and self._tokens.is_name(self._lines[row], row, *match.span()):
-                    return row, *match.span()
-        return None
+    def _definition(self, row: int, start: int, end: int) -> Definition | None:
+        if self._tokens.has_grammar:
+            return self._tokens.definition(self._lines[row], row, start, end)
+        if self._outline is None:
+            self._outline = outline(self._path, self._lines).definitions
+        return Definition(self._outline[row], row, row) if row in self._outline else None
 
 
 def _distance(path: str, near: str) -> tuple[bool, bool, int, str]:

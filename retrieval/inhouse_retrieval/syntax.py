@@ -154,6 +154,7 @@ class Tokens:
     """Tells names from keywords, comments and strings in one text. Without a grammar for it, all words are names."""
 
     def __init__(self, path: str, text: str) -> None:
+        self.has_grammar = has_grammar(path)
         parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
         self._root = parser.parse(text.encode("utf-8", "replace")).root_node if parser is not None else None
 
@@ -173,6 +174,18 @@ class Tokens:
                 return False
             inner = inner.parent
         return True
+
+    def definition(self, line: str, row: int, start: int, end: int) -> Definition | None:
+        """The innermost named definition that the name there is part of: its own, or the one that mentions it."""
+        node = self._at(line, row, start, end)
+        while node is not None and not (name := _name(node)):
+            node = node.parent
+        if node is None:
+            return None
+        outer = node
+        while outer.parent is not None and outer.parent.type in _WRAPPERS:
+            outer = outer.parent
+        return Definition(" ".join(name.split())[:_LONGEST_NAME], outer.start_point[0], _last_row(node))
 
     def scope(self, line: str, row: int, start: int, end: int) -> tuple[int, int] | None:
         """First and last row between which the name there means what is defined there; ``None`` when it does anywhere.
