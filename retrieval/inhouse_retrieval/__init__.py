@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .chunking import Chunk as Chunk
     from .chunking import chunk_text as chunk_text
+    from .definitions import Definitions as Definitions
+    from .definitions import LastChange as LastChange
+    from .definitions import Name as Name
+    from .definitions import Place as Place
+    from .definitions import name_at as name_at
     from .embedding import DEFAULT_ENCODER as DEFAULT_ENCODER
     from .embedding import Encoder as Encoder
     from .embedding import load_encoder as load_encoder
@@ -61,6 +66,7 @@ _MODULE_OF = {
     "Chunk": "chunking",
     "Comment": "pull_requests",
     "DEFAULT_ENCODER": "embedding",
+    "Definitions": "definitions",
     "Encoder": "embedding",
     "Forge": "pull_requests.forge",
     "HistoryChange": "history",
@@ -69,9 +75,12 @@ _MODULE_OF = {
     "IndexStatus": "index",
     "InhouseError": "errors",
     "InnerCommit": "pull_requests",
+    "LastChange": "definitions",
+    "Name": "definitions",
     "NoCommits": "errors",
     "NotARepository": "errors",
     "Passage": "passage",
+    "Place": "definitions",
     "Progress": "progress",
     "PullRequest": "pull_requests",
     "PullRequestStore": "pull_requests.store",
@@ -89,6 +98,7 @@ _MODULE_OF = {
     "index_terms": "terms",
     "load_encoder": "embedding",
     "match_expression": "terms",
+    "name_at": "definitions",
     "no_progress": "progress",
     "read_changes": "history",
     "read_pull_requests": "pull_requests",

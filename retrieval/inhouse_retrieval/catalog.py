@@ -387,6 +387,11 @@ class Catalog:
             for row, commit, landed, number, title, files, renamed, key in rows
         ]
 
+    def change_named(self, commit: str) -> tuple[int | None, str] | None:
+        """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when it is not held."""
+        rows = self._rows("SELECT number, title FROM changes WHERE commit_id = ?", (commit,))
+        return (int(str(rows[0][0])) if rows[0][0] is not None else None, str(rows[0][1])) if rows else None
+
     def match_changes(self, expression: str, limit: int) -> list[int]:
         """Change ids for an FTS5 expression, best first: BM25, the title above the description above the paths."""
         rows = self._rows(
@@ -415,6 +420,15 @@ class Catalog:
             (json.dumps(list(names)),),
         )
         return [int(str(row[0])) for row in rows]
+
+    def paths_defining(self, name: str) -> list[str]:
+        """Paths of the files in which ``name`` is defined."""
+        rows = self._rows(
+            """SELECT DISTINCT f.path FROM symbols s JOIN chunks c ON c.id = s.chunk_id
+               JOIN files f ON f.id = c.file_id WHERE s.name = ?""",
+            (name,),
+        )
+        return [str(row[0]) for row in rows]
 
     def paths(self) -> frozenset[str]:
         """Paths of the files that have chunks."""

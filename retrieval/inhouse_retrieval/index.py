@@ -54,6 +54,8 @@ _MIRROR_A_STEP = 1000
 _PENDING_SECONDS = 2.0
 """Searches within this time share one look at the whole work tree. Hits themselves are always checked."""
 _LONG_LOOK_SECONDS = 0.1
+_AT_ONCE_S = 0.1
+"""A search holds the lock for less; the first refresh of a repository for much longer."""
 _VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
 _ROOM_FOR_VECTORS = 20_000_000
@@ -613,6 +615,34 @@ class Index:
                 with self._lock:
                     _keep(self._loose, key, vector, _CUTS_KEPT * 8)
         return found
+
+    # -- names -----------------------------------------------------------------------------------------------
+
+    def commit(self) -> str | None:
+        """HEAD at the last refresh; ``None`` when there was none, or one holds the catalog."""
+        return self._at_once(lambda: self._catalog.meta("commit"))
+
+    def paths_defining(self, name: str) -> list[str]:
+        """Files in which ``name`` was defined when they were indexed; none while a refresh holds the catalog."""
+        return self._at_once(lambda: self._catalog.paths_defining(name)) or []
+
+    def change_named(self, commit: str) -> tuple[int | None, str] | None:
+        """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when not known."""
+        return self._at_once(lambda: self._catalog.change_named(commit))
+
+    def _at_once(self, look: Callable[[], _V]) -> _V | None:
+        """What ``look`` gives; ``None`` when it would have to wait, or when the catalog has to be built anew."""
+        if not self._lock.acquire(timeout=_AT_ONCE_S):
+            return None
+        try:
+            if self._closed:
+                raise _closed()
+            return look()
+        except CatalogCorrupt as error:  # the next search or refresh meets it and mends it
+            _log.warning("the catalog cannot be read: %s", error)
+            return None
+        finally:
+            self._lock.release()
 
     # -- status ----------------------------------------------------------------------------------------------
 

@@ -15,8 +15,10 @@ import os
 import re
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -223,6 +225,44 @@ class Repository:
                 f"`git {args[0]}` failed: {lines[0]}", "Check the repository with `git fsck`, then try again."
             )
         return done.stdout
+
+    def git_lines(self, *args: str, seconds: float, given: bytes = b"") -> Generator[bytes]:
+        """Lines of what ``git args`` writes, as it writes them. Git is ended with the iteration, or after ``seconds``.
+
+        Raises:
+            TimeoutError: it had not finished by then.
+            InhouseError: git cannot be started.
+        """
+        try:
+            process = subprocess.Popen(
+                [*_GIT, *args],
+                cwd=self.root,
+                env=_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise _cannot_start(self.root, error) from error
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        with process:
+            try:
+                for end in (lambda: _pipe(process.stdin).write(given), _pipe(process.stdin).close):
+                    with suppress(BrokenPipeError):
+                        end()
+                yield from _pipe(process.stdout)
+            finally:
+                timer.cancel()
+                process.kill()
+        if late.is_set():
+            raise TimeoutError(f"`git {args[0]}` took more than {seconds} seconds.")
 
     def head(self) -> str:
         """Commit id of HEAD, on a branch or detached.
@@ -582,12 +622,16 @@ def _run(
             capture_output=True,
             check=False,
         )
-    except FileNotFoundError as error:
-        if not folder.is_dir():
-            raise InhouseError(f"{folder} is not there any more.", "Check out the repository again.") from error
-        raise InhouseError("git is not installed.", "Install git and make sure that it is on PATH.") from error
     except OSError as error:
-        raise InhouseError(f"git cannot be started in {folder}: {error.strerror}.", "Check the folder.") from error
+        raise _cannot_start(folder, error) from error
+
+
+def _cannot_start(folder: Path, error: OSError) -> InhouseError:
+    if not isinstance(error, FileNotFoundError):
+        return InhouseError(f"git cannot be started in {folder}: {error.strerror}.", "Check the folder.")
+    if not folder.is_dir():
+        return InhouseError(f"{folder} is not there any more.", "Check out the repository again.")
+    return InhouseError("git is not installed.", "Install git and make sure that it is on PATH.")
 
 
 _INHERITED = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|ALTERNATE_\w+|COMMON_DIR|NAMESPACE)$")

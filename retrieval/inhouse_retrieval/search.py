@@ -276,13 +276,14 @@ def _passage(hit: _Hit, commit: str, pages: Pages) -> Passage:
         hit.score,
         hit.legs,
         hit.changes,
-        updated=_day(pages.last_changed(chunk.path)) if is_page else "",
+        updated=day_of(pages.last_changed(chunk.path)) if is_page else "",
         newer_code=hit.newer_code,
-        newer_code_updated=_day(pages.last_changed(hit.newer_code)) if hit.newer_code else "",
+        newer_code_updated=day_of(pages.last_changed(hit.newer_code)) if hit.newer_code else "",
     )
 
 
-def _day(seconds: int | None) -> str:
+def day_of(seconds: int | None) -> str:
+    """``"2024-05-01"`` for a time of git's, in seconds since 1970; empty when it is not known or no such day."""
     try:
         return datetime.fromtimestamp(seconds, UTC).date().isoformat() if seconds is not None else ""
     except (ValueError, OverflowError, OSError):  # git stores what a broken clock said

@@ -71,6 +71,12 @@ _BOUND = _words("field_definition public_field_definition var_spec variable_decl
 _CREATES = _words("create_function create_index create_schema create_table create_trigger create_type create_view")
 _KEYED = _words("block_mapping_pair pair")
 _FUNCTIONS = _words("arrow_function func_literal function function_definition function_expression")
+_SCOPES = _FUNCTIONS | _words(
+    "closure_expression constructor_declaration function_declaration function_item generator_function "
+    "generator_function_declaration lambda lambda_expression local_function_statement method method_declaration "
+    "method_definition"
+)
+"""Functions: what is defined in one means nothing outside of it."""
 _SUITES = _words("context describe it suite test")
 """Calls whose first argument says what a test is about."""
 _ELIXIR = _words("def defmacro defmodule defp defprotocol")
@@ -80,6 +86,8 @@ _WRAPPERS = _words(
 )
 """Around a definition: looked into even on a single line, and part of the definition when they begin with it."""
 _LONGEST_NAME = 60
+_NO_CODE = ("comment", "string", "heredoc", "char_literal", "jsx_text", "regex")
+_CODE_IN_STRING = ("interpolat", "substitution", "expansion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,84 @@ def syntax_errors(path: str, text: str) -> int | None:
         if node.has_error:
             waiting.extend(node.children)
     return found
+
+
+class Tokens:
+    """Tells names from keywords, comments and strings in one text. Without a grammar for it, all words are names."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self.has_grammar = has_grammar(path)
+        parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
+        self._root = parser.parse(text.encode("utf-8", "replace")).root_node if parser is not None else None
+
+    def is_name(self, line: str, row: int, start: int, end: int) -> bool:
+        """Whether characters ``start`` to ``end`` of ``line``, which is row ``row`` (0-based), are a name."""
+        if self._root is None:
+            return True
+        node = self._at(line, row, start, end)
+        if node is None or not node.is_named:
+            return False
+        # Grammars name `this`, `null` and the like after themselves.
+        if node.type == line[start:end].lower() and "identifier" not in node.type:
+            return False
+        inner: Node | None = node
+        while inner is not None and not any(kind in inner.type for kind in _CODE_IN_STRING):
+            if any(kind in inner.type for kind in _NO_CODE):
+                return False
+            inner = inner.parent
+        return True
+
+    def definition(self, line: str, row: int, start: int, end: int) -> Definition | None:
+        """The innermost named definition that the name there is part of: its own, or the one that mentions it."""
+        node = self._at(line, row, start, end)
+        while node is not None and not (name := _name(node)):
+            node = node.parent
+        if node is None:
+            return None
+        outer = node
+        while outer.parent is not None and outer.parent.type in _WRAPPERS:
+            outer = outer.parent
+        return Definition(" ".join(name.split())[:_LONGEST_NAME], outer.start_point[0], _last_row(node))
+
+    def scope(self, line: str, row: int, start: int, end: int) -> tuple[int, int] | None:
+        """First and last row between which the name there means what is defined there; ``None`` when it does anywhere.
+
+        That is the innermost function around the definition. The scope of an object's key is empty: in code, most words
+        that read like one are something else.
+        """
+        node = self._at(line, row, start, end)
+        if node is None:
+            return None
+        owner = node.parent
+        if owner is not None and owner.type in _KEYED:
+            return row + 1, row
+        # The first parent is the definition itself, or the declarator inside of it.
+        around = owner.parent if owner is not None else None
+        while around is not None and around.type.endswith("declarator"):
+            around = around.parent
+        if around is not None and around.child_by_field_name("declarator") is not None:
+            around = around.parent
+        while around is not None:
+            if around.type in _SCOPES:
+                return around.start_point[0], around.end_point[0]
+            around = around.parent
+        return None
+
+    def _at(self, line: str, row: int, start: int, end: int) -> Node | None:
+        """The smallest node over these characters, when it ends with them."""
+        if self._root is None:
+            return None
+        first, last = ((row, len(line[:at].encode("utf-8", "replace"))) for at in (start, end))
+        node = self._root.descendant_for_point_range(first, last)
+        return node if node is not None and node.end_point == last else None
+
+
+def language(path: str) -> str:
+    """What files of this name are written in: the name of their grammar, else their suffix. JavaScript counts as
+    TypeScript and C as C++, since they use each other's definitions."""
+    suffix = PurePosixPath(path).suffix.lower().removeprefix(".")
+    module, _ = _GRAMMARS.get(suffix, (suffix, ""))
+    return {"javascript": "typescript", "c": "cpp"}.get(module, module)
 
 
 def has_grammar(path: str) -> bool:

@@ -25,6 +25,8 @@ def initialize_result(params: dict[str, Any]) -> dict[str, Any]:
                 "change": _INCREMENTAL,
                 "save": {"includeText": False},
             },
+            "hoverProvider": True,
+            "codeLensProvider": {"resolveProvider": False},
             "codeActionProvider": {"codeActionKinds": list(CODE_ACTION_KINDS), "resolveProvider": True},
             "executeCommandProvider": {"commands": list(COMMANDS)},
             "workspace": {

@@ -73,11 +73,20 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def citation_link(passage: Passage, uri_of: Callable[[str], str]) -> str:
+def as_written(text: str) -> str:
+    """``text`` as one line of Markdown that shows it as it is written."""
+    line = "".join(f"\\{char}" if char in "\\`*_[]<>&!~|" else char for char in text)
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def place_link(path: str, line: int, uri_of: Callable[[str], str]) -> str:
     """``[path:line](file:///…#Lline)``."""
-    label = "".join(f"\\{char}" if char in "\\`*_[]<>&!~|" else char for char in passage.path)
-    label = "".join(char if char.isprintable() else "?" for char in label)
-    return f"[{label}:{passage.start_line}]({uri_of(passage.path)}#L{passage.start_line})"
+    return f"[{as_written(path)}:{line}]({uri_of(path)}#L{line})"
+
+
+def citation_link(passage: Passage, uri_of: Callable[[str], str]) -> str:
+    """A link to where the passage begins."""
+    return place_link(passage.path, passage.start_line, uri_of)
 
 
 def provenance_line(provenance: Provenance) -> str:

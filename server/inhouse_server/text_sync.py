@@ -73,7 +73,14 @@ def offset_at(text: str, position: Position, encoding: str = UTF16) -> int:
     """Index into ``text``. Past the last line means the end, past a line's last character that line's end."""
     start, end = _line_bounds(text, position.line)
     line = text[start:end]
-    return start + _index_in_line(line, position.character, encoding)
+    return start + index_in_line(line, position.character, encoding)
+
+
+def units(text: str, encoding: str = UTF16) -> int:
+    """How many code units of ``encoding`` the characters of ``text`` take."""
+    if encoding == "utf-32" or text.isascii():
+        return len(text)
+    return sum(_width(char, encoding) for char in text)
 
 
 def split_lines(text: str) -> list[str]:
@@ -92,16 +99,21 @@ def _line_bounds(text: str, number: int) -> tuple[int, int]:
     return (start, len(text)) if number == len(_LINE_END.findall(text)) else (len(text), len(text))
 
 
-def _index_in_line(line: str, units: int, encoding: str) -> int:
-    if units <= 0:
+def index_in_line(line: str, character: int, encoding: str = UTF16) -> int:
+    """Index into ``line`` of the position ``character``, in code units of ``encoding``."""
+    if character <= 0:
         return 0
     if encoding == "utf-32" or line.isascii():
-        return min(units, len(line))
+        return min(character, len(line))
     counted = 0
     for index, char in enumerate(line):
         # A position inside a character is not one the protocol knows; its start is the nearest that exists.
-        width = len(char.encode("utf-8", "surrogatepass")) if encoding == "utf-8" else 1 + (char > "\uffff")
-        if counted + width > units:
+        width = _width(char, encoding)
+        if counted + width > character:
             return index
         counted += width
     return len(line)
+
+
+def _width(char: str, encoding: str) -> int:
+    return len(char.encode("utf-8", "surrogatepass")) if encoding == "utf-8" else 1 + (char > "\uffff")

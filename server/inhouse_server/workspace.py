@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import DEFAULT_ENCODER, Index, IndexReport, Repository, load_encoder
+from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder
 from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.assistant import Assistant
@@ -68,6 +68,8 @@ class Workspace:
         self._opening = threading.Lock()
         self._loading = threading.Lock()
         self._closed = False
+        self._finding = threading.Lock()
+        self._definitions: Definitions | None = None
         self._knowing = threading.Lock()
         self._house: tuple[str, House] | None = None
 
@@ -116,6 +118,16 @@ class Workspace:
                 encoder = None if name == DEFAULT_ENCODER else load_encoder(name)
                 self._index = Index.open(self.repository, self.state_dir, encoder)
             return self._index
+
+    def definitions(self) -> Definitions | None:
+        """Finds definitions through the index; ``None`` while that is not open, which nobody waits for here."""
+        index = self._index
+        if index is None:
+            return None
+        with self._finding:
+            if self._definitions is None:
+                self._definitions = Definitions(self.repository, index)
+            return self._definitions
 
     def engine(self) -> Engine:
         """The engine, loaded on first use; that takes seconds.

@@ -260,19 +260,45 @@ def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
     assert result["completion"] == ["ask", "cancel", "review", "status"]
 
 
-def test_the_help_has_every_setting_and_the_health_check_runs(root: Path) -> None:
+def test_the_status_line_the_health_check_and_hover_say_what_the_server_knows(root: Path) -> None:
     result = neovim(
         root,
-        """
+        f"""
+        local statusline, asked = require('inhouse').statusline, 0
+        vim.api.nvim_create_autocmd('LspRequest', {{ callback = function(event)
+          local request = event.data.request
+          if request.method == 'inhouse/status' and request.type == 'pending' then asked = asked + 1 end
+        end }})
+        result.before = statusline()
+        require('inhouse').setup()
+        vim.cmd.edit({lua_string(NAME)})
+        wait('the status', function() return statusline():find('index %x') end)
+        result.shown = statusline()
+        local before = asked
+        for _ = 1, 50 do statusline() end
+        result.asked_by_drawing = asked - before
+        vim.cmd('write')
+        result.asked_by_saving = asked - before
+
         vim.cmd('checkhealth inhouse')
         result.health = lines(0)
         result.settings = vim.tbl_keys(require('inhouse.config').defaults)
+        vim.cmd('bwipeout')
+
+        vim.api.nvim_win_set_cursor(0, {{ 1, 6 }})
+        local client = vim.lsp.get_clients({{ name = 'inhouse', bufnr = 0 }})[1]
+        local asking = vim.lsp.util.make_position_params(0, client.offset_encoding)
+        result.hover = client:request_sync('textDocument/hover', asking, 60000, 0).result.contents.value
         """,
     )
+    commit = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert (result["before"], result["shown"]) == ("", f"no adapter · index {commit[:7]}")
+    assert (result["asked_by_drawing"], result["asked_by_saving"]) == (0, 1)
     health = "\n".join(result["health"])
-    assert "OK" in health and "ERROR" not in health
+    assert "OK" in health and "ERROR" not in health and f"index {commit[:7]}" in health
     text = (PLUGIN / "doc" / "inhouse.txt").read_text(encoding="utf-8")
     assert all(f"\n{setting}\t" in text for setting in result["settings"])
+    assert "def price_with_tax(amount):" in result["hover"] and "Start the shop" in result["hover"]
 
 
 def test_a_review_fills_the_quickfix_list_and_a_code_action_mends_the_line(tmp_path: Path) -> None:

@@ -166,6 +166,17 @@ async def test_actions_are_offered_where_they_make_sense(connected: Editor, root
     assert await titles("untitled:one", span(0, 2)) == []
 
 
+async def test_a_hover_says_where_a_name_is_defined_and_who_changed_that(connected: Editor, root: Path) -> None:
+    document = uri(root, "till.py")
+    connected.open(document, "price_with_tax(1)\n")
+    while (await connected.request("inhouse/status"))["files"] < 2:
+        pass  # asking opens the index, which the owner then fills
+    asked = {"textDocument": {"uri": document}, "position": {"line": 0, "character": 3}}
+    text = (await connected.request("textDocument/hover", asked))["contents"]["value"]
+    assert "def price_with_tax(amount):" in text and f"({uri(root)}#L1)" in text
+    assert "Last changed by Test, " in text and "Start the shop" in text
+
+
 async def first_delta(client: Editor, token: str) -> None:
     await client.wait_for(lambda m: m.get("method") == "$/progress" and m["params"]["token"] == token)
 

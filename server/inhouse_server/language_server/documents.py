@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-from inhouse_server.text_sync import UTF16, Edit, Position
+from inhouse_server.text_sync import Edit, Position
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -17,9 +17,8 @@ def did_open(ls: InhouseServer, params: types.DidOpenTextDocumentParams) -> None
 
 
 def did_change(ls: InhouseServer, params: types.DidChangeTextDocumentParams) -> None:
-    encoding = ls.server_capabilities.position_encoding or UTF16
     edits = [_edit(change) for change in params.content_changes]
-    ls.documents.change(params.text_document.uri, edits, str(getattr(encoding, "value", encoding)))
+    ls.documents.change(params.text_document.uri, edits, ls.encoding)
 
 
 def did_close(ls: InhouseServer, params: types.DidCloseTextDocumentParams) -> None:

@@ -1,4 +1,4 @@
-"""textDocument/didSave: the index follows what was saved, and so do the findings of a review."""
+"""textDocument/didSave: the index follows what was saved, and so do the findings of a review and the lenses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lsprotocol import types
 
 from inhouse_retrieval import InhouseError
 from inhouse_server.background import run_in_thread
-from inhouse_server.language_server import review_command
+from inhouse_server.language_server import code_lens, review_command
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -22,6 +22,7 @@ def did_save(ls: InhouseServer, params: types.DidSaveTextDocumentParams) -> None
     if ls.checkout.elsewhere is None and ls.checkout.path_of(params.text_document.uri) is not None:
         ls.spawn(ls.saves.refresh())
         ls.spawn(review_command.after_save(ls))
+        ls.spawn(code_lens.after_save(ls))
 
 
 class RefreshOnSave:

@@ -19,8 +19,10 @@ from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.language_server import (
     ask,
     code_actions,
+    code_lens,
     commands,
     documents,
+    hover,
     lifetime,
     review_command,
     saving,
@@ -30,6 +32,7 @@ from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.protocol import InhouseProtocol
 from inhouse_server.lsp_capabilities import COMMANDS
+from inhouse_server.text_sync import UTF16
 
 if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
@@ -46,6 +49,8 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (types.TEXT_DOCUMENT_DID_CHANGE, documents.did_change, None),
     (types.TEXT_DOCUMENT_DID_CLOSE, documents.did_close, None),
     (types.TEXT_DOCUMENT_DID_SAVE, saving.did_save, types.SaveOptions(include_text=False)),
+    (types.TEXT_DOCUMENT_HOVER, hover.hover, None),
+    (types.TEXT_DOCUMENT_CODE_LENS, code_lens.code_lens, None),
     (types.TEXT_DOCUMENT_CODE_ACTION, code_actions.code_action, code_actions.OPTIONS),
     (types.CODE_ACTION_RESOLVE, code_actions.code_action_resolve, None),
     (types.WORKSPACE_EXECUTE_COMMAND, commands.execute_command, None),
@@ -62,6 +67,7 @@ class InhouseServer(LanguageServer):
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
+        changed: which files differ from the main branch.
         exited: the editor said ``exit``; the connection ends.
     """
 
@@ -79,6 +85,7 @@ class InhouseServer(LanguageServer):
         self.work_in(Checkout(house.root))
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
+        self.changed = code_lens.ChangedFiles(house)
         self.exited = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,6 +93,12 @@ class InhouseServer(LanguageServer):
         """Take the editor's files to lie there; nothing is open yet."""
         self.checkout = checkout
         self.documents = OpenDocuments(self.house.repository, self.house.state_dir, checkout)
+
+    @property
+    def encoding(self) -> str:
+        """The encoding in which this editor counts characters."""
+        encoding = self.server_capabilities.position_encoding or UTF16
+        return str(getattr(encoding, "value", encoding))
 
     @property
     def initialized(self) -> bool:

@@ -160,9 +160,18 @@ def read_change(
         if revisions is not None:
             base, head = _range(repository, revisions)
             return trees.change(base[:12], head[:12], base, head, head)
-        main = main_branch(repository)
-        base = _merge_base(repository, main, "HEAD") if main else repository.head()
-        return trees.change(main or "HEAD", "the work tree", base, "", trees.of_work_tree())
+        base, name = review_base(repository)
+        return trees.change(name, "the work tree", base, "", trees.of_work_tree())
+
+
+def review_base(repository: Repository) -> tuple[str, str]:
+    """The commit that the work tree is compared with, where HEAD left the main branch; and that branch's name.
+
+    Raises:
+        InhouseError: there is no commit, or the two have none in common.
+    """
+    main = main_branch(repository)
+    return (_merge_base(repository, main, "HEAD"), main) if main else (repository.head(), "HEAD")
 
 
 def main_branch(repository: Repository) -> str | None:

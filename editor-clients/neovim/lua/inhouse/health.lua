@@ -19,6 +19,13 @@ function M.check()
   local clients = vim.lsp.get_clients({ name = 'inhouse' })
   for _, client in ipairs(clients) do
     health.ok(('connected for %s'):format(client.root_dir))
+    local answer, problem = client:request_sync('inhouse/status', vim.empty_dict(), 5000)
+    if answer and answer.result then
+      health.info(require('inhouse.statusline').describe(answer.result))
+    else
+      local said = answer and answer.err and answer.err.message or problem or 'no answer'
+      health.warn(('the server does not say what it holds: %s'):format(said), 'See .inhouse/logs in the repository.')
+    end
   end
   if #clients == 0 then
     health.info('not connected; :Inhouse ask connects')

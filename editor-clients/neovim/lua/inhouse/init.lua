@@ -112,4 +112,10 @@ function M.status()
   end)
 end
 
+--- Adapter, index commit and pending files, for 'statusline'. See :help inhouse-statusline.
+--- @return string
+function M.statusline()
+  return require('inhouse.statusline').statusline()
+end
+
 return M
