@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .pull_requests import InnerCommit as InnerCommit
     from .pull_requests import PullRequest as PullRequest
     from .pull_requests import ReviewComment as ReviewComment
+    from .pull_requests import read_message as read_message
     from .pull_requests import read_pull_requests as read_pull_requests
     from .pull_requests.enrichment import said_until as said_until
     from .pull_requests.enrichment import with_forge as with_forge
@@ -101,6 +102,7 @@ _MODULE_OF = {
     "name_at": "definitions",
     "no_progress": "progress",
     "read_changes": "history",
+    "read_message": "pull_requests",
     "read_pull_requests": "pull_requests",
     "redact": "secrets",
     "said_until": "pull_requests.enrichment",

@@ -31,6 +31,7 @@ from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by
 from inhouse_retrieval.secrets import redact
 
 _log = logging.getLogger(__name__)
+_BLOCK = 1 << 20
 _GIT = (
     "git",
     "-c",
@@ -416,12 +417,13 @@ class Repository:
                 yield _as_text(file, data)
 
     def iter_texts_at(self, places: Iterable[tuple[str, str]]) -> Iterator[str | None]:
-        """Redacted text of each ``(commit, path)``; ``None`` for what is not there, is no text, or is never read."""
+        """Redacted text of each ``(commit, path)``; ``None`` for what is not there, and for what is never read (no
+        text, too large, left out by its name)."""
         with _ObjectReader(self.root) as objects:
             for commit, path in places:
                 data = None
                 if "\n" not in path and self.reason_by_name(path) is None:
-                    data = objects.read(f"{commit}:{path}")
+                    data = objects.read(f"{commit}:{path}", MAX_FILE_BYTES)
                 read = None if data is None else _as_text(TrackedFile(path, "", len(data)), data)
                 yield read[1] if isinstance(read, tuple) else None
 
@@ -579,8 +581,11 @@ class _ObjectReader:
                 stream.close()
         self._process.wait()
 
-    def read(self, name: str) -> bytes | None:
-        """Content of a blob, named by its id or as ``COMMIT:PATH``; ``None`` when this clone does not have it."""
+    def read(self, name: str, limit: int | None = None) -> bytes | None:
+        """Content of a blob, named by its id or as ``COMMIT:PATH``.
+
+        ``None`` when this clone does not have it, or when it has more than ``limit`` bytes; those are not held.
+        """
         asked, told = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
             asked.write(name.encode("utf-8", "surrogateescape") + b"\n")
@@ -590,7 +595,13 @@ class _ObjectReader:
         header = told.readline().split()
         if len(header) != 3 or not header[2].isdigit():
             return None
-        data = told.read(int(header[2]))
+        size = int(header[2])
+        if limit is not None and size > limit:
+            for at in range(0, size, _BLOCK):
+                told.read(min(_BLOCK, size - at))
+            told.read(1)
+            return None
+        data = told.read(size)
         told.read(1)
         return data
 

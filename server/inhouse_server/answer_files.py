@@ -39,7 +39,7 @@ def write_answer(folder: Path, name: str, text: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("*.md"))[: -_KEPT + 1]:
             old.unlink(missing_ok=True)
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise StateUnwritable(
             f"The answer cannot be written to {folder}: {error.strerror}.",

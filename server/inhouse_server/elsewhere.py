@@ -50,12 +50,19 @@ class Elsewhere:
         raise ValueError(f"{CHECKOUT_OPTION} in initializationOptions needs rootUri, answersUri and commit.")
 
 
-def checkout_here(root: Path, answers: Path) -> Elsewhere:
-    """The checkout at ``root``, as this machine's editor names it."""
-    from inhouse_retrieval.repository import Repository
+def checkout_here(root: Path, answers: Path, root_uri: object = None) -> Elsewhere:
+    """The checkout at ``root``.
 
+    Args:
+        root_uri: what the editor calls its root, which may lie behind a symbolic link; its files then begin with that.
+    """
+    from inhouse_retrieval.repository import Repository
+    from inhouse_server.language_server.uris import file_of
+
+    named = file_of(root_uri) if isinstance(root_uri, str) else None
+    shown = str(root_uri).rstrip("/") if named is not None and named.resolve() == root.resolve() else root.as_uri()
     try:
         commit = Repository.open(root).commit_id("HEAD")
     except InhouseError:
         commit = None  # no commit yet
-    return Elsewhere(root.as_uri(), answers.as_uri(), commit)
+    return Elsewhere(shown, answers.as_uri(), commit)

@@ -162,7 +162,7 @@ class Relay:
         params = initialize.get("params")
         if isinstance(params, dict):
             options = params.get("initializationOptions")
-            here = checkout_here(self._root, self._answers).to_json()
+            here = checkout_here(self._root, self._answers, params.get("rootUri")).to_json()
             params["initializationOptions"] = {**(options if isinstance(options, dict) else {}), CHECKOUT_OPTION: here}
 
     def _pass_on(self, message: Message) -> None:
@@ -341,6 +341,8 @@ class Relay:
             write_answer(self._answers, str(params["name"]), str(params["text"]))
         except InhouseError as error:
             self._tell_editor(shown_error(f"inhouse: {error}"))
+        except (KeyError, TypeError):
+            logger.warning("the server sent an answer that has no name or no text")
 
     def _report_loss(self) -> None:
         """The connection is gone: nothing that waits for it may wait for ever."""

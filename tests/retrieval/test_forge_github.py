@@ -351,10 +351,12 @@ def test_an_old_listing_is_not_gone_on_with(store: PullRequestStore) -> None:
     assert store.begin_sync(NOW + 3601, 3600) != anew
 
 
-async def test_another_project_starts_anew(server: ForgeServer, store: PullRequestStore) -> None:
+async def test_a_mistyped_project_costs_nothing(server: ForgeServer, store: PullRequestStore) -> None:
     await sync(server, store)
-    store.belong_to("github elsewhere acme/shop")
-    assert len(store) == 0 and store.newest(10) == []
+    count = len(store)
+    with pytest.raises(InhouseError, match=r"are those of github .*, and not of github elsewhere"):
+        store.belong_to("github elsewhere acme/shop")
+    assert len(store) == count > 0
 
 
 def test_a_damaged_store_is_told_plainly(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from inhouse_retrieval import InhouseError
 from inhouse_server.answer_files import answer_name, write_answer
-from inhouse_server.elsewhere import CHECKOUT_OPTION, Elsewhere
+from inhouse_server.elsewhere import CHECKOUT_OPTION, Elsewhere, checkout_here
 from inhouse_server.language_server.checkout import Checkout
 
 MINE = Elsewhere("file:///c%3A/Users/me/my%20shop", "file:///c%3A/state", "a" * 40)
@@ -24,6 +24,7 @@ MINE = Elsewhere("file:///c%3A/Users/me/my%20shop", "file:///c%3A/state", "a" * 
         ("file:///c%3A/Users/me/my%20shop/../secret.txt", None),
         ("file:///c%3A/Users/me/my%20shop/%2e%2e/secret.txt", None),
         ("file:///c%3A/Users/me/my%20shop//etc/passwd", None),
+        ("file:///c%3A/Users/me/my%20shop/a%00b", None),
         ("untitled:Untitled-1", None),
     ],
 )
@@ -37,6 +38,15 @@ def test_a_path_comes_back_as_the_editors_address() -> None:
     assert uri == "file:///c%3A/Users/me/my%20shop/src/gr%C3%B6%C3%9Fe%20%231.py"
     assert checkout.path_of(uri) == "src/größe #1.py"
     assert Checkout(Path("/srv/shop")).uri_of("a.py") == "file:///srv/shop/a.py"
+
+
+def test_a_root_behind_a_link_is_called_as_the_editor_calls_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    here = checkout_here(tmp_path / "real", tmp_path, f"{link.as_uri()}/")
+    assert Checkout(Path("/srv/shop"), here).path_of(f"{link.as_uri()}/a.py") == "a.py"
+    assert checkout_here(tmp_path / "real", tmp_path, tmp_path.as_uri()).root_uri == (tmp_path / "real").as_uri()
 
 
 def test_an_answer_tells_of_another_commit() -> None:

@@ -85,7 +85,7 @@ def test_rows_ask_as_evaluation_and_product_do_and_learn_the_answer_alone(
 
 def test_an_answer_that_does_not_fit_loses_its_end_and_no_end_is_learned(tokenizer: Any) -> None:
     added = "\n".join(f"value_{number} = compute({number})" for number in range(200))
-    edit = Edit("c0ffee", "Add values", "values.py", added, None, (), ())
+    edit = Edit("c0ffee", "Add values", "values.py", added, True, None, (), ())
     row = edit_row(tokenizer, counter(tokenizer), edit, 400, seed=1)
     assert row is not None
     text = learned(tokenizer, row.labels)
@@ -112,3 +112,33 @@ def test_every_added_line_of_the_past_is_learned_or_accounted_for_and_none_of_th
     account = dataset.manifest["tokens"]["edit"]
     assert account["read"] == account["trained"] + sum(account["dropped"].values()) > 0
     assert account["trained"] == sum(row["source_tokens"] for row in rows)
+
+
+def test_odd_changes_are_learned_rightly_or_not_at_all(tokenizer: Any, tmp_path: Path) -> None:
+    root = tmp_path / "odd"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    lines = [f"line_{number} = {number}" for number in range(60)]
+    commit(
+        root,
+        "Start",
+        old_py="\n".join(lines) + "\n",
+        latin_py="x = 1\n",
+        blank_py="x = 1\n",
+        large_csv="a,b\n" * 400_000,
+    )
+    (root / "latin.py").write_bytes("x = 1  # d\xe9j\xe0 vu\n".encode("latin-1"))
+    (root / "blank.py").write_text("x = 1\n" + " \n\t\n" * 3_000 + "y = 2\n")
+    with (root / "large_csv").open("a") as file:
+        file.write("c,d\n")
+    git(root, "mv", "old.py", "new.py")
+    lines[30] = "line_30 = 'thirty'"
+    (root / "new.py").write_text("\n".join(lines) + "\n")
+    git(root, "commit", "--quiet", "--all", "--message", "Change everything")
+    repository = Repository.open(root)
+    edits = {edit.path: edit for edit in read_edits(repository, read_pull_requests(repository))}
+    assert "latin.py" not in edits, "no text, so nobody learns its broken letters"
+    assert edits["new.py"].whole is not None and "line_30 = 30" in edits["new.py"].whole.text, "under its former name"
+    assert "large_csv" not in edits, "larger than what is ever read"
+    row = edit_row(tokenizer, counter(tokenizer), edits["blank.py"], 400, seed=1)
+    assert row is None or learned(tokenizer, row.labels).strip(), "blanks alone are no answer"

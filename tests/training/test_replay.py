@@ -34,6 +34,9 @@ def test_texts_are_drawn_once_and_kept(tiny_base: BaseModel, tmp_path: Path, mon
     assert {text.prompt for text in texts} <= {*CHAT, *OPENINGS}
     gone = BaseModel(tiny_base.name, tmp_path / "no model", tiny_base.sha256, "")
     assert replay_texts(gone, 1) == texts, "from the cache, without the model"
+    (kept,) = tmp_path.rglob("*.jsonl")
+    kept.write_text(kept.read_text()[:-40])
+    assert len(replay_texts(tiny_base, 1)) == len(texts), "a damaged cache is drawn again"
 
 
 def test_an_answer_that_was_cut_teaches_no_end(tokenizer: Any) -> None:

@@ -5,7 +5,7 @@ A dataset is a folder:
 
 - ``rows.arrow``: what is trained on; columns ``input_ids``, ``labels`` (-100 is not learned), ``kind``,
   ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text). The same
-  inputs give the same bytes.
+  inputs give the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
@@ -57,6 +57,9 @@ from .documents import (
     shorten,
     split_document,
 )
+from .documents import (
+    count_tokens as count_text_tokens,
+)
 from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
@@ -71,7 +74,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -443,7 +446,9 @@ class _Builder:
                 self.redactions.update(_REDACTED.findall(edit.added))
                 row = edit_row(self.tokenizer, count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
                 if row is None:
-                    self.left_out.append({"kind": "edit", "name": edit.name, "reason": "its question fills a row"})
+                    tokens = count_text_tokens(self.tokenizer, edit.added)
+                    self.read["edit"] += tokens
+                    self._drop("edit", edit.name, 0, tokens, "its question fills a row")
                     continue
                 self.read["edit"] += row.answer_tokens
                 if row.learned_tokens < row.answer_tokens:

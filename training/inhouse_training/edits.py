@@ -28,6 +28,8 @@ _AROUND_LINES = 12
 _WINDOW_LINES = 40
 _COMPANIONS = 3
 _LEAST_ANSWER = 4
+_CHARACTERS_A_TOKEN = 8
+"""More than code has; a file beyond it cannot fit and is not tokenised."""
 _MARGIN = 16
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? ", re.M)
 
@@ -37,6 +39,7 @@ class Edit:
     """What one change added to one file.
 
     Attributes:
+        complete: ``False`` when the end of a very long change is not in ``added``.
         whole: the file before the change; ``None`` for a new one.
         windows: the places in it that changed, as they were.
         companions: places of other files that changed with it, as they were.
@@ -46,6 +49,7 @@ class Edit:
     title: str
     path: str
     added: str
+    complete: bool
     whole: Passage | None
     windows: tuple[Passage, ...]
     companions: tuple[Passage, ...]
@@ -77,19 +81,20 @@ def read_edits(repository: Repository, changes: Sequence[PullRequest]) -> Iterat
     """The edits of each change, in order. Files that are not read (lock files, vendored code, binaries) have none."""
     for change in changes:
         patches = [file for file in change.files if file.patch]
-        places = [(change.parent, file.path) for file in patches]
+        places = [(change.parent, file.former or file.path) for file in patches]
         before = dict(zip((file.path for file in patches), repository.iter_texts_at(places), strict=True))
         windows = {file.path: _windows(change.parent, file, before[file.path]) for file in patches}
         for file in patches:
             added = added_lines(file.patch)
-            if not added.strip():
-                continue
             text = before[file.path]
+            if not added.strip() or (text is None and file.status != "added") or "\ufffd" in added:
+                continue
             yield Edit(
                 change.commit,
                 redact(shorten(change.title))[0],
                 file.path,
                 redact(added)[0],
+                file.omitted_lines == 0,
                 None if text is None else _passage(change.parent, file.path, text.split("\n"), 1, text.count("\n") + 1),
                 tuple(windows[file.path]),
                 tuple(w[0] for path, w in windows.items() if path != file.path and w)[:_COMPANIONS],
@@ -131,18 +136,19 @@ def edit_row(
     room = min(max_tokens // 2, max_tokens - count_tokens(bare) - _MARGIN)
     if room < _LEAST_ANSWER:
         return None
-    answer, whole, tokens = _fitting(tokenizer, edit.added, room)
+    # As the chat template would strip it, so that what is counted is what is learned.
+    answer, whole, tokens = _fitting(tokenizer, edit.added.lstrip(), room)
     learned = tokens if whole else len(_ids(tokenizer, answer))
     budget = max_tokens - learned - _MARGIN
     own = edit.windows
-    if edit.whole is not None and draw[2] < 128:
+    if edit.whole is not None and draw[2] < 128 and len(edit.whole.text) < budget * _CHARACTERS_A_TOKEN:
         alone = build_answer_prompt(question, [edit.whole], count_tokens, budget)
         own = alone.included or own
     passages = [*own, *edit.companions] if draw[1] < 128 else [*edit.companions, *own]
     prompt = build_answer_prompt(question, passages if draw[0] >= 64 else (), count_tokens, budget)
     messages = (*prompt.messages, Message("assistant", answer))
     ids, labels = chat_row(tokenizer, messages)
-    if not whole:
+    if not whole or not edit.complete:
         ids, labels = without_end(tokenizer, ids, labels)
     return EditRow(ids, labels, tokens, learned, messages) if len(ids) <= max_tokens else None
 

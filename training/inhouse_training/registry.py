@@ -194,8 +194,8 @@ class Registry:
         Raises:
             InhouseError: unknown or corrupt; the current version then stays.
         """
-        self.verify(version)
-        with self._writing():
+        with self._writing():  # what is verified stays until it is current: collect() waits
+            self.verify(version)
             self._drop_line_without_effect()
             self._set_current(version, note)
         return self.get(version)
@@ -242,9 +242,11 @@ class Registry:
         return tuple(Removed(name, bytes_under(self.root / name)) for name in names if name not in kept)
 
     def collect(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[Removed, ...]:
-        """Remove every version that is not current, not among the ``keep`` that were promoted last, not what a rollback
-        would go back to, and not in ``held``. The caller holds the runs: a retraining registers its candidate before it
-        promotes it.
+        """Remove every version that nothing needs.
+
+        What is current stays, and the ``keep`` that were promoted last, what a rollback would go back to, and ``held``.
+        A candidate that was never promoted goes. The caller holds the runs: a retraining registers its candidate before
+        it promotes it.
 
         A version goes as a whole: it is renamed into a trash folder and deleted there. What a killed call left in the
         trash, the next one deletes.

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,17 +61,32 @@ def replay_texts(base: BaseModel, samples: int, progress: Progress = no_progress
     model: Any = None
     for number in range(samples):
         path = _cached(base, number)
-        if not path.exists():
+        drawn = _read(path)
+        if drawn is None:
             model = model if model is not None else load_model(base)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            with partial.open("w", encoding="utf-8") as file:
-                for text in _draw(base, model, number, samples, progress):
-                    file.write(json.dumps(asdict(text)) + "\n")
-            partial.replace(path)
-        with path.open(encoding="utf-8") as lines:
-            texts += (ReplayText(**json.loads(line)) for line in lines)
+            drawn = list(_draw(base, model, number, samples, progress))
+            _keep(path, drawn)
+        texts += drawn
     return tuple(texts)
+
+
+def _read(path: Path) -> list[ReplayText] | None:
+    """What was drawn before; ``None`` when nothing was, or the file is damaged."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [ReplayText(**json.loads(line)) for line in lines] or None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _keep(path: Path, texts: Sequence[ReplayText]) -> None:
+    """Write all or nothing: several repositories share the cache, and two of them may draw at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".partial", delete=False) as file:
+        file.writelines(json.dumps(asdict(text)) + "\n" for text in texts)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
 
 
 def replay_row(tokenizer: Any, text: ReplayText) -> tuple[list[int], list[int]]:

@@ -297,7 +297,8 @@ def finished_result(run: Run, registry: Registry) -> dict[str, Any] | None:
     if finished is None:
         return None
     candidate = finished["candidate"]
-    return finished if registry.is_sound(candidate) or candidate in registry.removed() else None
+    collected = candidate in registry.removed() and not (registry.root / candidate).exists()
+    return finished if collected or registry.is_sound(candidate) else None
 
 
 def not_due(last: LastRun, registry: Registry, reason: str) -> RetrainResult:

@@ -58,9 +58,13 @@ def due_at(last: LastRun, every: timedelta) -> datetime:
     return last.started + every - min(timedelta(hours=1), every / 20)
 
 
-def landed_since(last: LastRun, repository: Repository, recipe: Recipe) -> int:
-    """How many changes are newer than those that ``last`` trained on or held out; at most ``recipe.data.changes``."""
-    changes = read_pull_requests(repository, limit=recipe.data.changes)
+def landed_since(last: LastRun, repository: Repository, recipe: Recipe, most: int = 0) -> int:
+    """How many changes are newer than those that ``last`` trained on or held out.
+
+    Args:
+        most: how many are worth counting, where that is more than ``recipe.data.changes``.
+    """
+    changes = read_pull_requests(repository, limit=max(most, recipe.data.changes))
     return sum(1 for _ in takewhile(lambda change: change.commit not in last.changes, changes))
 
 

@@ -6,6 +6,7 @@ The readers of forges load on first use: they import an HTTP client, which who o
 from __future__ import annotations
 
 from inhouse_retrieval.pull_requests.git_history import read_pull_requests
+from inhouse_retrieval.pull_requests.messages import read_message
 from inhouse_retrieval.pull_requests.pull_request import (
     ChangedFile,
     Comment,
@@ -14,4 +15,12 @@ from inhouse_retrieval.pull_requests.pull_request import (
     ReviewComment,
 )
 
-__all__ = ["ChangedFile", "Comment", "InnerCommit", "PullRequest", "ReviewComment", "read_pull_requests"]
+__all__ = [
+    "ChangedFile",
+    "Comment",
+    "InnerCommit",
+    "PullRequest",
+    "ReviewComment",
+    "read_message",
+    "read_pull_requests",
+]

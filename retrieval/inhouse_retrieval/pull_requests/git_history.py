@@ -172,7 +172,9 @@ def _changed_files(repository: Repository, parent: str, commit: str) -> tuple[tu
             pathspecs = [f":(top,literal){name}" for name in {path, before}]
             raw = repository.git("diff-tree", *options, "--patch", parent, commit, "--", *pathspecs)
             patch = raw.decode("utf-8", "replace")
-        files.append(ChangedFile(path, _STATUS.get(letter, "modified"), *shortened(patch), *count_lines(patch)))
+        former = before if before != path else ""
+        status = _STATUS.get(letter, "modified")
+        files.append(ChangedFile(path, status, *shortened(patch), *count_lines(patch), former))
     return tuple(files), omitted
 
 

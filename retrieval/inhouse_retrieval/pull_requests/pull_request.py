@@ -20,6 +20,7 @@ class ChangedFile:
         omitted_lines: lines of the patch beyond the limit.
         additions: lines that the whole patch adds.
         deletions: lines that it takes away.
+        former: the path before a rename or a copy; empty when it is the same.
     """
 
     path: str
@@ -28,6 +29,7 @@ class ChangedFile:
     omitted_lines: int = 0
     additions: int = 0
     deletions: int = 0
+    former: str = ""
 
 
 @dataclass(frozen=True, slots=True)

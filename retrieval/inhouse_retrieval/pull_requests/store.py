@@ -122,12 +122,21 @@ class PullRequestStore:
         return int(self._rows("SELECT count(*) FROM pull_requests")[0][0])
 
     def belong_to(self, project: str) -> None:
-        """Say which project of which forge this is about; what was kept of another one is forgotten."""
-        if self._meta("project") == project:
-            return
-        with self._plain_errors():
-            self._db.executescript("BEGIN;DELETE FROM answers;DELETE FROM pull_requests;DELETE FROM meta;COMMIT;")
-        self._set_meta("project", project)
+        """Say which project of which forge this is about.
+
+        Raises:
+            InhouseError: it is about another one. Reading that again may take hours, so a typing mistake costs nothing.
+        """
+        known = self._meta("project")
+        if known is not None and known != project and len(self):
+            raise InhouseError(
+                f"The pull requests kept in {self.path} are those of {known}, and not of {project}.",
+                "Correct [forge] in inhouse.toml, or remove that file to begin with the other project.",
+            )
+        if known != project:
+            with self._plain_errors():
+                self._db.executescript("BEGIN;DELETE FROM answers;DELETE FROM meta;COMMIT;")
+            self._set_meta("project", project)
 
     def begin_sync(self, now: float, valid_for: float) -> str:
         """The version of the listings that this sync reads: that of a sync that did not end, while it is not older

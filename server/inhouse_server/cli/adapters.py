@@ -80,7 +80,7 @@ def collect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove versions that nothing needs, and the data of old runs.
+    """Remove versions that nothing needs, candidates that were never promoted among them, and the data of old runs.
 
     What is current, what a rollback goes back to and what the owner or [engine] adapters serve always stays.
     """

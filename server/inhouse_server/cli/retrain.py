@@ -76,7 +76,7 @@ def _due(repo: Path, recipe: str | None, every: str | None, after_prs: int | Non
 
     def landed() -> int:
         assert last is not None
-        return landed_since(last, Repository.open(root), load_recipe(recipe or settings.recipe))
+        return landed_since(last, Repository.open(root), load_recipe(recipe or settings.recipe), asked[1] or 0)
 
     return last, reason_to_wait(last, age, asked[1], landed, datetime.now(UTC))
 

@@ -82,13 +82,14 @@ def schedule(timer: Timer, job: Job) -> Schedule:
     """The files that let ``timer`` run ``job``.
 
     Raises:
-        InhouseError: the repository's path holds what such a file cannot carry.
+        InhouseError: a path holds what such a file cannot carry.
     """
-    if any(not character.isprintable() for character in str(job.root)) or "${{" in str(job.root):
-        raise InhouseError(
-            f"The path {str(job.root)!r} cannot be written into a schedule.",
-            "Move the repository to a folder without control characters and '${{' in its name.",
-        )
+    for word in job.command:
+        if any(not character.isprintable() for character in word) or "${{" in word:
+            raise InhouseError(
+                f"The path {word!r} cannot be written into a schedule.",
+                "Move it to a folder without control characters and '${{' in its name.",
+            )
     return {"systemd": _systemd, "cron": _cron, "github": _github, "kubernetes": _kubernetes}[timer](job)
 
 
@@ -96,7 +97,7 @@ def _systemd(job: Job) -> Schedule:
     pulling = f"ExecStartPre={_for_systemd(job.pulling)}\n" if job.pull else ""
     service = f"""\
 [Unit]
-Description=Retrain inhouse on {job.root.name.replace("%", "%%")}
+Description=Retrain: {job.name}
 Wants=network-online.target
 After=network-online.target
 
@@ -110,7 +111,7 @@ Nice=10
     when = f"*-*-* {'*' if job.hourly else f'{job.hour:02}'}:{job.minute:02}:00"
     timer = f"""\
 [Unit]
-Description=When to retrain inhouse on {job.root.name.replace("%", "%%")}
+Description=When to retrain: {job.name}
 
 [Timer]
 OnCalendar={when}

@@ -54,7 +54,11 @@ class McpEndpoint:
                 await self._stop.wait()
 
         self._running = asyncio.create_task(run())
-        await ready.wait()
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({self._running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.is_set():
+            waiting.cancel()
+            await self._running  # raises why it ended; the next request tries again
         return manager
 
     def _build(self) -> StreamableHTTPSessionManager:

@@ -30,7 +30,9 @@ class Checkout:
         # Editors escape what they like, so both are compared unescaped.
         folder, name = unquote(self.elsewhere.root_uri) + "/", unquote(uri)
         path = name.removeprefix(folder)
-        return path if path not in ("", name) and not {"", ".", ".."} & {*path.split("/")} else None
+        if path in ("", name) or "\0" in path or {"", ".", ".."} & {*path.split("/")}:
+            return None
+        return path
 
     def uri_of(self, path: str) -> str:
         """``file:`` address of ``path`` for the editor."""

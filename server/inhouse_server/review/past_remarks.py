@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from inhouse_retrieval import PullRequest, PullRequestStore, index_terms
+from inhouse_retrieval import PullRequest, PullRequestStore, index_terms, read_message
 from inhouse_server.review.plain_text import plain_text
 
 _BOT = "bot"
@@ -27,10 +27,11 @@ class Remark:
     """One review comment.
 
     Attributes:
-        change: the pull request that it was made on, such as ``"#12 Retry payments"``.
+        number, change: the pull request that it was made on, such as ``"#12 Retry payments"``.
         line: the code that it is about, without its sign.
     """
 
+    number: int | None
     change: str
     path: str
     line: str
@@ -49,9 +50,8 @@ class PastRemarks:
                     continue
                 lines = [line[1:] for line in comment.hunk.split("\n") if not line.startswith("@@")][-_LINES:]
                 line = lines[-1].strip() if lines else ""
-                remark = Remark(
-                    f"#{request.number} {plain_text(request.title)}", comment.path, line, text[:_CHARACTERS]
-                )
+                called = f"#{request.number} {plain_text(request.title)}"
+                remark = Remark(request.number, called, comment.path, line, text[:_CHARACTERS])
                 self._known.append((remark, _words("\n".join(lines))))
 
     @classmethod
@@ -67,14 +67,16 @@ class PastRemarks:
         """The remarks that are most about ``code`` of ``path``, best first; of those equally so, the newest.
 
         Args:
-            title: of the change under review, whose own comments do not count.
+            title: of the change under review, or its commit's subject; its own comments do not count.
         """
         words = _words(code)
+        number = read_message(title, 2)[0] or read_message(title, 1)[0]
         scored: list[tuple[float, Remark]] = []
         for remark, about in self._known:
             shared = len(about & words) / len(about) if about else 0.0
             score = shared + _SAME_FILE * (remark.path == path)
-            if score >= _LEAST and remark.change.partition(" ")[2] != title:
+            own = remark.number == number or remark.change.partition(" ")[2] == title
+            if score >= _LEAST and not own:
                 scored.append((score, remark))
         scored.sort(key=lambda pair: -pair[0])
         return [remark for _, remark in scored[:limit]]
