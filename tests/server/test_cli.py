@@ -215,10 +215,8 @@ def test_a_port_in_use_is_told_plainly(shop: Path) -> None:
     assert "Cannot listen on" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "signal_number",
-    [*(pytest.param(each, marks=pytest.mark.long) for each in (signal.SIGTERM, signal.SIGINT)), signal.SIGKILL],
-)
+@pytest.mark.long  # tests/retrieval/test_index.py kills it at every stage
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Signals) -> None:
     root = make_repository(tmp_path / "stopped")
     for number in range(150):

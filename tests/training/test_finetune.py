@@ -67,6 +67,7 @@ finetune(base, Path(sys.argv[2]), load_recipe(sys.argv[3]), Path(sys.argv[4]), t
 """
 
 
+@pytest.mark.long  # a kill while training is in make test with test_retrain_interrupted
 def test_a_run_that_is_killed_in_every_way_ends_as_one_that_was_not(
     tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -124,8 +124,8 @@ def job(tmp_path: Path, tiny_base: BaseModel) -> Job:
 
 
 def test_killed_and_stopped_at_stage_after_stage(job: Job) -> None:
-    assert job.stop_at("reading files", signal.SIGTERM) == 130
-    assert job.stop_at("evaluating", signal.SIGKILL) == -signal.SIGKILL
+    assert job.stop_at("training", signal.SIGKILL) == -signal.SIGKILL
+    assert job.stop_at("evaluating", signal.SIGTERM) == 130
     job.finish()
 
 
