@@ -144,6 +144,7 @@ def test_a_run_that_is_killed_in_every_way_ends_as_one_that_was_not(
         finetune(tiny_base, dataset.directory, recipe.model_copy(update={"seed": 1}), run)
 
 
+@pytest.mark.long
 def test_a_damaged_adapter_is_trained_again_and_a_moved_dataset_is_the_same(
     tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
 ) -> None:
