@@ -225,7 +225,7 @@ class ForgeClient:
         return items
 
     async def write(self, route: str, content: Mapping[str, Any]) -> Any:
-        """POST ``content``; returns what the forge made of it.
+        """POST ``content``; returns what the forge made of it, ``None`` where it says that in no JSON.
 
         It is sent again only where the forge cannot have taken it: it was not reached, or answered that a limit is met.
 
@@ -236,7 +236,10 @@ class ForgeClient:
         response = await self._patiently("POST", httpx.URL(f"{self._forge.address}{route}"), {}, content)
         if response.status_code not in (200, 201):
             raise self._refusal(response)
-        return response.json() if _is_json(response) else None
+        try:
+            return response.json()
+        except ValueError:
+            return None  # it took it; what it says of it matters less
 
     def _content(self, response: httpx.Response) -> Any:
         if response.status_code != 200:
@@ -477,10 +480,6 @@ def _origin(address: httpx.URL) -> tuple[str, str, int | None]:
 def _place(address: httpx.URL) -> str:
     """The address without user, password, query and fragment, which may hold secrets."""
     return str(address.copy_with(userinfo=b"", query=None, fragment=None))
-
-
-def _is_json(response: httpx.Response) -> bool:
-    return str(response.headers.get("content-type", "")).partition(";")[0].strip() == "application/json"
 
 
 def _is_limited(response: httpx.Response) -> bool:
