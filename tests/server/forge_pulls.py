@@ -32,14 +32,14 @@ def new_lines(patch: str) -> list[set[int]]:
 
 
 class GitHubPullWorld:
-    """``acme/shop`` with pull request 7; ``app`` says that the token is that of an app, which may not ask who it is."""
+    """``acme/shop`` with pull request 77; ``app`` says that the token is an app's, which may not ask who it is."""
 
     per_page = 100
 
     def __init__(self, head: str, patches: dict[str, str | None], app: bool = False) -> None:
         self.app = app
         self.pull: dict[str, Any] = SCHEMA.example("pull-request")
-        self.pull |= {"number": 7, "state": "open", "merged_at": None, "requested_teams": []}
+        self.pull |= {"number": 77, "state": "open", "merged_at": None, "requested_teams": []}
         self.pull["head"]["sha"] = head
         self.patches = patches
         self.reviews: list[dict[str, Any]] = []
@@ -47,11 +47,11 @@ class GitHubPullWorld:
     def answer(self, path: str, query: dict[str, str]) -> Any:
         if path == "/user":
             return None if self.app else {**SCHEMA.example(USER), "id": ME}
-        if path == "/repos/acme/shop/pulls/7":
+        if path == "/repos/acme/shop/pulls/77":
             return self.pull
-        if path == "/repos/acme/shop/pulls/7/files":
+        if path == "/repos/acme/shop/pulls/77/files":
             return [self._file(name, patch) for name, patch in self.patches.items()]
-        return self.reviews if path == "/repos/acme/shop/pulls/7/reviews" else None
+        return self.reviews if path == "/repos/acme/shop/pulls/77/reviews" else None
 
     def _file(self, name: str, patch: str | None) -> dict[str, Any]:
         item: dict[str, Any] = {**SCHEMA.example("diff-entry-items"), "filename": name, "status": "modified"}
@@ -66,7 +66,7 @@ class GitHubPullWorld:
         return made
 
     def take(self, path: str, content: Any) -> tuple[int, Any]:
-        assert path == "/repos/acme/shop/pulls/7/reviews"
+        assert path == "/repos/acme/shop/pulls/77/reviews"
         SCHEMA.check_body(path, content)
         assert content["event"] == "COMMENT" and content["commit_id"] == self.pull["head"]["sha"]
         for comment in content["comments"]:
@@ -113,13 +113,13 @@ NOTE = Draft202012Validator(
 
 
 class GitLabPullWorld:
-    """``acme/tools/shop`` with merge request 7."""
+    """``acme/tools/shop`` with merge request 77."""
 
     per_page = 2
 
     def __init__(self, head: str, patches: dict[str, str]) -> None:
         self.refs = {"base_sha": "b" * 40, "start_sha": "c" * 40, "head_sha": head}
-        self.merge_request: dict[str, Any] = {"iid": 7, "state": "opened", "sha": head, "diff_refs": self.refs}
+        self.merge_request: dict[str, Any] = {"iid": 77, "state": "opened", "sha": head, "diff_refs": self.refs}
         self.patches = patches
         self.notes: list[dict[str, Any]] = []
 
@@ -127,17 +127,17 @@ class GitLabPullWorld:
         kinds = {"new_file": False, "renamed_file": False, "deleted_file": False}
         return {
             "/user": {"id": ME},
-            "/projects/acme/tools/shop/merge_requests/7": self.merge_request,
-            "/projects/acme/tools/shop/merge_requests/7/diffs": [
+            "/projects/acme/tools/shop/merge_requests/77": self.merge_request,
+            "/projects/acme/tools/shop/merge_requests/77/diffs": [
                 {"old_path": name, "new_path": name, "diff": patch, **kinds} for name, patch in self.patches.items()
             ],
-            "/projects/acme/tools/shop/merge_requests/7/discussions": [
+            "/projects/acme/tools/shop/merge_requests/77/discussions": [
                 {"id": str(note["id"]), "individual_note": True, "notes": [note]} for note in self.notes
             ],
         }.get(path)
 
     def take(self, path: str, content: Any) -> tuple[int, Any]:
-        kind = path.removeprefix("/projects/acme/tools/shop/merge_requests/7/")
+        kind = path.removeprefix("/projects/acme/tools/shop/merge_requests/77/")
         {"discussions": THREAD, "notes": NOTE}[kind].validate(content)
         if kind == "discussions":
             position = content["position"]

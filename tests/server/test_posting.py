@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
-from collections.abc import Sequence
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from inhouse_retrieval import Clock, Forge, InhouseError
+from inhouse_server.cli.app import app
 from inhouse_server.review.finding import Coverage, Finding, Precedent, Review
 from inhouse_server.review.plain_text import hidden_characters
 from inhouse_server.review.posting.inert import why_it_acts
@@ -24,8 +33,10 @@ from inhouse_server.review.posting.request import read_request
 from inhouse_server.review.renderers import render
 from inhouse_server.review.renderers.harmless import harmless, harmless_line
 from tests.retrieval.forges.server import TOKEN, ForgeServer, Reply
+from tests.server.conftest import git
 from tests.server.forge_pulls import STRANGER, GitHubPullWorld, GitLabPullWorld
-from tests.server.test_review import CLIENT, commit, shop, work  # noqa: F401
+from tests.server.test_cli import inhouse
+from tests.server.test_review import CLIENT, commit
 from tests.server.test_review_renderers import HEAD, PATCH, PAY, ROOT, active, change, finding, review
 
 HUNKS = PATCH[PATCH.index("@@") :]
@@ -51,7 +62,7 @@ async def send(server: ForgeServer, state: Path, *findings: Finding, head: str =
     async def no_sleep(seconds: float) -> None:
         pass
 
-    return await post(request, forge, 7, Posted(state, forge, 7), clock=Clock(lambda: 1_750_000_000.0, no_sleep))
+    return await post(request, forge, 77, Posted(state, forge, 77), clock=Clock(lambda: 1_750_000_000.0, no_sleep))
 
 
 GITLAB = "acme/tools/shop"
@@ -68,7 +79,7 @@ async def test_one_review_with_remarks_beside_their_lines_and_the_rest_below(tmp
     with github().running() as server:
         outcome = await send(server, tmp_path, SIX, FIVE, FAR, other)
     assert (outcome.posted, outcome.remarks) == (True, 4)
-    assert outcome.sentence.startswith("Posted to #7: 4 remarks, 2 beside lines. https://")
+    assert outcome.sentence.startswith("Posted to #77: 4 remarks, 2 beside lines. https://")
     [sent] = server.posted()
     assert (sent["event"], sent["commit_id"]) == ("COMMENT", HEAD)
     one, both = sent["comments"]
@@ -130,7 +141,7 @@ async def test_a_push_that_leaves_the_code_as_it_was_repeats_nothing(tmp_path: P
             (tmp_path / FILE_NAME).unlink()
         outcome = await send(server, tmp_path, SIX, FAR, head=LATER)
         assert (outcome.posted, outcome.repeated) == (False, 2)
-        assert outcome.sentence == "Nothing was posted to #7: there is nothing that was not said before."
+        assert outcome.sentence == "Nothing was posted to #77: there is nothing that was not said before."
         assert len(server.posted()) == 1
 
 
@@ -162,17 +173,17 @@ async def test_what_cannot_be_posted_to_is_told_plainly(tmp_path: Path) -> None:
             return str(caught.value)
 
         world.pull["state"] = "closed"
-        assert "Pull request #7 is closed; nothing was posted." in await problem()
+        assert "Pull request #77 is closed; nothing was posted." in await problem()
         world.pull["merged_at"] = "2025-01-01T00:00:00Z"
         assert "is merged" in await problem()
         world.pull |= {"state": "open", "merged_at": None}
         world.pull["head"]["sha"] = LATER
         told = await problem()
         assert f"has moved on: {HEAD[:12]} was reviewed, and its head is {LATER[:12]} now" in told
-        assert "git fetch origin +pull/7/head:refs/pull/7/head" in told
+        assert "git fetch origin +pull/77/head:refs/pull/77/head" in told
         world.pull["head"]["sha"] = HEAD
         for reply, said in (
-            (refused(404), "There is no pull request #7 in acme/shop"),
+            (refused(404), "There is no pull request #77 in acme/shop"),
             (refused(401), "does not accept the token of $INHOUSE_FORGE_TOKEN"),
             (refused(500), "keeps answering with status 500. Run 'inhouse review --post' again"),
             (refused(429, {"retry-after": "9000"}), "asks to wait for 2 hours"),
@@ -215,7 +226,7 @@ async def test_gitlab_gets_a_thread_for_each_line_and_one_note(tmp_path: Path) -
     seven = finding(start_line=7, end_line=7, message="An unchanged line.")
     with ForgeServer(GitLabPullWorld(HEAD, {"a": "", "b": "", PAY: HUNKS}), "/api/v4").running() as server:
         outcome = await send(server, tmp_path, SIX, seven, FAR)
-    assert outcome.sentence == "Posted to #7: 3 remarks, 2 beside lines."
+    assert outcome.sentence == "Posted to #77: 3 remarks, 2 beside lines."
     first, second, note = server.posted()
     assert "\n\n```suggestion:-0+0\nsix = 6\n```" in first["body"]
     assert first["position"]["start_sha"] == "c" * 40 and "old_line" not in first["position"]
@@ -368,4 +379,136 @@ def test_a_request_is_believed_in_nothing(data: bytes, problem: str) -> None:
 def test_a_damaged_memory_is_told(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("[")
     with pytest.raises(InhouseError, match="cannot be read from"):
-        Posted(tmp_path, Forge("github", "acme/shop"), 7)
+        Posted(tmp_path, Forge("github", "acme/shop"), 77)
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pull(tmp_path: Path) -> Iterator[tuple[Path, ForgeServer]]:
+    """A clone with pull request 77 fetched, which imports from another module than the house, and its forge."""
+    work = tmp_path / "work"
+    work.mkdir()
+    git(work, "init", "--quiet", "--initial-branch=main")
+    clients = {f"clients__thing{number}_py": CLIENT.format(name=number) for number in range(8)}
+    commit(work, "Begin", house__http_py="def get_json(kind, identifier):\n    return {}\n", **clients)
+    git(work, "checkout", "--quiet", "-b", "change")
+    more = CLIENT.format(name="more").replace("house.http", "house.web")
+    head = commit(work, "Offer more", clients__more_py=more, house__web_py="from house.http import get_json\n")
+    git(work, "update-ref", "refs/pull/77/head", head)
+    git(work, "checkout", "--quiet", "main")
+    patch = git(work, "diff", "main", head, "--", "clients/more.py")
+    patches: dict[str, str | None] = {"clients/more.py": patch[patch.index("@@") :].rstrip("\n")}
+    with ForgeServer(GitHubPullWorld(head, patches)).running() as server:
+        (work / "inhouse.toml").write_text(f'[forge]\nkind = "github"\nproject = "acme/shop"\nurl = "{server.url}"\n')
+        yield work, server
+
+
+def run(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return inhouse(*arguments, "--repo", str(root), **{"INHOUSE_FORGE_TOKEN": TOKEN, **environment})
+
+
+def test_the_command_reviews_and_posts(pull: tuple[Path, ForgeServer]) -> None:
+    root, server = pull
+    done = run(root, "review", "--pr", "77", "--post")
+    assert done.returncode == 0, done.stderr
+    assert "Posted to #77: 1 remark, 1 beside lines. https://" in done.stdout
+    [sent] = server.posted()
+    assert sent["comments"][0]["body"].endswith("```suggestion\nfrom house.http import get_json\n```")
+    assert TOKEN not in done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_the_command_posts_once(pull: tuple[Path, ForgeServer]) -> None:
+    root, server = pull
+    assert run(root, "review", "--pr", "77", "--post").returncode == 0
+    again = run(root, "review", "--pr", "77", "--post", "--json", "--fail-on", "info")
+    assert again.returncode == 4 and json.loads(again.stdout)["findings"]
+    assert "was reviewed there already" in again.stderr
+    assert len(server.posted()) == 1
+
+
+@pytest.mark.long
+def test_what_reads_the_change_does_not_find_the_token(pull: tuple[Path, ForgeServer], tmp_path: Path) -> None:
+    """Every git that is started writes down what it was asked and whether it could see the token."""
+    root, server = pull
+    seen, folder = tmp_path / "seen", tmp_path / "bin"
+    folder.mkdir()
+    watch = f'echo "${{INHOUSE_FORGE_TOKEN:-none}} $*" >> "{seen}"'
+    (folder / "git").write_text(f'#!/bin/sh\n{watch}\nexec "{shutil.which("git")}" "$@"\n')
+    (folder / "git").chmod(0o755)
+    done = run(root, "review", "--pr", "77", "--post", PATH=f"{folder}:{os.environ['PATH']}")
+    assert done.returncode == 0 and len(server.posted()) == 1, done.stderr
+    asked = [line.partition(" ") for line in seen.read_text().splitlines()]
+    reading = [token for token, _, command in asked if re.search(r" (diff-tree|cat-file|ls-tree) ", command)]
+    assert len(reading) >= 4 and set(reading) == {"none"}
+
+
+@pytest.mark.long
+def test_the_two_halves_can_run_in_two_jobs(pull: tuple[Path, ForgeServer]) -> None:
+    root, server = pull
+    request = run(root, "review", "--pr", "77", "--format", "request", INHOUSE_FORGE_TOKEN="").stdout
+    command = [sys.executable, "-m", "inhouse_server.cli", "post-review", "--pr", "77", "--repo", str(root)]
+    done = subprocess.run(
+        command, input=request, capture_output=True, text=True, env={**os.environ, "INHOUSE_FORGE_TOKEN": TOKEN}
+    )
+    assert done.returncode == 0 and done.stdout.startswith("Posted to #77"), done.stderr
+    assert len(server.posted()) == 1
+
+
+@pytest.mark.long
+def test_without_a_forge_a_token_or_trusted_settings_nothing_is_posted(pull: tuple[Path, ForgeServer]) -> None:
+    root, server = pull
+    without = run(root, "review", "--pr", "77", "--post", INHOUSE_FORGE_TOKEN="")
+    assert without.returncode == 1 and "$INHOUSE_FORGE_TOKEN holds no token" in without.stderr
+    assert run(root, "review", "--post").returncode == 2
+    git(root, "checkout", "--quiet", "change")
+    git(root, "add", "--force", "inhouse.toml")
+    git(root, "commit", "--quiet", "--message", "Where to")
+    git(root, "update-ref", "refs/pull/77/head", "HEAD")
+    brought = run(root, "review", "--pr", "77", "--post")
+    assert brought.returncode == 1 and "the token would go where it says" in brought.stderr
+    git(root, "rm", "--quiet", "inhouse.toml")
+    nowhere = run(root, "review", "--pr", "77", "--post")
+    assert nowhere.returncode == 1 and "No forge is configured" in nowhere.stderr
+    assert server.requests == []
+
+
+# -- what is deployed ----------------------------------------------------------------------------------------
+
+DEPLOY = Path(__file__).parents[2] / "server" / "deploy"
+
+
+def test_the_github_workflow_gives_the_token_to_the_posting_step_alone() -> None:
+    workflow = yaml.safe_load((DEPLOY / "github" / "inhouse-review.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert "pull_request" in workflow[True] and "pull_request_target" not in workflow[True]  # YAML 1.1 reads "on" so
+    job = workflow["jobs"]["review"]
+    *before, last = job["steps"]
+    assert "token" not in json.dumps([before, job["env"]]).replace("persist-credentials", "").lower()
+    assert "INHOUSE_FORGE_TOKEN" in last["env"] and "head.repo.full_name == github.repository" in last["if"]
+    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in before if "uses" in step)
+    assert all("${{" not in step.get("run", "") for step in job["steps"])  # what an event says reaches no shell
+    _parse("\n".join(step.get("run", "") for step in job["steps"]), 3)
+
+
+def test_the_gitlab_jobs_give_the_token_to_the_posting_job_alone() -> None:
+    jobs = yaml.safe_load((DEPLOY / "gitlab" / "inhouse-review.gitlab-ci.yml").read_text())
+    assert "environment" not in jobs["inhouse-review"]
+    assert jobs["inhouse-post-review"]["environment"]["name"] == "inhouse-review"
+    assert jobs["inhouse-post-review"]["needs"] == ["inhouse-review"]
+    _parse("\n".join(line for name in jobs for line in jobs[name].get("script", ())), 2)
+
+
+def _parse(script: str, count: int) -> None:
+    """Every call of `inhouse` is one that its command line takes."""
+    group = typer.main.get_command(app)
+    calls = [
+        shlex.split(line, comments=True)[1:] for line in script.splitlines() if line.strip().startswith("inhouse ")
+    ]
+    assert len(calls) == count
+    for call in calls:
+        words = [re.sub(r"^\$\w+$", "7", word) for word in itertools.takewhile(lambda word: word[0] not in "<>", call)]
+        command = group.commands[words[0]]  # type: ignore[attr-defined]
+        command.make_context(words[0], words[1:])
