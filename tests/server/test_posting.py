@@ -236,7 +236,7 @@ async def test_gitlab_gets_a_thread_for_each_line_and_one_note(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("remembers", [True, False])
-@pytest.mark.parametrize("sent_before", [0, 1, 2, 3])
+@pytest.mark.parametrize("sent_before", [pytest.param(0, marks=pytest.mark.long), 1, 2, 3])
 async def test_gitlab_goes_on_after_any_note(tmp_path: Path, sent_before: int, remembers: bool) -> None:
     """The forge breaks off after a number of notes; with the last one, its answer is lost."""
     server = ForgeServer(GitLabPullWorld(HEAD, {PAY: HUNKS}))
@@ -284,14 +284,14 @@ def _attacked() -> dict[str, list[Finding]]:
         "message": [finding(message=text, key=f"m{n}") for n, text in enumerate(texts)],
         "path": [finding(path=f"src/{text}.py", message=f"m{n}") for n, text in enumerate(texts)],
         "replacement": [finding(replacement=f"{text}\n", message=f"m{n}") for n, text in enumerate(texts)],
-        "precedent": [
-            finding(precedents=(Precedent(text, 1, 1, text),), message=f"m{n}") for n, text in enumerate(texts)
+        "title": [
+            finding(precedents=(Precedent(text, 1, 1, text),), changes=(f"#12 {text}", text), message=f"m{n}")
+            for n, text in enumerate(texts)
         ],
-        "title": [finding(changes=(f"#12 {text}", text), message=f"m{n}") for n, text in enumerate(texts)],
     }
 
 
-@pytest.mark.parametrize("field", ["message", "path", "replacement", "precedent", "title"])
+@pytest.mark.parametrize("field", ["message", "path", "replacement", "title"])
 async def test_nothing_of_an_attack_leaves_active(tmp_path: Path, field: str) -> None:
     attacked = _attacked()[field]
     offered = {one.replacement for one in attacked if one.replacement}
