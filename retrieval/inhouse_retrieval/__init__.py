@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from .pull_requests import read_pull_requests as read_pull_requests
     from .pull_requests.enrichment import said_until as said_until
     from .pull_requests.enrichment import with_forge as with_forge
+    from .pull_requests.forge import Clock as Clock
     from .pull_requests.forge import Forge as Forge
+    from .pull_requests.forge import ForgeClient as ForgeClient
+    from .pull_requests.forge import ForgeRefusal as ForgeRefusal
     from .pull_requests.store import PullRequestStore as PullRequestStore
     from .pull_requests.sync import SyncReport as SyncReport
     from .pull_requests.sync import sync_pull_requests as sync_pull_requests
@@ -65,11 +68,14 @@ _MODULE_OF = {
     "Cancelled": "errors",
     "ChangedFile": "pull_requests",
     "Chunk": "chunking",
+    "Clock": "pull_requests.forge",
     "Comment": "pull_requests",
     "DEFAULT_ENCODER": "embedding",
     "Definitions": "definitions",
     "Encoder": "embedding",
     "Forge": "pull_requests.forge",
+    "ForgeClient": "pull_requests.forge",
+    "ForgeRefusal": "pull_requests.forge",
     "HistoryChange": "history",
     "Index": "index",
     "IndexReport": "index",

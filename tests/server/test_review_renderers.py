@@ -140,7 +140,7 @@ def test_plain_words_and_code_of_a_message_stay() -> None:
 
 def test_code_in_a_message_is_kept_and_is_no_suggestion() -> None:
     message = "Do:\n```suggestion\n    ![x](u) <b> @me  \n/close\n```\nthen @me"
-    assert harmless(message) == "Do:\n\n```\n    ![x](u) <b> @me  \n/close\n```\n\nthen `@me`"
+    assert harmless(message) == "Do:\n\n```\n    ![x](u) <b> @me  \n /close\n```\n\nthen `@me`"
     assert harmless("~~~~html\n```\n~~~\n~~~~").split("\n") == ["````", "```", "~~~", "````"]
     assert harmless("```\nopen @me") == "```\nopen @me\n```"
 

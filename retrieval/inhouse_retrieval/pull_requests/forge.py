@@ -1,5 +1,5 @@
-"""What the readers of GitHub and GitLab share: requests over HTTP that obey the forge's limits and are never repeated
-once they were answered.
+"""Requests to GitHub and GitLab over HTTP that obey the forge's limits. What the readers of pull requests ask is never
+asked again once it was answered.
 
 The token goes to the configured address only. A redirect or a link to a next page that points to another scheme, host
 or port is refused, not followed.
@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -33,6 +36,10 @@ MAX_RETRIES = 5
 doubling from a minute, half an hour of a secondary limit."""
 MAX_WAIT = 2 * 3600.0
 """Seconds. GitHub's primary limit is for an hour; a forge that asks for longer is not waited for."""
+_HEADERS: Mapping[Kind, Mapping[str, str]] = {
+    "github": {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"},
+    "gitlab": {"Accept": "application/json"},
+}
 _PAGE = 100
 _MAX_REDIRECTS = 5
 _TOO_MUCH = frozenset({410, 413, 422})
@@ -90,6 +97,21 @@ class Forge:
         except httpx.InvalidURL:
             return httpx.URL("")
 
+    @property
+    def route(self) -> str:
+        """Of the project, below the address.
+
+        Raises:
+            InhouseError: no project of this forge can be named so.
+        """
+        if self.kind == "gitlab":
+            return f"/projects/{quote(self.project.strip('/'), safe='')}"
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]*[\w-][\w.-]*", self.project, re.ASCII) is None:
+            raise InhouseError(
+                f"{self.project!r} is not a project on GitHub.", "Set [forge] project to OWNER/NAME in inhouse.toml."
+            )
+        return f"/repos/{self.project}"
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -130,7 +152,11 @@ class ForgeReader(Protocol):
 
 
 class ForgeRefusal(InhouseError):
-    """The forge answers, and the answer is no."""
+    """The forge answers, and the answer is no: with ``status`` of HTTP."""
+
+    def __init__(self, problem: str, remedy: str = "", status: int = 0) -> None:
+        super().__init__(problem, remedy)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,44 +167,235 @@ class Clock:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-class ForgeConnection:
-    """One sync's connection to a forge.
+class ForgeClient:
+    """Requests to a forge that obey its limits.
 
     Args:
-        headers: that the forge's API wants with every request.
+        command: of `inhouse`'s commands the one that asks, as errors name it.
 
     Attributes:
         requests: how many were sent.
-        not_modified: how many of them the forge answered with "not modified".
         waited: seconds spent waiting for the forge.
     """
 
     def __init__(
-        self,
-        forge: Forge,
-        store: PullRequestStore,
-        headers: Mapping[str, str],
-        progress: Progress = no_progress,
-        clock: Clock | None = None,
+        self, forge: Forge, command: str, progress: Progress = no_progress, clock: Clock | None = None
     ) -> None:
         self._forge = forge
-        self._store = store
+        self._command = command
         self._progress = progress
         self._clock = clock or Clock()
         self._free_at = 0.0
         self.requests = 0
-        self.not_modified = 0
         self.waited = 0.0
-        sent = {"User-Agent": "inhouse", **headers}
+        sent = {"User-Agent": "inhouse", **_HEADERS[forge.kind]}
         if forge.token is not None:
             sent["Authorization"] = f"Bearer {forge.token}"
         self._client = httpx.AsyncClient(headers=sent, timeout=_TIMEOUT)
 
-    async def __aenter__(self) -> ForgeConnection:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._client.aclose()
+
+    async def read(self, route: str) -> Any:
+        """What there is at ``route`` now.
+
+        Raises:
+            ForgeRefusal: the forge will not give it.
+            InhouseError: the forge cannot be reached, or does not answer as its API documents.
+        """
+        return self._content(await self._get(f"{self._forge.address}{route}"))
+
+    async def read_all(self, route: str) -> list[Any]:
+        """All items of the listing at ``route`` now, over its pages; raises as :meth:`read` does."""
+        items: list[Any] = []
+        url: str | None = f"{self._forge.address}{route}?per_page={_PAGE}"
+        seen: set[str] = set()
+        while url is not None and url not in seen:
+            seen.add(url)
+            response = await self._get(url)
+            content = self._content(response)
+            if not isinstance(content, list):
+                raise self.not_documented(url)
+            items += content
+            following = response.links.get("next", {}).get("url")
+            url = str(self._own(response, following)) if following else None
+        return items
+
+    async def write(self, route: str, content: Mapping[str, Any]) -> Any:
+        """POST ``content``; returns what the forge made of it, ``None`` where it says that in no JSON.
+
+        It is sent again only where the forge cannot have taken it: it was not reached, or answered that a limit is met.
+
+        Raises:
+            ForgeRefusal: the forge does not take it.
+            InhouseError: the forge cannot be reached, or whether it took it is not known.
+        """
+        response = await self._patiently("POST", httpx.URL(f"{self._forge.address}{route}"), {}, content)
+        if response.status_code not in (200, 201):
+            raise self._refusal(response)
+        try:
+            return response.json()
+        except ValueError:
+            return None  # it took it; what it says of it matters less
+
+    def _content(self, response: httpx.Response) -> Any:
+        if response.status_code != 200:
+            raise self._refusal(response)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise self.not_documented(_place(response.url)) from error
+
+    def not_documented(self, what: str) -> InhouseError:
+        """The forge said something else than its documentation does."""
+        return InhouseError(
+            f"The answer to {what} is not what the {_NAME[self._forge.kind]} API documents.",
+            "Check [forge] kind and url in inhouse.toml: the address must be that of the API.",
+        )
+
+    async def _get(self, url: str, etag: str | None = None) -> httpx.Response:
+        address = httpx.URL(url)
+        for _ in range(_MAX_REDIRECTS):
+            response = await self._patiently("GET", address, {"If-None-Match": etag} if etag else {})
+            if not response.has_redirect_location:
+                return response
+            address = self._own(response, response.headers["location"])
+        raise InhouseError(f"{url} redirects again and again.", "Check [forge] url and project in inhouse.toml.")
+
+    def _own(self, response: httpx.Response, named: str) -> httpx.URL:
+        """The address that an answer names, when it is at the forge itself."""
+        try:
+            address = response.url.join(named)
+        except httpx.InvalidURL as error:
+            raise self.not_documented(_place(response.url)) from error
+        if _origin(address) != _origin(self._forge.address):
+            raise InhouseError(
+                f"The forge at {self._forge.address.host} points to another address, {_place(address)}, and the token "
+                "must not go there.",
+                "If that is the forge's right address, set it as [forge] url in inhouse.toml.",
+            )
+        return address
+
+    async def _patiently(
+        self, method: str, address: httpx.URL, headers: Mapping[str, str], content: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        """One request, repeated while the forge is busy: five times at most. What may have arrived is not repeated
+        when it writes."""
+        for attempt in range(MAX_RETRIES + 1):
+            await self._wait(self._free_at - self._clock.now(), "the forge's rate limit", 0)
+            self.requests += 1
+            try:
+                response = await self._client.request(method, address, headers=headers, json=content)
+            except httpx.HTTPError as error:
+                problem = f"{_place(address)} cannot be reached ({type(error).__name__})."
+                if content is not None and not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+                    raise self._uncertain(address, type(error).__name__) from error
+                why, delay = "the forge to be reached", 2.0**attempt
+            else:
+                limited = _is_limited(response)
+                self._note_limit(response)
+                if not limited and response.status_code < 500:
+                    return response
+                if content is not None and not limited:
+                    raise self._uncertain(address, f"status {response.status_code}")
+                problem = f"{_place(address)} keeps answering with status {response.status_code}."
+                why = "the forge's rate limit" if limited else "the forge to recover"
+                delay = self._delay(response, 60.0 * 2**attempt if limited else 2.0**attempt)
+            if attempt < MAX_RETRIES:
+                await self._wait(delay, why, attempt + 1)
+        raise InhouseError(problem, f"Run '{self._command}' again later; it goes on where it stopped.")
+
+    def _uncertain(self, address: httpx.URL, why: str) -> InhouseError:
+        return InhouseError(
+            f"Whether {_place(address)} took what was sent to it is not known ({why}).",
+            f"Run '{self._command}' again: it looks first, and repeats nothing that is there.",
+        )
+
+    def _note_limit(self, response: httpx.Response) -> None:
+        """When the primary limit is used up, nothing more is asked before it is filled again."""
+        reset = _number(response, "reset")
+        if _number(response, "remaining") == 0 and reset is not None:
+            self._free_at = max(self._free_at, reset + 1.0)
+
+    def _delay(self, response: httpx.Response, otherwise: float) -> float:
+        told = response.headers.get("retry-after", "")
+        if (seconds := _whole(told)) is not None:
+            return float(seconds)
+        if told:
+            try:
+                return parsedate_to_datetime(told).timestamp() - self._clock.now()
+            except ValueError:
+                return otherwise
+        return self._free_at - self._clock.now() if self._free_at > self._clock.now() else otherwise
+
+    async def _wait(self, seconds: float, why: str, attempt: int) -> None:
+        if seconds <= 0:
+            return
+        if seconds > MAX_WAIT:
+            raise InhouseError(
+                f"The forge asks to wait for {seconds / 3600:.0f} hours, which is too long.",
+                f"Run '{self._command}' again after that; it goes on where it stopped.",
+            )
+        until = f"{datetime.fromtimestamp(self._clock.now() + seconds, UTC):%H:%M:%S} UTC"
+        _log.info("waiting %.0f s for %s, after attempt %d", seconds, why, attempt)
+        stage, whole = f"waiting for {why} until {until}", math.ceil(seconds)
+        for second in range(whole):
+            self._progress(stage, second, whole)
+            await self._clock.sleep(min(1.0, seconds - second))
+        self._progress(stage, whole, whole)
+        self.waited += seconds
+
+    def _refusal(self, response: httpx.Response) -> ForgeRefusal:
+        source, name = self._forge.token_source, _NAME[self._forge.kind]
+        where = f"{self._forge.project} at {self._forge.address.host}"
+        has_token = self._forge.token is not None
+        writes = response.request.method == "POST"
+        refused = partial(ForgeRefusal, status=response.status_code)
+        match response.status_code:
+            case 401 if has_token:
+                return refused(f"{name} does not accept the token of {source}.", "Make a new token and set it.")
+            case 401 | 404 if not has_token:
+                return refused(
+                    f"There is no project {where}, or it wants a token.",
+                    f"Check [forge] project in inhouse.toml, or set {source} to a token that may read it.",
+                )
+            case 404:
+                return refused(
+                    f"There is no project {where}, or the token of {source} may not see it.",
+                    "Check [forge] project in inhouse.toml, and what the token may read.",
+                )
+            case 403 if writes:
+                return refused(
+                    f"{name} forbids to write to {where}.",
+                    f"Give the token of {source} the right to write to pull requests; one of a fork's job has none.",
+                )
+            case 403:
+                return refused(
+                    f"{name} forbids to read {where}.",
+                    f"Give the token of {source} the right to read the repository's pull requests.",
+                )
+        return refused(
+            f"{_place(response.url)} answered with status {response.status_code}.",
+            "Check [forge] in inhouse.toml: kind, url and project.",
+        )
+
+
+class ForgeConnection(ForgeClient):
+    """One sync's connection to a forge, whose answers are kept in ``store``.
+
+    Attributes:
+        not_modified: how many of the requests the forge answered with "not modified".
+    """
+
+    def __init__(
+        self, forge: Forge, store: PullRequestStore, progress: Progress = no_progress, clock: Clock | None = None
+    ) -> None:
+        super().__init__(forge, "inhouse sync", progress, clock)
+        self._store = store
+        self.not_modified = 0
 
     async def pages(
         self, route: str, version: str, reduce: Reduce, query: Mapping[str, str] | None = None, may_lack: bool = False
@@ -232,120 +449,6 @@ class ForgeConnection:
         may_grow = next_url is None and len(found) >= _PAGE
         etag = response.headers.get("etag", "")
         return Answer(version, etag if etag.isascii() and not may_grow else None, next_url, False, items)
-
-    def not_documented(self, what: str) -> InhouseError:
-        """The forge said something else than its documentation does."""
-        return InhouseError(
-            f"The answer to {what} is not what the {_NAME[self._forge.kind]} API documents.",
-            "Check [forge] kind and url in inhouse.toml: the address must be that of the API.",
-        )
-
-    async def _get(self, url: str, etag: str | None) -> httpx.Response:
-        address = httpx.URL(url)
-        for _ in range(_MAX_REDIRECTS):
-            response = await self._patiently(address, etag)
-            if not response.has_redirect_location:
-                return response
-            address = self._own(response, response.headers["location"])
-        raise InhouseError(f"{url} redirects again and again.", "Check [forge] url and project in inhouse.toml.")
-
-    def _own(self, response: httpx.Response, named: str) -> httpx.URL:
-        """The address that an answer names, when it is at the forge itself."""
-        try:
-            address = response.url.join(named)
-        except httpx.InvalidURL as error:
-            raise self.not_documented(_place(response.url)) from error
-        if _origin(address) != _origin(self._forge.address):
-            raise InhouseError(
-                f"The forge at {self._forge.address.host} points to another address, {_place(address)}, and the token "
-                "must not go there.",
-                "If that is the forge's right address, set it as [forge] url in inhouse.toml.",
-            )
-        return address
-
-    async def _patiently(self, address: httpx.URL, etag: str | None) -> httpx.Response:
-        """One request, repeated while the forge is busy: five times at most."""
-        headers = {"If-None-Match": etag} if etag else {}
-        for attempt in range(MAX_RETRIES + 1):
-            await self._wait(self._free_at - self._clock.now(), "the forge's rate limit", 0)
-            self.requests += 1
-            try:
-                response = await self._client.get(address, headers=headers)
-            except httpx.HTTPError as error:
-                problem = f"{_place(address)} cannot be reached ({type(error).__name__})."
-                why, delay = "the forge to be reached", 2.0**attempt
-            else:
-                limited = _is_limited(response)
-                self._note_limit(response)
-                if not limited and response.status_code < 500:
-                    return response
-                problem = f"{_place(address)} keeps answering with status {response.status_code}."
-                why = "the forge's rate limit" if limited else "the forge to recover"
-                delay = self._delay(response, 60.0 * 2**attempt if limited else 2.0**attempt)
-            if attempt < MAX_RETRIES:
-                await self._wait(delay, why, attempt + 1)
-        raise InhouseError(problem, "Run 'inhouse sync' again later; it goes on where it stopped.")
-
-    def _note_limit(self, response: httpx.Response) -> None:
-        """When the primary limit is used up, nothing more is asked before it is filled again."""
-        reset = _number(response, "reset")
-        if _number(response, "remaining") == 0 and reset is not None:
-            self._free_at = max(self._free_at, reset + 1.0)
-
-    def _delay(self, response: httpx.Response, otherwise: float) -> float:
-        told = response.headers.get("retry-after", "")
-        if (seconds := _whole(told)) is not None:
-            return float(seconds)
-        if told:
-            try:
-                return parsedate_to_datetime(told).timestamp() - self._clock.now()
-            except ValueError:
-                return otherwise
-        return self._free_at - self._clock.now() if self._free_at > self._clock.now() else otherwise
-
-    async def _wait(self, seconds: float, why: str, attempt: int) -> None:
-        if seconds <= 0:
-            return
-        if seconds > MAX_WAIT:
-            raise InhouseError(
-                f"The forge asks to wait for {seconds / 3600:.0f} hours, which is too long.",
-                "Run 'inhouse sync' again after that; it goes on where it stopped.",
-            )
-        until = f"{datetime.fromtimestamp(self._clock.now() + seconds, UTC):%H:%M:%S} UTC"
-        _log.info("waiting %.0f s for %s, after attempt %d", seconds, why, attempt)
-        stage, whole = f"waiting for {why} until {until}", math.ceil(seconds)
-        for second in range(whole):
-            self._progress(stage, second, whole)
-            await self._clock.sleep(min(1.0, seconds - second))
-        self._progress(stage, whole, whole)
-        self.waited += seconds
-
-    def _refusal(self, response: httpx.Response) -> ForgeRefusal:
-        source, name = self._forge.token_source, _NAME[self._forge.kind]
-        where = f"{self._forge.project} at {self._forge.address.host}"
-        has_token = self._forge.token is not None
-        match response.status_code:
-            case 401 if has_token:
-                return ForgeRefusal(f"{name} does not accept the token of {source}.", "Make a new token and set it.")
-            case 401 | 404 if not has_token:
-                return ForgeRefusal(
-                    f"There is no project {where}, or it wants a token.",
-                    f"Check [forge] project in inhouse.toml, or set {source} to a token that may read it.",
-                )
-            case 404:
-                return ForgeRefusal(
-                    f"There is no project {where}, or the token of {source} may not see it.",
-                    "Check [forge] project in inhouse.toml, and what the token may read.",
-                )
-            case 403:
-                return ForgeRefusal(
-                    f"{name} forbids to read {where}.",
-                    f"Give the token of {source} the right to read the repository's pull requests.",
-                )
-        return ForgeRefusal(
-            f"{_place(response.url)} answered with status {response.status_code}.",
-            "Check [forge] in inhouse.toml: kind, url and project.",
-        )
 
 
 _NAME: Mapping[Kind, str] = {"github": "GitHub", "gitlab": "GitLab"}

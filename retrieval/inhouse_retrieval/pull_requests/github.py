@@ -7,18 +7,14 @@ review (its summary), and on the whole (issue comments).
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.pull_requests.forge import Forge, ForgeConnection, Listed, default_branch
 from inhouse_retrieval.pull_requests.git_history import MAX_FILES, shortened
 from inhouse_retrieval.pull_requests.pull_request import PullRequest, Status
-
-HEADERS: Mapping[str, str] = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
 _LISTED = TypeAdapter(list[Listed])
 _PULL_REQUEST = TypeAdapter(PullRequest)
@@ -29,12 +25,8 @@ class GitHub:
     """The pull requests of one repository."""
 
     def __init__(self, forge: Forge, connection: ForgeConnection) -> None:
-        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]*[\w-][\w.-]*", forge.project, re.ASCII) is None:
-            raise InhouseError(
-                f"{forge.project!r} is not a project on GitHub.", "Set [forge] project to OWNER/NAME in inhouse.toml."
-            )
         self._connection = connection
-        self._route = f"/repos/{forge.project}"
+        self._route = forge.route
 
     async def listing(self, version: str) -> AsyncIterator[Sequence[Listed]]:
         """Pages of closed pull requests into the default branch, the last changed first."""

@@ -11,15 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
 from inhouse_retrieval.pull_requests.forge import Forge, ForgeConnection, Listed, default_branch
 from inhouse_retrieval.pull_requests.git_history import MAX_FILES, count_lines, shortened
 from inhouse_retrieval.pull_requests.pull_request import PullRequest
-
-HEADERS: Mapping[str, str] = {"Accept": "application/json"}
 
 _LISTED = TypeAdapter(list[Listed])
 _PULL_REQUEST = TypeAdapter(PullRequest)
@@ -31,7 +28,7 @@ class GitLab:
 
     def __init__(self, forge: Forge, connection: ForgeConnection) -> None:
         self._connection = connection
-        self._route = f"/projects/{quote(forge.project.strip('/'), safe='')}"
+        self._route = forge.route
 
     async def listing(self, version: str) -> AsyncIterator[Sequence[Listed]]:
         """Pages of merged merge requests into the default branch, the last changed first."""

@@ -60,9 +60,8 @@ async def sync_pull_requests(
         Cancelled: ``progress`` raised it.
     """
     clock = clock or Clock()
-    module = github if forge.kind == "github" else gitlab
     store.belong_to(f"{forge.kind} {forge.address} {forge.project}")
-    async with ForgeConnection(forge, store, module.HEADERS, progress, clock) as connection:
+    async with ForgeConnection(forge, store, progress, clock) as connection:
         reader: ForgeReader = (
             github.GitHub(forge, connection) if forge.kind == "github" else gitlab.GitLab(forge, connection)
         )

@@ -14,6 +14,7 @@ from inhouse_server.cli import (
     init,
     lsp,
     mcp,
+    post_review,
     retrain,
     review,
     search,
@@ -42,6 +43,7 @@ app.add_typer(evaluate.app, name="eval")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(adapters.app, name="adapters")
 app.command("review")(review.review)
+app.command("post-review", hidden=True)(post_review.post_review)
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)

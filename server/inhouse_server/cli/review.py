@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +11,19 @@ import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
+from inhouse_server.cli.forge import forget_token, open_forge, require_forge_and_token
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.post_review import PostingProcess, posting_process
 from inhouse_server.cli.terminal import progress_bar, start_logging
+from inhouse_server.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
+    from inhouse_server.review.diff import Change
     from inhouse_server.review.finding import Review
 
 FOUND = 4
 """Exit code when --fail-on is met: no problem of inhouse's, and not the gate's."""
-_FORMATS = "terminal, markdown, json, sarif, rdjsonl, github or gitlab"
+_FORMATS = "terminal, markdown, json, sarif, rdjsonl, github, gitlab or request"
 
 
 def review(
@@ -43,6 +49,9 @@ def review(
         bool | None, typer.Option("--read/--no-read", help="Let the model read each hunk; by default as settings say.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Findings at most.")] = None,
+    post: Annotated[
+        bool, typer.Option("--post", help="Post the review to the pull request of --pr; needs [forge] in inhouse.toml.")
+    ] = False,
     json: JsonOption = False,
 ) -> int:
     """Review a change: what usually comes along and is missing, what the house spells another way."""
@@ -59,6 +68,8 @@ def review(
         raise typer.BadParameter(f"there is no format {form!r}; there are {_FORMATS}")
     if fail_on not in (None, "warning", "info"):
         raise typer.BadParameter("--fail-on takes 'warning' or 'info'")
+    if post and (pull_request is None or once):
+        raise typer.BadParameter("--post goes with --pr, and not with --once: what was posted is not repeated anyway")
     root, settings, state_dir = locate(repo)
     if once:
         prepare_state_dir(state_dir)
@@ -67,29 +78,64 @@ def review(
     shown = ShownFindings(state_dir) if once else None
     most = limit or settings.review.findings
     patch = _patch(diff) if diff else None
-    with progress_bar() as progress:
-        change = read_change(
-            repository, revisions, staged=staged, pull_request=pull_request, patch=patch, progress=progress
-        )
-        house = know_house(repository, change.base_commit, progress)
-        if settings.review.reading if read is None else read:
-            from inhouse_server.cli.review_reader import open_reader
+    with ExitStack() as ends:
+        posting: PostingProcess | None = None
+        if post and pull_request is not None:
+            require_forge_and_token(settings.forge)
+            posting = ends.enter_context(posting_process(root, pull_request, quiet=form != "terminal"))
+        # Nothing that reads the change may find the token: not a model, and not a program that git is told to start.
+        forget_token(settings.forge)
+        with progress_bar() as progress:
+            change = read_change(
+                repository, revisions, staged=staged, pull_request=pull_request, patch=patch, progress=progress
+            )
+            known: Container[str] = shown or ()
+            if posting is not None and pull_request is not None:
+                _refuse_settings_of(change, root)
+                known = _posted(settings, state_dir, pull_request, change)
+            house = know_house(repository, change.base_commit, progress)
+            if settings.review.reading if read is None else read:
+                from inhouse_server.cli.review_reader import open_reader
 
-            with open_reader(root, settings, state_dir, progress) as reader:
-                found = review_change(change, house, most, reader, shown or (), progress=progress)
+                with open_reader(root, settings, state_dir, progress) as reader:
+                    found = review_change(change, house, most, reader, known, progress=progress)
+            else:
+                found = review_change(change, house, most, None, known, progress=progress)
+        if form == "terminal":
+            from rich.console import Console
+
+            from inhouse_server.review.renderers.terminal import print_review
+
+            print_review(found, change, root, Console())
         else:
-            found = review_change(change, house, most, None, shown or (), progress=progress)
-    if form == "terminal":
-        from rich.console import Console
-
-        from inhouse_server.review.renderers.terminal import print_review
-
-        print_review(found, change, root, Console())
-    else:
-        typer.echo(render(form, found, change, root))
-    if shown is not None:
-        shown.add(finding.fingerprint for finding in found.findings)
+            typer.echo(render(form, found, change, root))
+        if shown is not None:
+            shown.add(finding.fingerprint for finding in found.findings)
+        if posting is not None and (failed := posting.post(render("request", found, change, root))):
+            return failed
     return FOUND if _fails(found, fail_on) else 0
+
+
+def _posted(settings: Settings, state_dir: Path, number: int, change: Change) -> Container[str]:
+    """Fingerprints of what was posted for the pull request's earlier commits."""
+    from inhouse_server.review.posting.memory import Posted
+
+    forge = open_forge(settings.forge, "so there is nowhere to post to")
+    return Posted(state_dir, forge, number).before(change.head_commit)
+
+
+def _refuse_settings_of(change: Change, root: Path) -> None:
+    """Raises:
+    InhouseError: `inhouse.toml`, which says where the token goes, is the one that the change brings.
+    """
+    for file in change.files:
+        here = root / FILE_NAME
+        if file.path == FILE_NAME and file.new_text and here.exists() and here.read_bytes() == file.new_text.encode():
+            raise InhouseError(
+                f"The pull request changes {FILE_NAME}, and its version of it lies here: the token would go where it "
+                "says.",
+                "Check out the main branch, then post.",
+            )
 
 
 def _patch(diff: Path) -> bytes:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from inhouse_retrieval.errors import Busy, InhouseError
+from inhouse_retrieval.errors import Busy
 from inhouse_server.cli.backend import locate
+from inhouse_server.cli.forge import open_forge
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
-from inhouse_server.settings import ForgeSettings
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Forge, SyncReport
@@ -24,7 +23,7 @@ SYNC_LOCK = "sync.lock"
 def sync(repo: RepoOption = HERE, json: JsonOption = False) -> None:
     """Read the forge's merged pull requests; a killed sync goes on where it was."""
     _, settings, state_dir = locate(repo)
-    forge = _forge(settings.forge)
+    forge = open_forge(settings.forge, "so there is nothing to sync")
     report = _sync(forge, state_dir, settings.forge.limit)
     if json:
         print_json({"project": forge.project, **asdict(report)})
@@ -39,19 +38,6 @@ def sync(repo: RepoOption = HERE, json: JsonOption = False) -> None:
     )
     for number, parts in report.missing.items():
         typer.echo(f"  #{number}: the forge does not give its {' and '.join(parts)}")
-
-
-def _forge(settings: ForgeSettings) -> Forge:
-    from inhouse_retrieval import Forge
-
-    if settings.kind == "none":
-        raise InhouseError(
-            "No forge is configured, so there is nothing to sync.",
-            "Set kind and project under [forge] in inhouse.toml.",
-        )
-    assert settings.project, "load_settings checks it"
-    token = os.environ.get(settings.token_env, "").strip() or None
-    return Forge(settings.kind, settings.project, settings.url or "", token, f"${settings.token_env}")
 
 
 def _sync(forge: Forge, state_dir: Path, limit: int) -> SyncReport:

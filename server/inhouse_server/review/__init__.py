@@ -1,4 +1,4 @@
 """Pull request review: a change -> findings -> proven suggestions -> renderers.
 
-Nothing here talks to a forge: what a forge takes is rendered, and posting it is another process's work.
+Only ``posting`` talks to a forge, in a process of its own, which reads no change and runs no model.
 """

@@ -209,6 +209,12 @@ def _merge_base(repository: Repository, base: str, head: str) -> str:
     return found[0]
 
 
+def fetched(number: int, kind: Literal["github", "gitlab"] = "github") -> str:
+    """What ``git fetch origin`` is asked for, so that pull request ``number`` can be reviewed."""
+    name = f"{'merge-requests' if kind == 'gitlab' else 'pull'}/{number}/head"
+    return f"+{name}:refs/{name}"
+
+
 def _pull_request(repository: Repository, number: int) -> tuple[str, str, str]:
     # The history first: the head of a pull request that was merged is its own merge base.
     for change in read_changes(repository):
@@ -220,7 +226,7 @@ def _pull_request(repository: Repository, number: int) -> tuple[str, str, str]:
             return _merge_base(repository, main, ref), repository.commit_id(ref), f"#{number}"
     raise InhouseError(
         f"Pull request #{number} is not in this clone.",
-        f"Fetch it: git fetch origin pull/{number}/head:refs/pull/{number}/head",
+        f"Fetch it: git fetch origin {fetched(number)}; on GitLab: git fetch origin {fetched(number, 'gitlab')}",
     )
 
 

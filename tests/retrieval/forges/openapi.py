@@ -18,25 +18,28 @@ PACKAGE = "@octokit/openapi"
 VERSION = "23.0.2"
 EXTRACT = Path(__file__).with_name("github_openapi.json")
 
-OPERATIONS = (
-    "/repos/{owner}/{repo}",
-    "/repos/{owner}/{repo}/pulls",
-    "/repos/{owner}/{repo}/pulls/{pull_number}/files",
-    "/repos/{owner}/{repo}/pulls/{pull_number}/commits",
-    "/repos/{owner}/{repo}/pulls/{pull_number}/comments",
-    "/repos/{owner}/{repo}/pulls/{pull_number}/reviews",
-    "/repos/{owner}/{repo}/issues/{issue_number}/comments",
-)
+OPERATIONS = {
+    "/repos/{owner}/{repo}": ("get",),
+    "/repos/{owner}/{repo}/pulls": ("get",),
+    "/repos/{owner}/{repo}/pulls/{pull_number}": ("get",),
+    "/repos/{owner}/{repo}/pulls/{pull_number}/files": ("get",),
+    "/repos/{owner}/{repo}/pulls/{pull_number}/commits": ("get",),
+    "/repos/{owner}/{repo}/pulls/{pull_number}/comments": ("get",),
+    "/repos/{owner}/{repo}/pulls/{pull_number}/reviews": ("get", "post"),
+    "/repos/{owner}/{repo}/issues/{issue_number}/comments": ("get",),
+    "/user": ("get",),
+}
 
 
 def extract(openapi: dict[str, Any], licence: str) -> dict[str, Any]:
     """The operations, what they refer to, and their examples; without prose and without the schemas' examples."""
-    paths = {}
-    for path in OPERATIONS:
-        operation = openapi["paths"][path]["get"]
-        answers = {"200": operation["responses"]["200"]}
-        kept = {key: operation[key] for key in ("operationId", "parameters")}
-        paths[path] = {"get": _bare({**kept, "responses": answers})}
+    paths: dict[str, Any] = {}
+    for path, methods in OPERATIONS.items():
+        for method in methods:
+            operation = openapi["paths"][path][method]
+            answers = {"200": operation["responses"]["200"]}
+            kept = {key: operation[key] for key in ("operationId", "parameters", "requestBody") if key in operation}
+            paths.setdefault(path, {})[method] = _bare({**kept, "responses": answers})
     found: dict[str, Any] = {"paths": paths, "components": {}}
     waiting = _references(paths)
     while waiting:
@@ -90,7 +93,7 @@ class GitHubSchema:
     def check_request(self, path: str, query: dict[str, str]) -> None:
         """Every parameter is one of the operation's, with a value that its schema allows."""
         parameters = {}
-        for parameter in self._openapi["paths"][self.operation(path)]["get"]["parameters"]:
+        for parameter in self._openapi["paths"][self.operation(path)]["get"].get("parameters", ()):
             whole = self._whole(parameter)
             parameters[whole["name"]] = whole
         for name, value in query.items():
@@ -99,14 +102,21 @@ class GitHubSchema:
             typed = int(value) if schema["type"] == "integer" else value
             Draft202012Validator(_as_json_schema(schema)).validate(typed)
 
-    def check_answer(self, path: str, content: Any) -> None:
+    def check_body(self, path: str, content: Any) -> None:
+        """What is posted is what the operation takes, and nothing else: the forge ignores what it does not know."""
+        body = self._openapi["paths"][self.operation(path)]["post"]["requestBody"]
+        schema = _closed(_as_json_schema(body["content"]["application/json"]["schema"]))
+        Draft202012Validator({**self._schema, **schema}).validate(content)
+
+    def check_answer(self, path: str, content: Any, method: str = "get") -> None:
         """The answer is one that the forge documents for this path."""
         template = self.operation(path)
-        if template not in self._validators:
-            answer = self._openapi["paths"][template]["get"]["responses"]["200"]
+        name = f"{method} {template}"
+        if name not in self._validators:
+            answer = self._openapi["paths"][template][method]["responses"]["200"]
             schema = _as_json_schema(answer["content"]["application/json"]["schema"])
-            self._validators[template] = Draft202012Validator({**self._schema, **schema})
-        self._validators[template].validate(content)
+            self._validators[name] = Draft202012Validator({**self._schema, **schema})
+        self._validators[name].validate(content)
 
     def example(self, name: str) -> Any:
         """One item as GitHub's documentation shows it."""
@@ -128,6 +138,15 @@ def _as_json_schema(value: Any) -> Any:
         return value
     schema = {key: _as_json_schema(inner) for key, inner in value.items() if key != "nullable"}
     return {"anyOf": [schema, {"type": "null"}]} if value.get("nullable") is True else schema
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return {**closed, **{key: _closed(inner) for key, inner in schema.items()}}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 TOKEN = "forge-token-5f2c"
@@ -26,6 +26,13 @@ class World(Protocol):
 
     def check(self, path: str, query: dict[str, str], content: Any) -> None:
         """Raise when the request or the answer is not one that the forge documents."""
+
+
+class WritableWorld(World, Protocol):
+    """One that can be posted to."""
+
+    def take(self, path: str, content: Any) -> tuple[int, Any]:
+        """Check what is posted, keep it, and say what the forge answers: status and content."""
 
 
 @dataclass
@@ -44,6 +51,7 @@ class Request:
     path: str
     headers: dict[str, str]
     status: int = 0
+    content: Any = None
 
 
 class ForgeServer:
@@ -61,8 +69,12 @@ class ForgeServer:
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                request = Request(self.path, {key.lower(): value for key, value in self.headers.items()})
+            def do_POST(self) -> None:
+                self.do_GET(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def do_GET(self, content: Any = None) -> None:
+                headers = {key.lower(): value for key, value in self.headers.items()}
+                request = Request(self.path, headers, content=content)
                 with lock:
                     number = len(server.requests)
                     server.requests.append(request)
@@ -90,6 +102,9 @@ class ForgeServer:
         address = urlsplit(request.path)
         assert address.path.startswith(self.prefix)
         path, query = address.path.removeprefix(self.prefix), dict(parse_qsl(address.query))
+        if request.content is not None:
+            status, made = cast("WritableWorld", self.world).take(unquote(path), request.content)
+            return Reply(status, {"Content-Type": "application/json"}, json.dumps(made).encode())
         content = self.world.answer(unquote(path), query)
         if content is None:
             return Reply(404, body=b'{"message": "Not Found"}')
@@ -108,6 +123,10 @@ class ForgeServer:
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Reply(304, headers, b"")
         return Reply(200, headers, body)
+
+    def posted(self) -> list[Any]:
+        """What was posted and taken, in order."""
+        return [request.content for request in self.requests if request.content is not None and request.status < 300]
 
     def answered(self) -> list[str]:
         """What was answered with content or with "not modified", in order."""

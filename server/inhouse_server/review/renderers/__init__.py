@@ -8,7 +8,7 @@ from pathlib import Path
 from inhouse_retrieval import InhouseError
 from inhouse_server.review.diff import Change
 from inhouse_server.review.finding import Review
-from inhouse_server.review.renderers import github, gitlab, json_format, markdown, rdjsonl, sarif
+from inhouse_server.review.renderers import github, gitlab, json_format, markdown, rdjsonl, request, sarif
 
 FORMATS: dict[str, Callable[[Review, Change, Path], str]] = {
     "markdown": markdown.render,
@@ -17,6 +17,7 @@ FORMATS: dict[str, Callable[[Review, Change, Path], str]] = {
     "rdjsonl": rdjsonl.render,
     "github": github.render,
     "gitlab": gitlab.render,
+    "request": request.render,
 }
 
 

@@ -55,9 +55,4 @@ def _comment(finding: Finding) -> dict[str, Any]:
 
 def _elsewhere(finding: Finding) -> str:
     """A finding in the review's own text, where a suggestion cannot be applied and is only shown."""
-    said = [code(lines_of(finding)), text.remark(finding)]
-    if finding.replacement:
-        said += ["Instead:", fence(text.whole_lines(finding.replacement))]
-    elif finding.replacement == "":
-        said.append("Instead: nothing; these lines can go.")
-    return "\n\n".join(said)
+    return "\n\n".join((code(lines_of(finding)), text.remark(finding), *text.instead(finding.replacement)))

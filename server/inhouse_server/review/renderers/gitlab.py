@@ -42,7 +42,9 @@ def _discussion(finding: Finding, change: Change) -> dict[str, Any]:
     file = file_of(change, finding)
     if file is None or hunk_around(file, finding.start_line, finding.end_line) is None:
         # A thread without a position stands below the merge request; one outside the diff is shown nowhere.
-        return {"body": "\n\n".join((code(lines_of(finding)), text.remark(finding), *_shown(finding)))}
+        return {
+            "body": "\n\n".join((code(lines_of(finding)), text.remark(finding), *text.instead(finding.replacement)))
+        }
     return {
         "body": "\n\n".join((text.remark(finding), *_suggestion(finding))),
         "position": _position(finding, file, change),
@@ -67,12 +69,5 @@ def _position(finding: Finding, file: ReviewedFile, change: Change) -> dict[str,
 def _suggestion(finding: Finding) -> list[str]:
     above = finding.end_line - finding.start_line
     if finding.replacement is None or above > _MOST_LINES_ABOVE:
-        return _shown(finding)
+        return text.instead(finding.replacement)
     return [fence(text.whole_lines(finding.replacement), f"suggestion:-{above}+0")]
-
-
-def _shown(finding: Finding) -> list[str]:
-    """A replacement that can be read and not applied."""
-    if finding.replacement == "":
-        return ["Instead: nothing; these lines can go."]
-    return ["Instead:", fence(text.whole_lines(finding.replacement))] if finding.replacement else []

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from inhouse_server.review import plain_text as plain
 from inhouse_server.review.plain_text import plain_text
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SPAN = r"(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
 _UNITS = r"!?\[[^\[\]`]*\]\([^()`]*\)|<[^<>`]*>"
@@ -29,6 +30,7 @@ _ACTIVE = re.compile(
 )
 _RULE = re.compile(r"[-=:+/]+")
 """At the start of a line: an underline that makes a heading or a table, or a command with its name apart."""
+_COMMAND = re.compile(r"^(?=/[a-z])", re.I | re.M)
 _BULLET = re.compile(r"[*+-]")
 _FENCE = re.compile(r"[ ]{0,3}(?P<ticks>`{3,}|~{3,})[^`]*$")
 
@@ -80,8 +82,11 @@ def fence(block: str, info: str = "") -> str:
 
 
 def visible(block: str) -> str:
-    """``block`` without control characters, for code that is read and not applied."""
-    return _CONTROL.sub("", _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", block))
+    """``block`` for code that is read and not applied: without what nobody sees, and no line begins as a command does.
+
+    Forges skip code when they look for commands; bots that read comments often do not.
+    """
+    return _COMMAND.sub(" ", _CONTROL.sub("", plain.visible(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", block))))
 
 
 def _closing(lines: list[str], start: int, opened: str) -> int:

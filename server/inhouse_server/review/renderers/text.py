@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from inhouse_server.review.finding import Coverage, Finding, Review
-from inhouse_server.review.renderers.harmless import code, harmless, harmless_line
+from inhouse_server.review.renderers.harmless import code, fence, harmless, harmless_line, visible
 from inhouse_server.review.renderers.places import span
 
 
@@ -76,6 +76,15 @@ def remark(finding: Finding) -> str:
     if finding.changes:
         parts.append(f"Past changes: {'; '.join(map(harmless_line, finding.changes))}")
     return "\n\n".join(parts)
+
+
+def instead(replacement: str | None) -> list[str]:
+    """A replacement that can be read and not applied; nothing where there is none."""
+    if replacement is None:
+        return []
+    if replacement == "":
+        return ["Instead: nothing; these lines can go."]
+    return ["Instead:", fence(visible(whole_lines(replacement)))]
 
 
 def whole_lines(replacement: str) -> str:
