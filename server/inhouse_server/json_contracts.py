@@ -13,14 +13,15 @@ from inhouse_training import AdapterVersion
 def search_json(result: SearchResult) -> dict[str, Any]:
     """``{"results": […], "index_commit", "pending", "unembedded"}``, best first."""
     return {
-        "results": [_passage_json(passage) for passage in result.passages],
+        "results": [passage_json(passage) for passage in result.passages],
         "index_commit": result.index_commit,
         "pending": result.pending,
         "unembedded": result.unembedded,
     }
 
 
-def _passage_json(passage: Passage) -> dict[str, Any]:
+def passage_json(passage: Passage) -> dict[str, Any]:
+    """A passage with its text, and why it was found: ``legs`` and ``changes``."""
     return {
         "path": passage.path,
         "start_line": passage.start_line,
