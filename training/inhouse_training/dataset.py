@@ -46,9 +46,7 @@ from inhouse_retrieval import (
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .documents import (
     BOT,
-    KINDS,
     Document,
-    Kind,
     Piece,
     added_lines,
     change_document,
@@ -63,6 +61,7 @@ from .documents import (
 from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
+from .kinds import KINDS, Kind
 from .leaks import HeldOutText, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
@@ -167,17 +166,23 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
     as_of = datetime.fromisoformat(stamp)
     told = with_forge(changes[position:], store)
     training = tuple(said_until(change, as_of) for change in told)
-    documents = repr([change_document(change) for change in training])
-    adds = documents != repr([change_document(change) for change in changes[position:]])
     return Cut(
         oldest.parent,
         as_of,
         training,
         tuple(changes[:position]),
-        hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest() if adds else "",
+        _added_by_forge(training, changes[position:]) if store else "",
         sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
         read_conversations(repository.root, repository.conversations),
     )
+
+
+def _added_by_forge(training: Sequence[PullRequest], bare: Sequence[PullRequest]) -> str:
+    """A hash of what the forge says of the changes to train on; empty when it adds nothing to git's history."""
+    documents = repr([change_document(change) for change in training])
+    if documents == repr([change_document(change) for change in bare]):
+        return ""
+    return hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def cut_position(changes: Sequence[PullRequest]) -> int:

@@ -29,15 +29,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from inhouse_retrieval import PullRequest, ReviewComment
+
+from .kinds import Kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["file", "page", "conversation", "change", "edit", "replay"]
-KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "edit", "replay")
 
 BOT = "bot"
 """Role of a commenter that is a program."""

@@ -36,17 +36,20 @@ class LastRun:
 
 def last_run(state_dir: Path) -> LastRun | None:
     """The retraining of this repository that finished last, if any did."""
-    found: list[LastRun] = []
-    for path in (state_dir / "runs").glob("*/result.json"):
-        result, inputs = read_json(path), read_json(path.parent / "inputs.json")
-        if result is None:
-            continue
-        finished = datetime.fromisoformat(result["finished"])
+    found = [
+        (result, path.parent) for path in (state_dir / "runs").glob("*/result.json") if (result := read_json(path))
+    ]
+    if not found:
+        return None
+    result, directory = max(found, key=lambda run: datetime.fromisoformat(run[0]["finished"]))
+    inputs = read_json(directory / "inputs.json")
+    return LastRun(
+        result,
+        frozenset([*inputs["training"], *inputs["held_out"]] if inputs else []),
         # Runs of earlier versions of inhouse noted only their end.
-        started = datetime.fromisoformat(result.get("started", result["finished"]))
-        changes = frozenset([*inputs["training"], *inputs["held_out"]] if inputs else [])
-        found.append(LastRun(result, changes, started, finished))
-    return max(found, key=lambda run: run.finished, default=None)
+        datetime.fromisoformat(result.get("started", result["finished"])),
+        datetime.fromisoformat(result["finished"]),
+    )
 
 
 def due_at(last: LastRun, every: timedelta) -> datetime:

@@ -12,7 +12,6 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
-from inhouse_training import KEPT_VERSIONS
 
 if TYPE_CHECKING:
     from inhouse_training import Registry
@@ -76,7 +75,9 @@ def rollback(repo: RepoOption = HERE, json: JsonOption = False) -> None:
 @app.command("gc")
 def collect(
     repo: RepoOption = HERE,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Keep this many that were promoted last.")] = KEPT_VERSIONS,
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, help="Keep this many that were promoted last; 5 unless told.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -84,11 +85,12 @@ def collect(
 
     What is current, what a rollback goes back to and what the owner or [engine] adapters serve always stays.
     """
-    from inhouse_training import forget_runs, hold_runs
+    from inhouse_training import KEPT_VERSIONS, forget_runs, hold_runs
 
     registry = _registry(repo)
     _, settings, state_dir = locate(repo)
     held = {*settings.engine.adapters, *_loaded_by_owner(state_dir)}
+    keep = keep or KEPT_VERSIONS
     if dry_run or not state_dir.is_dir():
         versions = registry.unused(keep, held)
         run_bytes = forget_runs(state_dir, unfinished=True, dry_run=True)

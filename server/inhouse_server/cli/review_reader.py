@@ -32,19 +32,7 @@ def open_reader(root: Path, settings: Settings, state_dir: Path, progress: Progr
 
     with Workspace.open(root, "review") as workspace:
         workspace.refresh(progress)
-
-        def search(query: str, limit: int) -> Sequence[Passage]:
-            return workspace.index.search(query, limit).passages
-
-        adapter = workspace.registry.current() or BASE
-        yield Reader(
-            workspace.engine(),
-            adapter,
-            search,
-            PastRemarks.of(state_dir),
-            settings.answer.prompt_tokens,
-            settings.review.tokens,
-        )
+        yield workspace.reader()
 
 
 def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -> Reader:

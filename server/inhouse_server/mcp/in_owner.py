@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from inhouse_retrieval import InhouseError, Passage, Progress, Repository, SkippedFile
+from inhouse_retrieval import InhouseError, Progress, Repository, SkippedFile
 from inhouse_server.answers import Question
 from inhouse_server.json_contracts import answer_json, search_json
 from inhouse_server.review.diff import read_change
-from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.renderers.json_format import review_json
-from inhouse_server.review.reviewer import Reader, review
-from inhouse_training import BASE, TextDelta
+from inhouse_server.review.reviewer import review
+from inhouse_training import TextDelta
 
 if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
@@ -88,22 +87,8 @@ def review_for_client(
         InhouseError: the change cannot be read, or the model cannot be had.
     """
     settings = workspace.settings
-    reader = None
     change = read_change(workspace.repository, revisions, staged=staged, progress=progress)
-    if settings.review.reading:
-
-        def search(query: str, limit: int) -> tuple[Passage, ...]:
-            return workspace.index.search(query, limit).passages
-
-        adapter = workspace.registry.current() or BASE
-        reader = Reader(
-            workspace.engine(),
-            adapter,
-            search,
-            PastRemarks.of(workspace.state_dir),
-            settings.answer.prompt_tokens,
-            settings.review.tokens,
-        )
+    reader = workspace.reader() if settings.review.reading else None
     house = workspace.known_house(change.base_commit, progress)
     return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
 

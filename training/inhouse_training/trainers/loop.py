@@ -85,7 +85,8 @@ def _logits_fit(job: Job) -> bool:
     """Whether the logits of a batch, their gradient and a copy take a third of the GPU's memory at most."""
     config = json.loads((job.base.path / "config.json").read_text(encoding="utf-8"))
     tokens = job.recipe.optimizer.batch_rows * job.recipe.data.max_tokens
-    needed = 3 * 4 * tokens * int(config["vocab_size"])
+    vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]  # the latter in models that also see
+    needed = 3 * 4 * tokens * int(vocabulary)
     return needed < int(torch.cuda.get_device_properties(0).total_memory) / 3
 
 
