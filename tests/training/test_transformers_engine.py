@@ -32,8 +32,9 @@ from inhouse_training import (
     load_model,
     load_tokenizer,
 )
+from inhouse_training.decoding import PromptLookup, TextStream
 from inhouse_training.registry import WEIGHTS_NAME
-from inhouse_training.transformers_engine import ADAPTERS_KEPT, _PromptLookup, _TextStream
+from inhouse_training.transformers_engine import ADAPTERS_KEPT
 
 QUESTION = (Message("user", "What is a git commit?"),)
 COPY = (Message("user", "Repeat exactly:\ndef add(a, b):\n    return a + b\n\ndef sub(a, b):\n    return a - b\n"),)
@@ -248,17 +249,17 @@ def test_characters_come_whole(base_model: BaseModel) -> None:
     tokenizer = load_tokenizer(base_model)
     text = "naïve 😀👩‍👩‍👧 日本語 \x00 end"
     ids = tokenizer(text)["input_ids"]
-    stream = _TextStream(tokenizer, ())
+    stream = TextStream(tokenizer, ())
     deltas = [stream.push(token) for token in ids]
     assert "".join(deltas) + stream.close() == text
     assert all("\ufffd" not in delta for delta in deltas)
-    broken = _TextStream(tokenizer, ())
+    broken = TextStream(tokenizer, ())
     broken_ids = tokenizer("😀")["input_ids"][:1] * 6 + tokenizer(" end")["input_ids"]
     assert ("".join(broken.push(token) for token in broken_ids) + broken.close()).endswith(" end")
 
 
 def test_prompt_lookup_copies_what_followed() -> None:
-    lookup = _PromptLookup([1, 2, 3, 4, 5, 1, 2])
+    lookup = PromptLookup([1, 2, 3, 4, 5, 1, 2])
     assert lookup.propose(3, 3) == [4, 5, 1]
     assert lookup.propose(9, 3) == []
     assert lookup.propose(3, 0) == []
