@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .repository import TrackedFile as TrackedFile
     from .secrets import Redaction as Redaction
     from .secrets import redact as redact
+    from .secrets import redactions_in as redactions_in
     from .syntax import syntax_errors as syntax_errors
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
@@ -111,6 +112,7 @@ _MODULE_OF = {
     "read_message": "pull_requests",
     "read_pull_requests": "pull_requests",
     "redact": "secrets",
+    "redactions_in": "secrets",
     "said_until": "pull_requests.enrichment",
     "sync_pull_requests": "pull_requests.sync",
     "syntax_errors": "syntax",

@@ -8,6 +8,7 @@ A dataset is a folder:
   inputs give the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
+- ``redacted.jsonl``: where secrets were taken out, by kind and place, never by value.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
   reason.
 """
@@ -17,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +39,7 @@ from inhouse_retrieval import (
     no_progress,
     read_pull_requests,
     redact,
+    redactions_in,
     said_until,
     with_forge,
 )
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 5
+FORMAT = 6
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -83,7 +84,6 @@ LEAST_HELD_OUT = 5
 
 _TEMPLATE_TOKENS = 8
 _PROBE_CHARACTERS = 80
-_REDACTED = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +293,7 @@ class _Builder:
         self.read: Counter[Kind] = Counter()
         self.held_out: Counter[Kind] = Counter()
         self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
-        self.redactions: Counter[str] = Counter()
+        self.redactions: list[dict[str, Any]] = []
         self.skipped: Counter[str] = Counter()
         self.leaks: Counter[str] = Counter()
         self.left_out: list[dict[str, Any]] = []
@@ -327,6 +327,7 @@ class _Builder:
         self._write_rows(chosen, progress)
         _write_lines(self.directory / "held_out.jsonl", map(asdict, held_out))
         _write_lines(self.directory / "left_out.jsonl", self.left_out)
+        _write_lines(self.directory / "redacted.jsonl", self.redactions)
         manifest = self._manifest([self.candidates[index] for index in chosen], len(held_out))
         (self.directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
@@ -352,8 +353,9 @@ class _Builder:
             if isinstance(item, SkippedFile):
                 self._skip(item)
                 continue
-            file, text = item[0], self._redact(item[1])
+            file = item[0]
             path = _printable(file.path)
+            text = self._redact(item[1], path)
             documents = (
                 (page_document(path, text), page_conversation(path, text))
                 if wiki.is_page(path)
@@ -422,7 +424,7 @@ class _Builder:
             if messages[0].role != "system":
                 messages = (Message("system", SYSTEM), *messages)
             text = "\n".join(turn.content for turn in conversation.messages)
-            self.redactions.update(_REDACTED.findall(text))
+            self._note_redactions(text, conversation.name, with_lines=False)
             ids, labels = chat_row(self.tokenizer, messages)
             tokens = sum(label != IGNORED for label in labels)
             self.read["conversation"] += tokens
@@ -443,7 +445,6 @@ class _Builder:
             progress("reading edits", done, len(self.learned_changes))
             for edit in read_edits(self.repository, [change]):
                 path = _printable(edit.path)
-                self.redactions.update(_REDACTED.findall(edit.added))
                 row = edit_row(self.tokenizer, count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
                 if row is None:
                     tokens = count_text_tokens(self.tokenizer, edit.added)
@@ -573,7 +574,7 @@ class _Builder:
                 "held_out_commits": [change.commit for change in self.cut.held_out],
             },
             "skipped_files": dict(sorted(self.skipped.items())),
-            "redactions": dict(sorted(self.redactions.items())),
+            "redactions": dict(sorted(Counter(found["secret"] for found in self.redactions).items())),
             "overlap": {
                 "held_out_lines": len(self.held_out_text.lines),
                 "also_in_training": len(self.held_out_text.past_lines | self.held_out_text.leaked_lines),
@@ -591,15 +592,23 @@ class _Builder:
         ids, _ = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
         return max(self.recipe.data.max_tokens - len(ids) - _TEMPLATE_TOKENS, 0)
 
-    def _redact(self, text: str) -> str:
-        # The readers have redacted most of it already, so what they wrote is counted, not what is found now.
+    def _redact(self, text: str, name: str, with_lines: bool = True) -> str:
         clean = redact(text)[0]
-        self.redactions.update(_REDACTED.findall(clean))
+        self._note_redactions(clean, name, with_lines)
         return clean
 
+    def _note_redactions(self, clean: str, name: str, with_lines: bool) -> None:
+        # The readers have redacted most of it already, so their marks are noted, not what is found now.
+        for found in redactions_in(clean):
+            place = {"line": found.line} if with_lines else {}
+            self.redactions.append({"name": name, **place, "secret": found.kind})
+
     def _clean(self, document: Document) -> Document:
-        sections = tuple(type(section)(section.header, self._redact(section.body)) for section in document.sections)
-        return Document(document.kind, document.name, self._redact(document.header), sections)
+        def clean(text: str) -> str:
+            return self._redact(text, document.name, with_lines=False)
+
+        sections = tuple(type(section)(section.header, clean(section.body)) for section in document.sections)
+        return Document(document.kind, document.name, clean(document.header), sections)
 
     def _reason_to_drop(self, text: str, beside_the_snapshot: bool = True) -> str:
         if any(opening in text for opening in self.probes):
