@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .history import HistoryChange as HistoryChange
     from .history import read_changes as read_changes
     from .history import todays_names as todays_names
+    from .html_pages import page_text as page_text
     from .index import Index as Index
     from .index import IndexReport as IndexReport
     from .index import IndexStatus as IndexStatus
@@ -108,6 +109,7 @@ _MODULE_OF = {
     "match_expression": "terms",
     "name_at": "definitions",
     "no_progress": "progress",
+    "page_text": "html_pages",
     "read_changes": "history",
     "read_message": "pull_requests",
     "read_pull_requests": "pull_requests",

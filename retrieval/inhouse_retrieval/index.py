@@ -29,6 +29,7 @@ from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.history import MAX_CHANGES, read_changes
 from inhouse_retrieval.history_votes import ChangeVotes
+from inhouse_retrieval.html_pages import is_html, lines_of_source, page_name, read_html
 from inhouse_retrieval.passage import SearchResult
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.reading import NotText, decode, reason_by_size
@@ -350,6 +351,13 @@ class Index:
                 raise _closed()
 
     def _cut(self, path: str, text: str) -> list[Chunk]:
+        if is_html(path) and self.wiki.is_page(path):
+            page = read_html(text)
+            # A secret that stood between tags is seen only now.
+            chunks = chunk_text(
+                page_name(path), redact(page.text)[0], self._encoder.count_tokens, self._encoder.max_tokens
+            )
+            return lines_of_source(path, page, chunks)
         return chunk_text(path, text, self._encoder.count_tokens, self._encoder.max_tokens)
 
     def _embed_missing(self, progress: Progress) -> int:

@@ -37,6 +37,7 @@ from inhouse_retrieval import (
     SkippedFile,
     Wiki,
     no_progress,
+    page_text,
     read_pull_requests,
     redact,
     redactions_in,
@@ -355,10 +356,11 @@ class _Builder:
                 continue
             file = item[0]
             path = _printable(file.path)
-            text = self._redact(item[1], path)
+            is_page = wiki.is_page(path)
+            text = self._redact(page_text(path, item[1]) if is_page else item[1], path)
             documents = (
                 (page_document(path, text), page_conversation(path, text))
-                if wiki.is_page(path)
+                if is_page
                 else (file_document(path, text), file_conversation(path, text))
             )
             if file.blob_id in seen:
@@ -368,7 +370,7 @@ class _Builder:
             seen.add(file.blob_id)
             elsewhere = wiki.holds(path)
             if not elsewhere:
-                self.held_out_text.saw_past(text)
+                self.held_out_text.saw_past(item[1])
             if reason := self._reason_to_drop(text, elsewhere):
                 for document in documents:
                     self._drop_document(document, reason)
