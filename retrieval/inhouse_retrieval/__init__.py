@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from .errors import NoCommits as NoCommits
     from .errors import NotARepository as NotARepository
     from .errors import StateUnwritable as StateUnwritable
+    from .export_paths import ExportPaths as ExportPaths
+    from .exports import Thread as Thread
+    from .exports import exports_digest as exports_digest
+    from .exports import read_exports as read_exports
+    from .exports import thread_until as thread_until
     from .history import HistoryChange as HistoryChange
     from .history import read_changes as read_changes
     from .history import todays_names as todays_names
@@ -75,6 +80,7 @@ _MODULE_OF = {
     "DEFAULT_ENCODER": "embedding",
     "Definitions": "definitions",
     "Encoder": "embedding",
+    "ExportPaths": "export_paths",
     "Forge": "pull_requests.forge",
     "ForgeClient": "pull_requests.forge",
     "ForgeRefusal": "pull_requests.forge",
@@ -101,9 +107,11 @@ _MODULE_OF = {
     "Snapshot": "repository",
     "StateUnwritable": "errors",
     "SyncReport": "pull_requests.sync",
+    "Thread": "exports",
     "TrackedFile": "repository",
     "Wiki": "wiki",
     "chunk_text": "chunking",
+    "exports_digest": "exports",
     "index_terms": "terms",
     "load_encoder": "embedding",
     "match_expression": "terms",
@@ -111,6 +119,7 @@ _MODULE_OF = {
     "no_progress": "progress",
     "page_text": "html_pages",
     "read_changes": "history",
+    "read_exports": "exports",
     "read_message": "pull_requests",
     "read_pull_requests": "pull_requests",
     "redact": "secrets",
@@ -118,6 +127,7 @@ _MODULE_OF = {
     "said_until": "pull_requests.enrichment",
     "sync_pull_requests": "pull_requests.sync",
     "syntax_errors": "syntax",
+    "thread_until": "exports",
     "todays_names": "history",
     "watch": "watching",
     "with_forge": "pull_requests.enrichment",

@@ -21,7 +21,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -36,12 +36,15 @@ from inhouse_retrieval import (
     Repository,
     SkippedFile,
     Wiki,
+    exports_digest,
     no_progress,
     page_text,
+    read_exports,
     read_pull_requests,
     redact,
     redactions_in,
     said_until,
+    thread_until,
     with_forge,
 )
 
@@ -58,6 +61,7 @@ from .documents import (
     page_document,
     shorten,
     split_document,
+    thread_document,
 )
 from .documents import (
     count_tokens as count_text_tokens,
@@ -115,6 +119,7 @@ class Cut:
         forge: a digest of what the forge adds to the training changes; empty when it adds nothing.
         later_comments: comments on training changes that were written, or last edited, after the snapshot.
         conversations: what people wrote to be learned. No commit dates them.
+        exports: a digest of the exported chat, tickets and mail; empty when none are named.
     """
 
     snapshot: str
@@ -124,6 +129,7 @@ class Cut:
     forge: str = ""
     later_comments: int = 0
     conversations: tuple[WrittenConversation, ...] = ()
+    exports: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,8 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         store: what the forge says about changes.
 
     Raises:
-        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations or exports cannot be
+            read.
     """
     changes = read_pull_requests(repository, limit=recipe.data.changes)
     position = cut_position(changes)
@@ -178,6 +185,7 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest() if adds else "",
         sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
         read_conversations(repository.root, repository.conversations),
+        exports_digest(repository.root, repository.exports),
     )
 
 
@@ -394,6 +402,31 @@ class _Builder:
             self._note_omissions(change)
             self.learned_changes.append(change)
             yield document
+        yield from self._threads(progress)
+
+    def _threads(self, progress: Progress) -> Iterator[Document]:
+        """Exported threads as far as they had gone at the snapshot; what was said later is held out."""
+        for done, thread in enumerate(read_exports(self.repository.root, self.repository.exports)):
+            progress("reading exports", done, None)
+            if isinstance(thread, SkippedFile):
+                self._skip(thread)
+                continue
+            said = thread_until(thread, self.cut.as_of)
+            whole, _ = split_document(document := thread_document(thread), self.tokenizer, self._room(document))
+            if said is None or len(said.posts) < len(thread.posts):
+                document = thread_document(said) if said is not None else replace(document, header="", sections=())
+                known, _ = split_document(document, self.tokenizer, self._room(document))
+                self.read["thread"] += whole - known
+                self.held_out["thread"] += whole - known
+            if said is None:
+                continue
+            document = self._clean(document)
+            text = "\n".join(post.text for post in said.posts)
+            if reason := self._reason_to_drop(text):
+                self._drop_document(document, reason)
+                continue
+            self._note_learned(thread.name, text)
+            yield document
 
     def _pieces(self, document: Document) -> Iterator[Piece]:
         tokens, pieces = split_document(document, self.tokenizer, self._room(document))
@@ -511,6 +544,8 @@ class _Builder:
         left = {kind: int(share * data.max_train_tokens) for kind, share in self.shares.items()}
 
         def purse(row: _Row) -> Kind:
+            if row.kind == "thread" and data.thread_share is None:
+                return "change"
             return "file" if row.kind == "page" and data.page_share is None else row.kind
 
         chosen: set[int] = set()
