@@ -24,6 +24,7 @@ import numpy.typing as npt
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
 from inhouse_retrieval.history import HistoryChange
+from inhouse_retrieval.secrets import redactions_in
 from inhouse_retrieval.terms import index_terms
 
 _log = logging.getLogger(__name__)
@@ -218,6 +219,19 @@ class Catalog:
         """``(path, reason)`` of the files that turned out not to be text when they were read."""
         rows = self._rows("SELECT path, skipped FROM files WHERE skipped IS NOT NULL ORDER BY path")
         return [(str(path), str(reason)) for path, reason in rows]
+
+    def redactions(self) -> list[tuple[str, int, str]]:
+        """``(path, line, kind)`` of what was taken out of the indexed files."""
+        rows = self._rows(
+            "SELECT path, start_line, text FROM chunks JOIN files ON files.id = file_id WHERE text LIKE '%[REDACTED %'"
+        )
+        return sorted(
+            {
+                (str(path), int(str(start)) + found.line - 1, found.kind)
+                for path, start, text in rows
+                for found in redactions_in(str(text))
+            }
+        )
 
     def counts(self) -> tuple[int, int, int]:
         """Indexed files, chunks, and distinct chunks that have no vector yet."""

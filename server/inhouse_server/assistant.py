@@ -169,10 +169,10 @@ def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:
 
 
 def _readable(question: Question) -> Question:
-    """Without halves of surrogate pairs, which JSON may spell and no tokenizer reads."""
+    """Without secrets, and without halves of surrogate pairs, which JSON may spell and no tokenizer reads."""
 
     def mended(text: str) -> str:
-        return text.encode("utf-8", "replace").decode()
+        return redact(text.encode("utf-8", "replace").decode())[0]
 
     selection = question.selection
     return replace(
@@ -206,7 +206,7 @@ def _selection_passage(question: Question) -> Passage | None:
         path=selection.path,
         start_line=selection.start_line,
         end_line=selection.end_line,
-        text=redact(selection.text)[0],
+        text=selection.text,
         source="code",
         blob_id="",
         commit="",

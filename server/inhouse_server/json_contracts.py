@@ -56,13 +56,14 @@ def answer_json(text: str, finished: AnswerFinished) -> dict[str, Any]:
 
 
 def index_json(report: IndexReport) -> dict[str, Any]:
-    """``{"files", "chunks", "embedded", "reused", "skipped", "seconds", "commit"}``."""
+    """``{"files", "chunks", "embedded", "reused", "skipped", "redactions", "seconds", "commit"}``."""
     return {
         "files": report.files,
         "chunks": report.chunks,
         "embedded": report.embedded,
         "reused": report.reused,
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
+        "redactions": [{"path": path, "line": line, "kind": kind} for path, line, kind in report.redactions],
         "without_syntax": dict(report.without_syntax),
         "seconds": round(report.seconds, 3),
         "commit": report.commit,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
 
 FILE_NAME = "inhouse.toml"
@@ -54,6 +55,18 @@ class AnswerSettings(_Section):
     max_tokens: int = Field(384, ge=1, description="longest answer, in tokens")
     prompt_tokens: int = Field(2048, ge=256, description="longest prompt, passages included, in tokens")
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
+
+
+class ExportSettings(_Section):
+    """Exports of what people wrote elsewhere, learned as they were at the training snapshot."""
+
+    chat: list[str] = Field(default_factory=list, description="Slack exports: zip files or folders")
+    tickets: list[str] = Field(default_factory=list, description="Jira or Linear exports: CSV, JSON or JSON lines")
+    mail: list[str] = Field(default_factory=list, description="mbox files")
+
+    def paths(self) -> ExportPaths:
+        """The same for the packages that read them."""
+        return ExportPaths(tuple(self.chat), tuple(self.tickets), tuple(self.mail))
 
 
 class ForgeSettings(_Section):
@@ -114,6 +127,7 @@ class Settings(_Section):
     )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    exports: ExportSettings = Field(default_factory=ExportSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)

@@ -8,6 +8,7 @@ A dataset is a folder:
   inputs give the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
+- ``redacted.jsonl``: where secrets were taken out, by kind and place, never by value.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
   reason.
 """
@@ -17,11 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -36,10 +36,15 @@ from inhouse_retrieval import (
     Repository,
     SkippedFile,
     Wiki,
+    exports_digest,
     no_progress,
+    page_text,
+    read_exports,
     read_pull_requests,
     redact,
+    redactions_in,
     said_until,
+    thread_until,
     with_forge,
 )
 
@@ -54,6 +59,7 @@ from .documents import (
     page_document,
     shorten,
     split_document,
+    thread_document,
 )
 from .documents import (
     count_tokens as count_text_tokens,
@@ -73,7 +79,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 5
+FORMAT = 6
 """Raised whenever the same repository and recipe would give other rows."""
 
 HELD_OUT = 30
@@ -82,7 +88,6 @@ LEAST_HELD_OUT = 5
 
 _TEMPLATE_TOKENS = 8
 _PROBE_CHARACTERS = 80
-_REDACTED = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Cut:
         forge: a digest of what the forge adds to the training changes; empty when it adds nothing.
         later_comments: comments on training changes that were written, or last edited, after the snapshot.
         conversations: what people wrote to be learned. No commit dates them.
+        exports: a digest of the exported chat, tickets and mail; empty when none are named.
     """
 
     snapshot: str
@@ -122,6 +128,7 @@ class Cut:
     forge: str = ""
     later_comments: int = 0
     conversations: tuple[WrittenConversation, ...] = ()
+    exports: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,8 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         store: what the forge says about changes.
 
     Raises:
-        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations or exports cannot be
+            read.
     """
     changes = read_pull_requests(repository, limit=recipe.data.changes)
     position = cut_position(changes)
@@ -174,6 +182,7 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         _added_by_forge(training, changes[position:]) if store else "",
         sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
         read_conversations(repository.root, repository.conversations),
+        exports_digest(repository.root, repository.exports),
     )
 
 
@@ -298,7 +307,7 @@ class _Builder:
         self.read: Counter[Kind] = Counter()
         self.held_out: Counter[Kind] = Counter()
         self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
-        self.redactions: Counter[str] = Counter()
+        self.redactions: list[dict[str, Any]] = []
         self.skipped: Counter[str] = Counter()
         self.leaks: Counter[str] = Counter()
         self.left_out: list[dict[str, Any]] = []
@@ -332,6 +341,7 @@ class _Builder:
         self._write_rows(chosen, progress)
         _write_lines(self.directory / "held_out.jsonl", map(asdict, held_out))
         _write_lines(self.directory / "left_out.jsonl", self.left_out)
+        _write_lines(self.directory / "redacted.jsonl", self.redactions)
         manifest = self._manifest([self.candidates[index] for index in chosen], len(held_out))
         (self.directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
@@ -357,11 +367,13 @@ class _Builder:
             if isinstance(item, SkippedFile):
                 self._skip(item)
                 continue
-            file, text = item[0], self._redact(item[1])
+            file = item[0]
             path = _printable(file.path)
+            is_page = wiki.is_page(path)
+            text = self._redact(page_text(path, item[1]) if is_page else item[1], path)
             documents = (
                 (page_document(path, text), page_conversation(path, text))
-                if wiki.is_page(path)
+                if is_page
                 else (file_document(path, text), file_conversation(path, text))
             )
             if file.blob_id in seen:
@@ -371,7 +383,7 @@ class _Builder:
             seen.add(file.blob_id)
             elsewhere = wiki.holds(path)
             if not elsewhere:
-                self.held_out_text.saw_past(text)
+                self.held_out_text.saw_past(item[1])
             if reason := self._reason_to_drop(text, elsewhere):
                 for document in documents:
                     self._drop_document(document, reason)
@@ -394,6 +406,31 @@ class _Builder:
             self._note_learned(change.commit, text)
             self._note_omissions(change)
             self.learned_changes.append(change)
+            yield document
+        yield from self._threads(progress)
+
+    def _threads(self, progress: Progress) -> Iterator[Document]:
+        """Exported threads as far as they had gone at the snapshot; what was said later is held out."""
+        for done, thread in enumerate(read_exports(self.repository.root, self.repository.exports)):
+            progress("reading exports", done, None)
+            if isinstance(thread, SkippedFile):
+                self._skip(thread)
+                continue
+            said = thread_until(thread, self.cut.as_of)
+            whole, _ = split_document(document := thread_document(thread), self.tokenizer, self._room(document))
+            if said is None or len(said.posts) < len(thread.posts):
+                document = thread_document(said) if said is not None else replace(document, header="", sections=())
+                known, _ = split_document(document, self.tokenizer, self._room(document))
+                self.read["thread"] += whole - known
+                self.held_out["thread"] += whole - known
+            if said is None:
+                continue
+            document = self._clean(document)
+            text = "\n".join(post.text for post in said.posts)
+            if reason := self._reason_to_drop(text):
+                self._drop_document(document, reason)
+                continue
+            self._note_learned(thread.name, text)
             yield document
 
     def _pieces(self, document: Document) -> Iterator[Piece]:
@@ -427,7 +464,7 @@ class _Builder:
             if messages[0].role != "system":
                 messages = (Message("system", SYSTEM), *messages)
             text = "\n".join(turn.content for turn in conversation.messages)
-            self.redactions.update(_REDACTED.findall(text))
+            self._note_redactions(text, conversation.name, with_lines=False)
             ids, labels = chat_row(self.tokenizer, messages)
             tokens = sum(label != IGNORED for label in labels)
             self.read["conversation"] += tokens
@@ -448,7 +485,6 @@ class _Builder:
             progress("reading edits", done, len(self.learned_changes))
             for edit in read_edits(self.repository, [change]):
                 path = _printable(edit.path)
-                self.redactions.update(_REDACTED.findall(edit.added))
                 row = edit_row(self.tokenizer, count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
                 if row is None:
                     tokens = count_text_tokens(self.tokenizer, edit.added)
@@ -513,6 +549,8 @@ class _Builder:
         left = {kind: int(share * data.max_train_tokens) for kind, share in self.shares.items()}
 
         def purse(row: _Row) -> Kind:
+            if row.kind == "thread" and data.thread_share is None:
+                return "change"
             return "file" if row.kind == "page" and data.page_share is None else row.kind
 
         chosen: set[int] = set()
@@ -578,7 +616,7 @@ class _Builder:
                 "held_out_commits": [change.commit for change in self.cut.held_out],
             },
             "skipped_files": dict(sorted(self.skipped.items())),
-            "redactions": dict(sorted(self.redactions.items())),
+            "redactions": dict(sorted(Counter(found["secret"] for found in self.redactions).items())),
             "overlap": {
                 "held_out_lines": len(self.held_out_text.lines),
                 "also_in_training": len(self.held_out_text.past_lines | self.held_out_text.leaked_lines),
@@ -596,15 +634,23 @@ class _Builder:
         ids, _ = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
         return max(self.recipe.data.max_tokens - len(ids) - _TEMPLATE_TOKENS, 0)
 
-    def _redact(self, text: str) -> str:
-        # The readers have redacted most of it already, so what they wrote is counted, not what is found now.
+    def _redact(self, text: str, name: str, with_lines: bool = True) -> str:
         clean = redact(text)[0]
-        self.redactions.update(_REDACTED.findall(clean))
+        self._note_redactions(clean, name, with_lines)
         return clean
 
+    def _note_redactions(self, clean: str, name: str, with_lines: bool) -> None:
+        # The readers have redacted most of it already, so their marks are noted, not what is found now.
+        for found in redactions_in(clean):
+            place = {"line": found.line} if with_lines else {}
+            self.redactions.append({"name": name, **place, "secret": found.kind})
+
     def _clean(self, document: Document) -> Document:
-        sections = tuple(type(section)(section.header, self._redact(section.body)) for section in document.sections)
-        return Document(document.kind, document.name, self._redact(document.header), sections)
+        def clean(text: str) -> str:
+            return self._redact(text, document.name, with_lines=False)
+
+        sections = tuple(type(section)(section.header, clean(section.body)) for section in document.sections)
+        return Document(document.kind, document.name, clean(document.header), sections)
 
     def _reason_to_drop(self, text: str, beside_the_snapshot: bool = True) -> str:
         if any(opening in text for opening in self.probes):

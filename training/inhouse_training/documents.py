@@ -18,6 +18,8 @@ The formats are those of "Fine-tune an Instruct model over raw text data" (Towar
 
 A wiki page is its own text under a line that names it. The article says that comments were in its data but not how;
 here those on the whole change come before its files, and those on lines after the patch that they are about.
+
+A thread of chat, tickets or mail has a line on what it is, then what each person said under their role and the day.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from inhouse_retrieval import PullRequest, ReviewComment
+from inhouse_retrieval import PullRequest, ReviewComment, Thread
 
 from .kinds import Kind
 
@@ -59,7 +61,7 @@ class Document:
     """One text to learn from.
 
     Attributes:
-        name: the path of the file or page, or the change's commit id.
+        name: the path of the file or page, the change's commit id, or the export and the thread in it.
         header: opens every piece.
         topic: what a conversation is about, where that is not the file itself.
     """
@@ -145,6 +147,14 @@ def change_document(change: PullRequest) -> Document:
         sections += [_remark(comment, "") for comment in remarks if comment.path == file.path]
     sections += [_remark(comment, f" {comment.path}") for comment in remarks if comment.path not in paths]
     return Document("change", change.commit, opening, tuple(sections))
+
+
+def thread_document(thread: Thread) -> Document:
+    """Exported chat, a ticket or mail as raw text."""
+    what = {"chat": "Chat in", "ticket": "Ticket", "mail": "Mail"}[thread.source]
+    header = f"- {what} {shorten(thread.title)}\n" + (f"State: {shorten(thread.state)}\n" if thread.state else "")
+    posts = (Section(f"{post.role}, {post.at.astimezone(UTC):%Y-%m-%d}:\n", _ended(post.text)) for post in thread.posts)
+    return Document("thread", thread.name, header, tuple(posts))
 
 
 def added_lines(patch: str) -> str:

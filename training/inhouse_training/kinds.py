@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["file", "page", "conversation", "change", "edit", "replay"]
-KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "edit", "replay")
+Kind = Literal["file", "page", "conversation", "change", "thread", "edit", "replay"]
+KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "thread", "edit", "replay")

@@ -32,10 +32,11 @@ class DataSettings(_Section):
         changes: merged changes read from history, newest first; the held-out ones are among them.
         max_train_tokens: row tokens of the whole run, repeated passes included; 0 means no bound. Rows
             beyond it are left out by a deterministic draw, and counted.
-        file_share, page_share, conversation_share, change_share, edit_share, replay_share: how that budget is split
-            between raw files, raw wiki pages, conversations about either, raw changes, past edits asked for as the
-            product asks, and the base model's own general text; what one kind does not use goes to the others, and
-            a share of 0 switches a kind off. Without a ``page_share`` pages are counted among the files.
+        file_share, page_share, conversation_share, change_share, thread_share, edit_share, replay_share: how that
+            budget is split between raw files, raw wiki pages, conversations about either, raw changes, threads of
+            exported chat, tickets and mail, past edits asked for as the product asks, and the base model's own general
+            text; what one kind does not use goes to the others, and a share of 0 switches a kind off. Without a
+            ``page_share`` pages are counted among the files, without a ``thread_share`` threads among the changes.
         replay_samples: texts drawn from the base model for each of 128 fixed general prompts, once, when
             ``replay_share`` is not 0.
         max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
@@ -49,6 +50,7 @@ class DataSettings(_Section):
     page_share: float | None = Field(None, ge=0, le=1)
     conversation_share: float = Field(0.3, ge=0, le=1)
     change_share: float = Field(0.3, ge=0, le=1)
+    thread_share: float | None = Field(None, ge=0, le=1)
     edit_share: float = Field(0.0, ge=0, le=1)
     replay_share: float = Field(0.0, ge=0, le=1)
     replay_samples: int = Field(4, ge=1, le=100)
@@ -56,12 +58,14 @@ class DataSettings(_Section):
 
     @property
     def shares(self) -> dict[str, float]:
-        """Kind of row -> its share of the budget; pages without one of their own are counted among the files."""
+        """Kind of row -> its share of the budget; pages and threads without one of their own have that of files
+        and changes."""
         return {
             "file": self.file_share,
             "page": self.file_share if self.page_share is None else self.page_share,
             "conversation": self.conversation_share,
             "change": self.change_share,
+            "thread": self.change_share if self.thread_share is None else self.thread_share,
             "edit": self.edit_share,
             "replay": self.replay_share,
         }
@@ -71,6 +75,8 @@ class DataSettings(_Section):
         shares = {f"{kind}_share": share for kind, share in self.shares.items()}
         if self.page_share is None:
             del shares["page_share"]
+        if self.thread_share is None:
+            del shares["thread_share"]
         total = sum(shares.values())
         if not 0 < total <= 1 + 1e-6:
             raise ValueError(f"{', '.join(shares)} add up to {total:g}, not to 1 at most")

@@ -60,7 +60,8 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
     """The run that belongs to the repository as it is now. Its folder is made by :func:`start_run`.
 
     Raises:
-        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations or exports cannot be
+            read.
     """
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
         cut = cut_repository(repository, recipe, store)
@@ -75,6 +76,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "exclude": list(repository.exclude),
         "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
         **({"forge": cut.forge} if cut.forge else {}),
+        **({"exports": cut.exports} if cut.exports else {}),
         **({"conversations": conversations_digest(cut.conversations)} if cut.conversations else {}),
     }
     name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]

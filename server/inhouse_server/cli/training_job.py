@@ -85,4 +85,5 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str, 
     else:
         base = resolve_base_model(settings.base_model, progress)
     repository = Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki)
-    return TrainingJob(repository.with_conversations(settings.conversations), settings, state_dir, chosen, base)
+    repository = repository.with_conversations(settings.conversations).with_exports(settings.exports.paths())
+    return TrainingJob(repository, settings, state_dir, chosen, base)
