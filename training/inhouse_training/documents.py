@@ -29,15 +29,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from inhouse_retrieval import PullRequest, ReviewComment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["file", "page", "conversation", "change", "edit", "replay"]
-KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "edit", "replay")
+Kind = Literal[
+    "file", "page", "conversation", "change", "edit", "replay", "qa", "explanation", "relation", "raft", "absent"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 BOT = "bot"
 """Role of a commenter that is a program."""
