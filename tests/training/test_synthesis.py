@@ -279,6 +279,10 @@ def test_a_server_that_is_lost_or_refuses_the_key_is_said_plainly(
     with ReplyCache(tmp_path) as cache, pytest.raises(InhouseError, match="refuses the API key") as refused:
         synthesize(tasks, EndpointGenerator(server.url, "writer", "wrong", "$WRITER_KEY", 1), cache, 10**6)
     assert refused.value.remedy == "Correct $WRITER_KEY."
+    server.write = lambda number, prompt: Failure(400, body=b'{"error": {"message": "response_format: unknown"}}')
+    with pytest.raises(InhouseError, match=r"none of the first 5 requests: .*response_format: unknown") as all_refused:
+        run(tasks, server, tmp_path)
+    assert "json_schema = false" in all_refused.value.remedy
 
 
 def test_the_bound_holds_also_for_requests_under_way(

@@ -85,7 +85,7 @@ class EngineGenerator:
         room = self._engine.context_tokens - self._engine.count_tokens(task.messages)
         if room < task.reply_tokens:
             raise TaskRefused("it does not fit the model's context")
-        request = GenerationRequest(task.messages, BASE, task.reply_tokens, schema=task.schema)
+        request = GenerationRequest(task.messages, BASE, task.reply_tokens, schema=task.schema(with_lengths=True))
         text: list[str] = []
         finished = Finished("cancelled", 0, 0)
         for event in self._engine.stream(request, cancel):
@@ -183,7 +183,7 @@ class EndpointGenerator:
             "temperature": 0.0,
         }
         if self._use_schema:
-            schema = {"name": "reply", "strict": True, "schema": json.loads(task.schema)}
+            schema = {"name": "reply", "strict": True, "schema": json.loads(task.schema(with_lengths=False))}
             arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
         return arguments
 

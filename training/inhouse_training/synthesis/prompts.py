@@ -17,6 +17,8 @@ VERSIONS: dict[Topic, int] = {"questions": 1, "explanation": 1, "relation": 1}
 MOST_QUESTIONS = 4
 _CHARACTERS_A_QUESTION = 600
 _STATEMENTS = 5
+_LONGEST_TEXT = 500
+"""Characters of a question, a quotation or an answer."""
 
 _SYSTEM = (
     "You write training data for an assistant of a software team, from texts of the team's repository. What stands "
@@ -70,14 +72,20 @@ def question_count(section: Section) -> int:
     return max(1, min(MOST_QUESTIONS, len(section.text) // _CHARACTERS_A_QUESTION))
 
 
-def schema(topic: Topic, section: Section) -> str:
-    """The JSON schema of the reply."""
+def schema(topic: Topic, section: Section, with_lengths: bool) -> str:
+    """The JSON schema of the reply.
+
+    Args:
+        with_lengths: bound each text, too. It keeps a small model from repeating itself for ever, and not every server
+            knows the keyword.
+    """
     keys, most = {
         "questions": (("question", "quote", "answer"), question_count(section)),
         "explanation": (("quote", "statement"), _STATEMENTS),
         "relation": (("first_quote", "second_quote", "statement"), 3),
     }[topic]
-    item = _object({key: {"type": "string"} for key in keys})
+    longest = {"maxLength": _LONGEST_TEXT} if with_lengths else {}
+    item = _object({key: {"type": "string", **longest} for key in keys})
     return json.dumps(_object({"items": {"type": "array", "items": item, "minItems": 1, "maxItems": most}}))
 
 

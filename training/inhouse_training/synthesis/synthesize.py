@@ -17,7 +17,7 @@ from .grounding import DroppedItem, ground
 from .tasks import Task
 
 _GIVE_UP = 5
-"""Failures in a row, with no reply between them, after which the server is taken for lost."""
+"""Failures in a row, or refusals before any reply, after which there is no use in asking on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +178,11 @@ class _Run:
             reply = await self._generator.reply(task)
         except TaskRefused as error:
             self._report.refused[str(error)] += 1
+            if not self._report.asked and self._report.refused.total() >= _GIVE_UP:
+                raise InhouseError(
+                    f"The model takes none of the first {_GIVE_UP} requests: {error}.",
+                    "If its server knows no JSON schemas, set json_schema = false under [synthesis] in inhouse.toml.",
+                ) from error
             return
         except TaskFailed as error:
             self._report.failed[str(error)] += 1

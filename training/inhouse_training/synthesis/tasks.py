@@ -49,10 +49,9 @@ class Task:
             case "relation":
                 return prompts.relation_messages(self.sections, self.repository)
 
-    @property
-    def schema(self) -> str:
+    def schema(self, with_lengths: bool) -> str:
         """The form of the reply."""
-        return prompts.schema(self.topic, self.sections[0])
+        return prompts.schema(self.topic, self.sections[0], with_lengths)
 
     @property
     def reply_tokens(self) -> int:
