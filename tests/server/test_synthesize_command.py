@@ -12,9 +12,9 @@ import pytest
 from inhouse_server.cli import main
 from inhouse_training import BaseModel
 
-from ..training.chat_server import KEY, ChatServer
 from ..training.history import commit, make_history
-from ..training.test_synthesis import GUIDE
+from ..training.synthesis.chat_server import KEY, ChatServer
+from ..training.synthesis.written import GUIDE
 
 Inhouse = Callable[..., tuple[int, str, str]]
 

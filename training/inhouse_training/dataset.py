@@ -70,7 +70,7 @@ from .recipe import Recipe
 from .registry import file_sha256
 from .replay import ReplayText, replay_messages, replay_row
 from .synthesis.cache import Replies
-from .synthesis.rows import SYNTHETIC, DroppedRow, RowWriter, SyntheticRow, wanted_kinds
+from .synthesis.rows import DroppedRow, RowWriter, SyntheticRow, over_share, wanted_kinds
 from .written_conversations import WrittenConversation, messages_json, read_conversations
 
 if TYPE_CHECKING:
@@ -482,24 +482,14 @@ class _Builder:
         made = RowWriter(
             self.repository, self.cut, self.tokenizer, self.recipe.data, self.recipe.seed, self.name, replies
         )
-        rows: Counter[str] = Counter()
-        dropped: dict[str, Counter[str]] = {kind: Counter() for kind in wanted_kinds(self.recipe.data)}
         for row in made.rows(progress):
             reason = row.reason if isinstance(row, DroppedRow) else self._write_synthetic_row(writer, row)
+            made.count(row, reason)
             if reason:
-                text = row.text if isinstance(row, DroppedRow) else row.messages[-1].content
-                tokens = count_text_tokens(self.tokenizer, text)
+                tokens = count_text_tokens(self.tokenizer, row.text)
                 self.read[row.kind] += tokens
                 self._drop(row.kind, row.name, 0, tokens, reason)
-                dropped[row.kind][reason] += 1
-            else:
-                rows[row.kind] += 1
-        self.synthesis = {
-            "generator": replies.generator,
-            "rows": dict(rows),
-            "dropped": {kind: dict(sorted(reasons.items())) for kind, reasons in dropped.items()},
-            "unused_replies": made.unused,
-        }
+        self.synthesis = made.account()
 
     def _write_synthetic_row(self, writer: Any, row: SyntheticRow) -> str:
         """Write the row; else why not. What a model wrote may hold anything, whatever it was shown."""
@@ -549,7 +539,13 @@ class _Builder:
             if not self.shares[row.kind]:
                 self._drop(row.kind, row.name, row.part, row.source_tokens, "switched off in the recipe")
         wanted = [index for index, row in enumerate(self.candidates) if self.shares[row.kind]]
-        order = self._within_shares(sorted(wanted, key=lambda index: self.candidates[index].order))
+        order = sorted(wanted, key=lambda index: self.candidates[index].order)
+        over = over_share(
+            [(row.kind, row.source_tokens) for row in map(self.candidates.__getitem__, order)], self.shares
+        )
+        for row in (self.candidates[order[at]] for at in over):
+            self._drop(row.kind, row.name, row.part, row.source_tokens, "over its share of the learned tokens")
+        order = [index for at, index in enumerate(order) if at not in over]
         wanted = sorted(order)
         data = self.recipe.data
         total = sum(self.candidates[index].tokens for index in wanted)
@@ -577,24 +573,6 @@ class _Builder:
                 row = self.candidates[index]
                 self._drop(row.kind, row.name, row.part, row.source_tokens, "over the recipe's token budget")
         return [index for index in order if index in chosen]
-
-    def _within_shares(self, order: Sequence[int]) -> list[int]:
-        """``order`` without the synthetic rows that would take more than their kind's share of all learned tokens."""
-        synthetic = sum(self.shares[kind] for kind in SYNTHETIC)
-        others = sum(row.source_tokens for row in map(self.candidates.__getitem__, order) if row.kind not in SYNTHETIC)
-        if not others or synthetic >= 1:
-            return list(order)
-        left = {kind: self.shares[kind] * others / (1 - synthetic) for kind in SYNTHETIC}
-        kept: list[int] = []
-        for index in order:
-            row = self.candidates[index]
-            if row.kind in left and row.source_tokens > left[row.kind]:
-                self._drop(row.kind, row.name, row.part, row.source_tokens, "over its share of the learned tokens")
-                continue
-            if row.kind in left:
-                left[row.kind] -= row.source_tokens
-            kept.append(index)
-        return kept
 
     def _write_rows(self, chosen: Sequence[int], progress: Progress) -> None:
         import datasets

@@ -31,6 +31,7 @@ NOT_ALONE = "its question cannot stand alone"
 NO_ANSWER = "its answer only repeats the question"
 
 _NAME = re.compile(r"`([^`\n]+)`|\b([A-Za-z]\w*(?:_\w+|[a-z][A-Z])\w*|\d[\d.,]*\d|\d)\b")
+_LIST = re.compile(r'"items"\s*:\s*\[')
 _POINTING = re.compile(
     r"\b(?:this|these|the (?:above|given|provided|following|quoted)) "
     r"(?:text|file|code|lines?|snippet|passage|page|section)\b"
@@ -95,8 +96,9 @@ def locate(quote: str, section: Section) -> Evidence | None:
 def _items(text: str) -> Iterator[dict[str, Any]]:
     """The objects of the list, also of a reply that was cut in the middle of one."""
     decoder = json.JSONDecoder()
-    start = text.find("[")
-    at = text.find("{", start) if start >= 0 else -1
+    # Some models think aloud first, with brackets of their own.
+    lists = list(_LIST.finditer(text)) or list(re.finditer(r"\[", text))[:1]
+    at = text.find("{", lists[-1].end()) if lists else -1
     while at >= 0:
         try:
             value, end = decoder.raw_decode(text, at)

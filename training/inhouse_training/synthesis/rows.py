@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inhouse_retrieval import Progress, Repository
 
@@ -53,6 +54,11 @@ class SyntheticRow:
     generator: str
 
     @property
+    def text(self) -> str:
+        """What it teaches."""
+        return self.messages[-1].content
+
+    @property
     def origin(self) -> str:
         """Who wrote it and from what, as JSON."""
         sources = [{"place": section.place, "blob": section.blob_id} for section in self.sources]
@@ -79,12 +85,29 @@ def wanted_topics(data: DataSettings) -> frozenset[str]:
     return frozenset(TOPICS[kind] for kind in wanted_kinds(data) if kind in TOPICS)
 
 
-class RowWriter:
-    """Makes the synthetic rows of one dataset.
+def over_share(rows: Sequence[tuple[Kind, int]], shares: Mapping[str, float]) -> frozenset[int]:
+    """Which synthetic rows, by their place, would take more than their kind's share of all learned tokens.
 
-    Attributes:
-        unused: replies that belong to no section of the training snapshot: their source is held out, or has changed.
+    Args:
+        rows: kind and learned tokens of each row, those that go first in front.
+        shares: kind of row -> its share.
     """
+    synthetic = sum(shares[kind] for kind in SYNTHETIC)
+    others = sum(tokens for kind, tokens in rows if kind not in SYNTHETIC)
+    if not others or synthetic >= 1:
+        return frozenset()
+    left = {kind: shares[kind] * others / (1 - synthetic) for kind in SYNTHETIC}
+    over: set[int] = set()
+    for at, (kind, tokens) in enumerate(rows):
+        if kind in left and tokens > left[kind]:
+            over.add(at)
+        elif kind in left:
+            left[kind] -= tokens
+    return frozenset(over)
+
+
+class RowWriter:
+    """Makes the synthetic rows of one dataset, and keeps the account of them."""
 
     def __init__(
         self,
@@ -106,21 +129,40 @@ class RowWriter:
             lambda messages: len(chat_ids(tokenizer, messages, add_generation_prompt=True)), data.max_tokens
         )
         self._asked: set[tuple[Kind, str]] = set()
-        self.unused = 0
+        self._unused = 0
+        self._rows: Counter[Kind] = Counter()
+        self._dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in self._kinds}
 
     def rows(self, progress: Progress) -> Iterator[SyntheticRow | DroppedRow]:
         """All rows and all that is dropped, in a fixed order."""
         progress("reading what was generated", 0, None)
         sections = read_sections(self._repository, self._cut)
         tasks = plan_tasks(sections, self._kinds, self._name)
-        keys = {task.key(self._replies.generator) for task in tasks}
-        self.unused = sum(key not in keys for key in self._replies.by_key)
+        known = {task.key(self._replies.generator) for task in plan_tasks(sections, SYNTHETIC, self._name)}
+        self._unused = sum(key not in known for key in self._replies.by_key)
         with closing(SnapshotSearch(self._repository, self._cut.snapshot)) as search:
             for done, task in enumerate(tasks):
                 progress("writing synthetic rows", done, len(tasks))
                 yield from self._of_task(task, search)
             if "absent" in self._kinds:
                 yield from self._absent(sections, search)
+
+    def count(self, row: SyntheticRow | DroppedRow, reason: str) -> None:
+        """Note what became of a row: ``reason`` is empty where it is learned."""
+        if reason:
+            self._dropped[row.kind][reason] += 1
+        else:
+            self._rows[row.kind] += 1
+
+    def account(self) -> dict[str, Any]:
+        """For the manifest: rows by kind, what was dropped by reason, and the replies that belong to no section of the
+        training snapshot, since their source is held out or has changed."""
+        return {
+            "generator": self._replies.generator,
+            "rows": dict(self._rows),
+            "dropped": {kind: dict(sorted(reasons.items())) for kind, reasons in self._dropped.items()},
+            "unused_replies": self._unused,
+        }
 
     def _of_task(self, task: Task, search: SnapshotSearch) -> Iterator[SyntheticRow | DroppedRow]:
         kinds = [kind for kind in self._kinds if TOPICS.get(kind) == task.topic]
