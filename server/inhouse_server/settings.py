@@ -81,6 +81,21 @@ class ForgeSettings(_Section):
     limit: int = Field(100, ge=1, le=5000, description="pull requests that are read, the last merged first")
 
 
+class SynthesisSettings(_Section):
+    """Which model writes synthetic rows for `inhouse dataset synthesize`."""
+
+    base_url: str | None = Field(
+        None, description="OpenAI-compatible server that writes them; without one, what [engine] answers with"
+    )
+    model: str | None = Field(None, description="name of the model at that server")
+    api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
+    concurrency: int = Field(4, ge=1, le=256, description="requests to the server under way at once")
+    json_schema: bool = Field(True, description="send the form of the reply as a JSON schema")
+    max_tokens_total: int = Field(
+        2_000_000, ge=1, description="tokens of prompts and replies that one run may take, at most"
+    )
+
+
 class ReviewSettings(_Section):
     """How a change is reviewed."""
 
@@ -130,6 +145,7 @@ class Settings(_Section):
     exports: ExportSettings = Field(default_factory=ExportSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
+    synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
 
@@ -172,6 +188,8 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
         raise _explain(error, path, text, origins) from error
     if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
         raise InvalidSettings('[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}.")
+    if settings.synthesis.base_url and not settings.synthesis.model:
+        raise InvalidSettings("[synthesis] base_url needs a model.", f"Add model to [synthesis] in {path}.")
     if settings.forge.kind != "none" and not settings.forge.project:
         raise InvalidSettings(
             f'[forge] kind = "{settings.forge.kind}" needs a project.', f"Add project to [forge] in {path}."
@@ -209,7 +227,7 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                named = ("kind", "url", "model", "project", "every", "webhook")
+                named = ("kind", "url", "base_url", "model", "project", "every", "webhook")
                 if inner_field.annotation in (str, int) or inner in named:
                     names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
         elif section is str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .base_model import resolve_base_model as resolve_base_model
     from .dataset import Dataset as Dataset
     from .dataset import build_dataset as build_dataset
+    from .dataset import repository_name as repository_name
     from .dataset_rows import DatasetRow as DatasetRow
     from .dataset_rows import export_conversations as export_conversations
     from .dataset_rows import read_rows as read_rows
@@ -70,6 +71,21 @@ if TYPE_CHECKING:
     from .schedule import landed_since as landed_since
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
+    from .synthesis.cache import Replies as Replies
+    from .synthesis.cache import ReplyCache as ReplyCache
+    from .synthesis.cache import stored_replies as stored_replies
+    from .synthesis.generator import EndpointGenerator as EndpointGenerator
+    from .synthesis.generator import EngineGenerator as EngineGenerator
+    from .synthesis.generator import Generator as Generator
+    from .synthesis.rows import SYNTHETIC as SYNTHETIC
+    from .synthesis.rows import wanted_kinds as wanted_kinds
+    from .synthesis.sources import read_sections as read_sections
+    from .synthesis.synthesize import Estimate as Estimate
+    from .synthesis.synthesize import SynthesisReport as SynthesisReport
+    from .synthesis.synthesize import estimate as estimate
+    from .synthesis.synthesize import synthesize as synthesize
+    from .synthesis.tasks import Task as Task
+    from .synthesis.tasks import plan_tasks as plan_tasks
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
@@ -99,6 +115,22 @@ _MODULE_OF = {
     "finetune": "finetune",
     "evaluate_version": "retrain",
     "build_dataset": "dataset",
+    "repository_name": "dataset",
+    "EndpointGenerator": "synthesis.generator",
+    "EngineGenerator": "synthesis.generator",
+    "Estimate": "synthesis.synthesize",
+    "Generator": "synthesis.generator",
+    "Replies": "synthesis.cache",
+    "ReplyCache": "synthesis.cache",
+    "SYNTHETIC": "synthesis.rows",
+    "SynthesisReport": "synthesis.synthesize",
+    "Task": "synthesis.tasks",
+    "estimate": "synthesis.synthesize",
+    "plan_tasks": "synthesis.tasks",
+    "read_sections": "synthesis.sources",
+    "stored_replies": "synthesis.cache",
+    "synthesize": "synthesis.synthesize",
+    "wanted_kinds": "synthesis.rows",
     "Run": "runs",
     "RetrainResult": "retrain",
     "Recipe": "recipe",

@@ -4,8 +4,9 @@ budget.
 A dataset is a folder:
 
 - ``rows.arrow``: what is trained on; columns ``input_ids``, ``labels`` (-100 is not learned), ``kind``,
-  ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text). The same
-  inputs give the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
+  ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text),
+  ``origin`` (of a synthetic row, as JSON: who wrote it, and from which lines). The same inputs give the same bytes, and
+  replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``redacted.jsonl``: where secrets were taken out, by kind and place, never by value.
@@ -73,6 +74,8 @@ from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
 from .replay import ReplayText, replay_messages, replay_row
+from .synthesis.cache import Replies
+from .synthesis.rows import DroppedRow, RowWriter, SyntheticRow, over_share, wanted_kinds
 from .written_conversations import WrittenConversation, messages_json, read_conversations
 
 if TYPE_CHECKING:
@@ -236,11 +239,13 @@ def build_dataset(
     directory: Path,
     progress: Progress = no_progress,
     replay: Callable[[], Sequence[ReplayText]] = tuple,
+    generated: Callable[[], Replies] = Replies,
 ) -> Dataset:
     """Write the dataset of one cut into ``directory``, which appears only when it is complete.
 
     Args:
         replay: gives the base model's general texts; asked only when the recipe has a share for them.
+        generated: gives what a model wrote about the repository; likewise.
 
     Raises:
         InhouseError: there is no text to train on, or it holds more of the held-out lines than the recipe allows.
@@ -251,7 +256,7 @@ def build_dataset(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     builder = _Builder(repository, tokenizer, recipe, cut, partial)
-    builder.build(progress, replay)
+    builder.build(progress, replay, generated)
     shutil.rmtree(directory, ignore_errors=True)  # what was damaged since it was made
     partial.rename(directory)
     return Dataset(directory)
@@ -313,10 +318,13 @@ class _Builder:
         self.left_out: list[dict[str, Any]] = []
         self.candidates: list[_Row] = []
         self.learned_changes: list[PullRequest] = []
+        self.synthesis: dict[str, Any] = {}
         # inhouse trains on its own repository too, and what tests must not be trained on.
         self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
 
-    def build(self, progress: Progress, replay: Callable[[], Sequence[ReplayText]]) -> None:
+    def build(
+        self, progress: Progress, replay: Callable[[], Sequence[ReplayText]], generated: Callable[[], Replies]
+    ) -> None:
         held_out = [change for change in map(held_out_change, self.cut.held_out) if change is not None]
         self._hold_out(progress)
         self.held_out_text = HeldOutText(self.cut.held_out, [change.added for change in held_out])
@@ -330,6 +338,8 @@ class _Builder:
                 self._write_edits(writer, progress)
             if self.shares["replay"]:
                 self._write_replay(writer, replay())
+            if wanted_kinds(self.recipe.data):
+                self._write_synthetic(writer, generated(), progress)
             writer.finalize()
         self._refuse_leaks()
         chosen = self._choose()
@@ -509,6 +519,33 @@ class _Builder:
             else:
                 self._add(writer, "replay", text.name, 0, ids, labels, tokens, replay_messages(text))
 
+    def _write_synthetic(self, writer: Any, replies: Replies, progress: Progress) -> None:
+        made = RowWriter(
+            self.repository, self.cut, self.tokenizer, self.recipe.data, self.recipe.seed, self.name, replies
+        )
+        for row in made.rows(progress):
+            reason = row.reason if isinstance(row, DroppedRow) else self._write_synthetic_row(writer, row)
+            made.count(row, reason)
+            if reason:
+                tokens = count_text_tokens(self.tokenizer, row.text)
+                self.read[row.kind] += tokens
+                self._drop(row.kind, row.name, 0, tokens, reason)
+        self.synthesis = made.account()
+
+    def _write_synthetic_row(self, writer: Any, row: SyntheticRow) -> str:
+        """Write the row; else why not. What a model wrote may hold anything, whatever it was shown."""
+        text = "\n".join(turn.content for turn in row.messages)
+        if reason := self._reason_to_drop(text):
+            return reason
+        ids, labels = chat_row(self.tokenizer, row.messages)
+        if len(ids) > self.recipe.data.max_tokens:
+            return "longer than a row"
+        self._note_learned(row.name, text)
+        tokens = sum(label != IGNORED for label in labels)
+        self.read[row.kind] += tokens
+        self._add(writer, row.kind, row.name, 0, ids, labels, tokens, row.messages, row.origin)
+        return ""
+
     def _add(
         self,
         writer: Any,
@@ -519,6 +556,7 @@ class _Builder:
         labels: list[int],
         source_tokens: int,
         messages: Sequence[Message],
+        origin: str = "",
     ) -> None:
         writer.write(
             {
@@ -529,6 +567,7 @@ class _Builder:
                 "part": part,
                 "source_tokens": source_tokens,
                 "messages": messages_json(messages) if messages else "",
+                "origin": origin,
             }
         )
         key = f"{self.recipe.seed}\0{kind}\0{name}\0{part}"
@@ -542,6 +581,13 @@ class _Builder:
                 self._drop(row.kind, row.name, row.part, row.source_tokens, "switched off in the recipe")
         wanted = [index for index, row in enumerate(self.candidates) if self.shares[row.kind]]
         order = sorted(wanted, key=lambda index: self.candidates[index].order)
+        over = over_share(
+            [(row.kind, row.source_tokens) for row in map(self.candidates.__getitem__, order)], self.shares
+        )
+        for row in (self.candidates[order[at]] for at in over):
+            self._drop(row.kind, row.name, row.part, row.source_tokens, "over its share of the learned tokens")
+        order = [index for at, index in enumerate(order) if at not in over]
+        wanted = sorted(order)
         data = self.recipe.data
         total = sum(self.candidates[index].tokens for index in wanted)
         if not data.max_train_tokens or total <= data.max_train_tokens:
@@ -623,6 +669,7 @@ class _Builder:
                 "leaked": len(self.held_out_text.leaked_lines),
                 "share": round(self.held_out_text.overlap, 6),
             },
+            **({"synthesis": self.synthesis} if self.synthesis else {}),
         }
 
     def _room(self, document: Document) -> int:
@@ -723,6 +770,7 @@ def _writer(path: Path) -> Any:
             "part": Value("int32"),
             "source_tokens": Value("int32"),
             "messages": Value("string"),
+            "origin": Value("string"),
         }
     )
     return ArrowWriter(path=str(path), features=features, writer_batch_size=100)

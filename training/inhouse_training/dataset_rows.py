@@ -29,6 +29,7 @@ class DatasetRow:
         learned: parts of ``text`` that are learned, as ``(begin, end)`` in characters.
         tokens, learned_tokens: of the whole row, and those with a label.
         snapshot: the commit that the dataset was built at.
+        origin: of a synthetic row: who wrote it and from which lines of the snapshot, as JSON; empty for the others.
     """
 
     kind: Kind
@@ -39,6 +40,7 @@ class DatasetRow:
     learned_tokens: int
     text: str
     learned: tuple[tuple[int, int], ...]
+    origin: str
 
 
 def read_rows(
@@ -54,7 +56,7 @@ def read_rows(
         text, learned = _masked(tokenizer, row["input_ids"], row["labels"])
         yield DatasetRow(
             row["kind"], row["name"], row["part"], dataset.manifest["snapshot"], len(row["input_ids"]),
-            sum(label != IGNORED for label in row["labels"]), text, learned,
+            sum(label != IGNORED for label in row["labels"]), text, learned, row["origin"],
         )  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-Kind = Literal["file", "page", "conversation", "change", "thread", "edit", "replay"]
-KINDS: tuple[Kind, ...] = ("file", "page", "conversation", "change", "thread", "edit", "replay")
+Kind = Literal[
+    "file", "page", "conversation", "change", "thread", "edit", "replay",
+    "qa", "explanation", "relation", "raft", "absent",
+]  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -26,6 +26,9 @@ SYSTEM = (
 )
 """Short: small models follow short instructions best, and each question pays for every token of it."""
 
+NOT_HERE = "That is not in this repository, as far as the passages show."
+"""How the product says that it does not know; what rows teach whose passages hold no answer."""
+
 
 # ----------------------------------------------------------------------------------------------------------
 # From text and messages to token ids

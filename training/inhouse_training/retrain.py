@@ -31,6 +31,7 @@ from .report import ReportInput, write_report
 from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, write_json
 from .schedule import LastRun
 from .snapshot_search import SnapshotSearch
+from .synthesis.cache import stored_replies
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
@@ -94,7 +95,7 @@ def retrain(
             return _skipped(finished, registry, nothing_changed(finished))
         started = _now()
         start_run(run)
-        result = _make_candidate(repository, registry, run, recipe, base, progress, retrieval)
+        result = _make_candidate(repository, state_dir, registry, run, recipe, base, progress, retrieval)
         write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": _now()})
         forget_runs(state_dir)
         return result
@@ -102,6 +103,7 @@ def retrain(
 
 def _make_candidate(
     repository: Repository,
+    state_dir: Path,
     registry: Registry,
     run: Run,
     recipe: Recipe,
@@ -111,7 +113,8 @@ def _make_candidate(
 ) -> RetrainResult:
     tokenizer = load_tokenizer(base)
     replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
-    dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay)
+    generated = partial(stored_replies, state_dir)
+    dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     current, remark = _current_before(registry, base, run)
     held_out = _unseen(repository, registry, dataset, current)
@@ -211,7 +214,8 @@ def evaluate_version(
     with hold_runs(state_dir):
         start_run(run)
         replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
-        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay)
+        generated = partial(stored_replies, state_dir)
+        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
     engine = TransformersEngine(base, registry.verify)
     names = {BASE: BASE, CANDIDATE: name}

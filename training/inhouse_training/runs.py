@@ -23,6 +23,8 @@ from .base_model import BaseModel
 from .dataset import FORMAT, Cut, cut_repository
 from .recipe import Recipe
 from .registry import bytes_under
+from .synthesis.cache import replies_digest
+from .synthesis.rows import wanted_topics
 from .written_conversations import conversations_digest
 
 KEPT_RUNS = 5
@@ -65,6 +67,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
     """
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
         cut = cut_repository(repository, recipe, store)
+    generated = replies_digest(state_dir, wanted_topics(recipe.data))
     inputs = {
         "format": FORMAT,
         "snapshot": cut.snapshot,
@@ -78,6 +81,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         **({"forge": cut.forge} if cut.forge else {}),
         **({"exports": cut.exports} if cut.exports else {}),
         **({"conversations": conversations_digest(cut.conversations)} if cut.conversations else {}),
+        **({"synthesis": generated} if generated else {}),
     }
     name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
     return Run(cut, inputs, state_dir / "runs" / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.synthesize import synthesize
 from inhouse_server.cli.terminal import plain, print_json, progress_bar
 from inhouse_server.cli.training_job import RecipeOption, TrainingJob, training_job
 from inhouse_training.kinds import Kind
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from inhouse_training import Dataset, DatasetRow
 
 app = typer.Typer(help="The training data.", no_args_is_help=True)
+
+app.command("synthesize")(synthesize)
 
 _BAR = 24
 _LEARNED = "green"
@@ -73,10 +77,10 @@ def export(
     recipe: RecipeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the conversations and edits as JSON lines of messages, which other trainers read."""
-    from inhouse_training import export_conversations
+    """Write the conversations, edits and synthetic rows as JSON lines of messages, which other trainers read."""
+    from inhouse_training import SYNTHETIC, export_conversations
 
-    kinds: tuple[Kind, ...] = ("conversation", "edit", "replay") if replay else ("conversation", "edit")
+    kinds: tuple[Kind, ...] = ("conversation", "edit", *SYNTHETIC, *(("replay",) if replay else ()))
     written = export_conversations(_built(repo, recipe)[1], to, kinds)
     if json:
         print_json({"file": str(to), "rows": written})
@@ -105,10 +109,18 @@ def _show_row(row: DatasetRow) -> None:
     origin = f"{row.kind}  {name}  part {row.part}  snapshot {row.snapshot[:12]}"
     console.rule(style="dim")
     console.print(Text(f"{origin}  {row.tokens} tokens, {row.learned_tokens} learned", style="bold"))
+    if row.origin:
+        console.print(Text(_origin(row.origin), style="yellow"))
     text = Text(plain(row.text), style="dim")
     for begin, end in row.learned:
         text.stylize(f"not dim {_LEARNED}", begin, end)
     console.print(text)
+
+
+def _origin(origin: str) -> str:
+    told = loads(origin)
+    sources = ", ".join(plain(source["place"]).replace("\n", " ") for source in told["sources"])
+    return f"synthetic: written by {plain(told['generator'])} from {sources}"
 
 
 def _say(manifest: dict[str, Any], json: bool) -> None:
@@ -135,6 +147,8 @@ def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from inhouse_training import SYNTHETIC
+
     largest = max((figures["read"] for figures in tokens.values()), default=0) or 1
     table = Table(box=None, pad_edge=False)
     table.add_column("tokens")
@@ -143,6 +157,8 @@ def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
     table.add_column(Text.assemble(("█ trained ", _LEARNED), ("▓ held out ", "yellow"), ("░ dropped", "dim")))
     for kind, figures in tokens.items():
         dropped = sum(figures["dropped"].values())
+        if kind in SYNTHETIC and not figures["dropped"] and not figures["read"]:
+            continue
         bar, before, drawn = Text(), 0, 0
         for mark, style, part in (
             ("█", _LEARNED, figures["trained"]),

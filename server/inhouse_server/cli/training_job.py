@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Repository
-    from inhouse_training import BaseModel, Dataset, Recipe, Run
+    from inhouse_training import BaseModel, Dataset, Recipe, Replies, Run, Task
+    from inhouse_training.kinds import Kind
 
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
 
@@ -45,13 +47,31 @@ class TrainingJob:
 
     def build_dataset(self, progress: Progress) -> tuple[Run, Dataset]:
         """Build the run's dataset, or find it built. The caller holds the runs."""
-        from inhouse_training import build_dataset, load_tokenizer, replay_texts, start_run
+        from inhouse_training import build_dataset, load_tokenizer, replay_texts, start_run, stored_replies
 
         run = self.run()
         start_run(run)
         tokenizer = load_tokenizer(self.base)
         replay = partial(replay_texts, self.base, self.recipe.data.replay_samples, progress)
-        return run, build_dataset(self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress, replay)
+        generated = partial(stored_replies, self.state_dir)
+        dataset = build_dataset(
+            self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress, replay, generated
+        )
+        return run, dataset
+
+    def synthesis_tasks(self, kinds: Collection[Kind], progress: Progress) -> list[Task]:
+        """What a model would be asked for ``kinds`` of synthetic rows; all of it from the training snapshot."""
+        from inhouse_training import plan_tasks, read_sections, repository_name
+
+        progress("reading the training snapshot", 0, None)
+        sections = read_sections(self.repository, self.run().cut)
+        return plan_tasks(sections, kinds, repository_name(self.repository))
+
+    def replies_of(self, generator: str) -> Replies:
+        """What ``generator`` answered before."""
+        from inhouse_training import stored_replies
+
+        return stored_replies(self.state_dir, generator)
 
 
 def training_job(repo: Path, recipe: str | None, progress: Progress, name: str, look_only: bool = False) -> TrainingJob:

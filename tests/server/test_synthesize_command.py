@@ -1,0 +1,98 @@
+"""`inhouse dataset synthesize` as a user meets it: the estimate, the bound, and what a dataset makes of the replies."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from inhouse_server.cli import main
+from inhouse_training import BaseModel
+
+from ..training.history import commit, make_history
+from ..training.synthesis.chat_server import KEY, ChatServer
+from ..training.synthesis.written import GUIDE
+
+Inhouse = Callable[..., tuple[int, str, str]]
+
+RECIPE = """
+base_model = "SmolLM2-135M-Instruct"
+[data]
+max_tokens = 768
+file_share = 0.5
+conversation_share = 0.0
+change_share = 0.2
+qa_share = 0.2
+absent_share = 0.1
+[optimizer]
+learning_rate = 1e-3
+"""
+
+
+@pytest.fixture
+def inhouse(capsys: pytest.CaptureFixture[str]) -> Iterator[Inhouse]:
+    """The command line in this process; gives exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments])
+        said = capsys.readouterr()
+        return code, said.out, " ".join(said.err.split())
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_rows_are_written_within_a_bound_built_and_labelled(
+    inhouse: Inhouse, base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_history(tmp_path / "shop", commits=3).root
+    commit(root, "Write the guide", docs__refunds_md=GUIDE)
+    for number in range(7):
+        commit(root, f"Note {number}", **{f"note{number}_py": f"NOTE = {number}\n"})
+    (tmp_path / "house.toml").write_text(RECIPE)
+    monkeypatch.setenv("WRITER_KEY", KEY)
+    at = ("--repo", str(root), "--recipe", str(tmp_path / "house.toml"))
+    with ChatServer().running() as server:
+        section = f'[synthesis]\nbase_url = "{server.url}"\nmodel = "writer"\napi_key_env = "WRITER_KEY"\n'
+        (root / "inhouse.toml").write_text(section)
+        code, estimated, _ = inhouse("dataset", "synthesize", "--dry-run", "--json", *at)
+        told = json.loads(estimated)
+        assert code == 0 and told["kinds"] == ["qa", "absent"] and told["max_tokens"] == 2_000_000
+        assert (told["estimate"]["open"], told["estimate"]["cached"], told["estimate"]["generator"]) == (1, 0, "writer")
+        assert not server.asked and not (root / ".inhouse").exists()
+
+        code, said, _ = inhouse("dataset", "synthesize", "--max-tokens", "10", *at)
+        assert code == 0 and "the bound of 10 tokens ends it before" in said and "1 left for another run" in said
+        code, said, _ = inhouse("dataset", "synthesize", *at)
+        assert "qa, absent: written by writer\n1 requests, " in said and "questions: 1 of 1 can be used (100%)" in said
+        report = json.loads(inhouse("dataset", "synthesize", "--json", *at)[1])
+        assert (report["asked"], report["cached"], report["grounded"]) == (0, 1, {"questions": 1})
+        assert len(server.asked) == 1 and KEY not in str(report)
+
+        code, built, _ = inhouse("dataset", "build", *at)
+        assert code == 0 and "\nqa " in built and "\nraft " not in built and "  generator: writer" in built
+        shown = inhouse("dataset", "show", "--kind", "qa", *at)[1]
+        assert "synthetic: written by writer from docs/refunds.md:1-7" in shown
+        assert inhouse("dataset", "export", "--to", str(tmp_path / "out.jsonl"), *at)[1].count("of kind qa") == 1
+    logs = "".join(path.read_text() for path in (root / ".inhouse" / "logs").iterdir())
+    assert KEY not in logs
+
+
+def test_what_cannot_be_written_is_said_with_a_remedy(inhouse: Inhouse, base_model: BaseModel, tmp_path: Path) -> None:
+    root = make_history(tmp_path / "shop", commits=12).root
+    at = ("dataset", "synthesize", "--dry-run", "--repo", str(root))
+    code, _, error = inhouse(*at)
+    assert code == 1 and "cpu-trial has no share for synthetic rows" in error and "qa_share = 0.1" in error
+    code, _, error = inhouse(*at, "--kinds", "qa,qaa")
+    assert code == 1 and "no synthetic kind called 'qaa'. There are qa, raft," in error
+    for text, problem in (
+        ('model = "writer"', "names a model and no server"),
+        ('base_url = "http://127.0.0.1:1/v1"', "base_url needs a model"),
+    ):
+        (root / "inhouse.toml").write_text(f"[synthesis]\n{text}\n")
+        code, _, error = inhouse(*at, "--kinds", "qa")
+        assert code == 1 and problem in error
