@@ -34,7 +34,7 @@ def open_reader(root: Path, settings: Settings, state_dir: Path, progress: Progr
         workspace.refresh(progress)
 
         def search(query: str, limit: int) -> Sequence[Passage]:
-            return workspace.index.search(query, limit).passages
+            return workspace.index.search(query, limit, pull_requests=False).passages
 
         adapter = workspace.registry.current() or BASE
         yield Reader(
@@ -59,6 +59,7 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -
                 row["score"], tuple(row["legs"]), tuple(row["changes"]), row["updated"], row["newer_code"],
             )
             for row in rows
+            if row["source"] != "pull_request"  # the one under review may be among them
         ]  # fmt: skip
 
     # The reviewer finds its own passages, and no question of a person is asked.

@@ -16,7 +16,7 @@ from inhouse_server.cli.terminal import location, plain, print_json
 def search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     repo: RepoOption = HERE,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages at most.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages of code and wiki at most.")] = 10,
     queries: Annotated[
         Path | None, typer.Option("--queries", help="A file with one query a line.", dir_okay=False)
     ] = None,
