@@ -47,7 +47,8 @@ class InOwner:
 def read_passage(workspace: Workspace, path: str, start_line: int, end_line: int) -> dict[str, Any]:
     """Lines as the index reads them: ``{"path", "start_line", "end_line", "total_lines", "text"}``.
 
-    ``path`` names a file of the repository, or the page of a pull request as a search gives it. Lines are 1-based and inclusive; an ``end_line`` beyond the file stands for its last line. Secrets are redacted.
+    ``path`` names a file of the repository, or the page of a pull request as a search gives it. Lines are 1-based and
+    inclusive; an ``end_line`` beyond the file stands for its last line. Secrets are redacted.
 
     Raises:
         InhouseError: there is no such file or line, or the index does not read the file.
