@@ -139,7 +139,8 @@ class Assistant:
         query = question.text
         if question.selection is not None:
             query = f"{query}\n{question.selection.path}\n{question.selection.text}"
-        return self._index.search(query, self._settings.passages, question.open_documents)
+        limit, beside = self._settings.passages, question.pull_requests
+        return self._index.search(query, limit, question.open_documents, pull_requests=beside)
 
 
 def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:

@@ -154,7 +154,8 @@ class Workspace:
         return Reader(
             self.engine(),
             self.registry.current() or BASE,
-            lambda query, limit: self.index.search(query, limit).passages,
+            # The pull request under review may be among those that the index holds.
+            lambda query, limit: self.index.search(query, limit, pull_requests=False).passages,
             PastRemarks.of(self.state_dir),
             self.settings.answer.prompt_tokens,
             self.settings.review.tokens,

@@ -47,6 +47,7 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -
                 row["score"], tuple(row["legs"]), tuple(row["changes"]), row["updated"], row["newer_code"],
             )
             for row in rows
+            if row["source"] != "pull_request"  # the one under review may be among them
         ]  # fmt: skip
 
     # The reviewer finds its own passages, and no question of a person is asked.

@@ -127,9 +127,9 @@ async def passage(request: Request) -> Response:
         body = _PassageRequest.model_validate_json(await request.body())
     except ValidationError as error:
         return bad_request(error)
-    repository = request.app.state.workspace.repository
+    workspace: Workspace = request.app.state.workspace
     return JSONResponse(
-        await run_in_threadpool(lambda: read_passage(repository, body.path, body.start_line, body.end_line))
+        await run_in_threadpool(lambda: read_passage(workspace, body.path, body.start_line, body.end_line))
     )
 
 
