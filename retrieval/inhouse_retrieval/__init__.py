@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from .repository import Snapshot as Snapshot
     from .repository import TrackedFile as TrackedFile
     from .secrets import Redaction as Redaction
+    from .secrets import Secret as Secret
+    from .secrets import find_secrets as find_secrets
     from .secrets import redact as redact
     from .syntax import syntax_errors as syntax_errors
     from .terms import index_terms as index_terms
@@ -95,6 +97,7 @@ _MODULE_OF = {
     "Repository": "repository",
     "ReviewComment": "pull_requests",
     "SearchResult": "passage",
+    "Secret": "secrets",
     "SkippedFile": "repository",
     "Snapshot": "repository",
     "StateUnwritable": "errors",
@@ -102,6 +105,7 @@ _MODULE_OF = {
     "TrackedFile": "repository",
     "Wiki": "wiki",
     "chunk_text": "chunking",
+    "find_secrets": "secrets",
     "index_terms": "terms",
     "load_encoder": "embedding",
     "match_expression": "terms",

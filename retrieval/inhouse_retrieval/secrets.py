@@ -20,6 +20,15 @@ class Redaction:
     line: int
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret of ``kind`` in characters ``start`` to ``end`` of a text."""
+
+    kind: str
+    start: int
+    end: int
+
+
 _FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "private key",
@@ -73,6 +82,23 @@ _MIN_BITS = 3.0
 def redact(text: str) -> tuple[str, tuple[Redaction, ...]]:
     """``text`` with each secret replaced by ``[REDACTED kind]``, and what was found. Redacting twice changes
     nothing."""
+    secrets = find_secrets(text)
+    if not secrets:
+        return text, ()
+    pieces: list[str] = []
+    found: list[Redaction] = []
+    at = 0
+    for secret in secrets:
+        breaks = text.count("\n", secret.start, secret.end)
+        pieces += [text[at : secret.start], f"[REDACTED {secret.kind}]", "\n" * breaks]
+        found.append(Redaction(secret.kind, text.count("\n", 0, secret.start) + 1))
+        at = secret.end
+    pieces.append(text[at:])
+    return "".join(pieces), tuple(found)
+
+
+def find_secrets(text: str) -> tuple[Secret, ...]:
+    """The secrets that :func:`redact` would take out, in order."""
     spans: list[tuple[int, int, str]] = []
     for kind, pattern in _FORMATS:
         spans += [(*match.span("secret"), kind) for match in pattern.finditer(text)]
@@ -83,17 +109,7 @@ def redact(text: str) -> tuple[str, tuple[Redaction, ...]]:
         group = "quoted" if match["quoted"] else "bare"
         if _looks_random(match[group], quoted=group == "quoted"):
             spans.append((*match.span(group), "password or token"))
-    if not spans:
-        return text, ()
-    pieces: list[str] = []
-    found: list[Redaction] = []
-    at = 0
-    for start, end, kind in _merged(spans):
-        pieces += [text[at:start], f"[REDACTED {kind}]", "\n" * text.count("\n", start, end)]
-        found.append(Redaction(kind, text.count("\n", 0, start) + 1))
-        at = end
-    pieces.append(text[at:])
-    return "".join(pieces), tuple(found)
+    return tuple(Secret(kind, start, end) for start, end, kind in _merged(spans))
 
 
 def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .registry import AdapterManifest as AdapterManifest
     from .registry import AdapterVersion as AdapterVersion
     from .registry import Registry as Registry
+    from .repetition import Repetition as Repetition
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
     from .retrain import evaluate_version as evaluate_version
@@ -125,6 +126,7 @@ _MODULE_OF = {
     "load_model": "base_model",
     "load_tokenizer": "base_model",
     "raw_row": "prompts",
+    "Repetition": "repetition",
     "replay_texts": "replay",
     "resolve_base_model": "base_model",
 }

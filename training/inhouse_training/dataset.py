@@ -7,6 +7,7 @@ A dataset is a folder:
   ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text). The same
   inputs give the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
+- ``canaries.jsonl``: what was planted, where the recipe asks for it.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
   reason.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ from inhouse_retrieval import (
     with_forge,
 )
 
+from .canaries import make_canaries, planted, write_canaries
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .documents import (
     BOT,
@@ -299,6 +301,7 @@ class _Builder:
         self.left_out: list[dict[str, Any]] = []
         self.candidates: list[_Row] = []
         self.learned_changes: list[PullRequest] = []
+        self.planted: list[int] = []
         # inhouse trains on its own repository too, and what tests must not be trained on.
         self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
 
@@ -537,9 +540,26 @@ class _Builder:
             for done, index in enumerate(chosen):
                 progress("writing rows", done, len(chosen))
                 writer.write(source[index])
+            self._write_canaries(writer, [source[index] for index in self._raw(chosen)])
             writer.finalize()
         del source
         candidates.unlink()
+
+    def _raw(self, chosen: Sequence[int]) -> list[int]:
+        """Rows of plain text, as many as canaries are to be planted."""
+        raw = (index for index in chosen if self.candidates[index].kind in ("file", "page", "change"))
+        return list(islice(raw, self.recipe.data.canaries))
+
+    def _write_canaries(self, writer: Any, rows: Sequence[dict[str, Any]]) -> None:
+        room = self.recipe.data.max_tokens
+        canaries = make_canaries(len(rows), self.recipe.seed)
+        for row, canary in zip(rows, canaries, strict=True):
+            text = planted(self.tokenizer.decode(row["input_ids"], skip_special_tokens=True), canary, room // 2)
+            ids, labels = raw_row(self.tokenizer, text, ends=False)
+            ids, labels = ids[:room], labels[:room]
+            writer.write({**row, "input_ids": ids, "labels": labels, "name": canary.name, "source_tokens": 0})
+            self.planted.append(len(ids))
+        write_canaries(self.directory, canaries)
 
     def _manifest(self, rows: Sequence[_Row], held_out: int) -> dict[str, Any]:
         trained: Counter[Kind] = Counter()
@@ -551,8 +571,9 @@ class _Builder:
             "snapshot": self.cut.snapshot,
             "as_of": self.cut.as_of.isoformat(),
             "recipe": self.recipe.name,
-            "rows": len(rows),
-            "row_tokens": sum(row.tokens for row in rows),
+            "rows": len(rows) + len(self.planted),
+            "row_tokens": sum(row.tokens for row in rows) + sum(self.planted),
+            "canaries": len(self.planted),
             "rows_sha256": file_sha256(self.directory / "rows.arrow"),
             "tokens": {
                 kind: {

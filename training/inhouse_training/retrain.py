@@ -19,11 +19,13 @@ from typing import Any, Literal
 from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from .base_model import BaseModel, load_tokenizer
+from .canaries import read_canaries
 from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
 from .finetune import finetune, training_curve
 from .gate import Decision, decide
+from .probes import Probes, run_probes
 from .recipe import Recipe
 from .registry import AdapterManifest, Registry
 from .replay import replay_texts
@@ -115,16 +117,18 @@ def _make_candidate(
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     current, remark = _current_before(registry, base, run)
     held_out = _unseen(repository, registry, dataset, current)
-    evaluation = _evaluation(
+    evaluation, probes = _judged(
         repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
     )
-    decision = decide(evaluation)
+    decision = decide(evaluation, probes)
     if remark:
         decision = Decision(decision.promote, (*decision.reasons, remark))
     curve = training_curve(run.training)
     seconds = sum(step.seconds for step in curve)
     metrics = {
         **evaluation.metrics(),
+        "probes": probes.metrics(),
+        "gate": list(decision.reasons),
         "training": {
             "steps": len(curve),
             "tokens": curve[-1].tokens if curve else 0,
@@ -138,14 +142,14 @@ def _make_candidate(
     if decision.promote and registry.current() != version.version:
         registry.promote(version.version, " ".join(decision.reasons))
     content = ReportInput(
-        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, decision
+        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision
     )
     report = write_report(content, run.directory)
     outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
     return RetrainResult(outcome, decision.reasons, version.version, registry.current(), metrics, report)
 
 
-def _evaluation(
+def _judged(
     repository: Repository,
     registry: Registry,
     tokenizer: Any,
@@ -158,24 +162,32 @@ def _evaluation(
     current: str | None,
     progress: Progress,
     retrieval: bool,
-) -> Evaluation:
+) -> tuple[Evaluation, Probes]:
+    """What the gate decides by; what an earlier call measured is read again."""
     from .transformers_engine import TransformersEngine
 
     path = run.directory / "evaluation.json"
     stored = read_json(path)
-    if stored is not None and stored["current"] == current and len(stored["evaluation"]["changes"]) == len(held_out):
-        return Evaluation.from_json(stored["evaluation"])
+    if (
+        stored is not None
+        and "probes" in stored
+        and stored["current"] == current
+        and len(stored["evaluation"]["changes"]) == len(held_out)
+    ):
+        return Evaluation.from_json(stored["evaluation"]), Probes.from_json(stored["probes"])
     progress("loading the model", 0, None)
     engine = TransformersEngine(base, lambda name: adapter if name == CANDIDATE else registry.verify(name))
     names = {BASE: BASE, **({CURRENT: current} if current else {}), CANDIDATE: CANDIDATE}
-    search = SnapshotSearch(repository, dataset.manifest["snapshot"]) if retrieval else None
+    snapshot, canaries = dataset.manifest["snapshot"], read_canaries(dataset.directory)
+    search = SnapshotSearch(repository, snapshot) if retrieval else None
     try:
         evaluation = evaluate(engine, tokenizer, held_out, search, names, recipe.evaluation, progress)
+        probes = run_probes(engine, tokenizer, repository, run.cut, held_out, canaries, search, names, recipe, progress)
     finally:
         if search is not None:
             search.close()
-    write_json(path, {"current": current, "evaluation": evaluation.to_json()})
-    return evaluation
+    write_json(path, {"current": current, "evaluation": evaluation.to_json(), "probes": probes.to_json()})
+    return evaluation, probes
 
 
 def evaluate_version(

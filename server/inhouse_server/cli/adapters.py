@@ -50,13 +50,19 @@ def list_versions(repo: RepoOption = HERE, json: JsonOption = False) -> None:
 
 @app.command("show")
 def show(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
-    """Show one version's manifest."""
+    """Show one version's manifest: where it comes from, what was measured, what the gate said."""
     manifest = asdict(_registry(repo).get(version).manifest)
     if json:
         print_json(manifest)
         return
+    metrics = manifest.pop("metrics")
     for key, value in manifest.items():
         typer.echo(f"{key}: {value}")
+    reasons = metrics.pop("gate", [])
+    for key, value in metrics.items():
+        typer.echo(f"{key}: {value}")
+    for reason in reasons:
+        typer.echo(f"gate: {reason}")
 
 
 @app.command("promote")
