@@ -68,6 +68,22 @@ def test_a_dry_run_leaves_not_even_a_state_directory(
     assert not (shop.root / ".inhouse").exists() and not (tmp_path / "empty").exists()
 
 
+def test_a_dry_run_tells_memory_time_and_cost_and_refuses_what_does_not_fit(
+    shop: Repository, inhouse: Inhouse, base_model: BaseModel, tmp_path: Path
+) -> None:
+    asked = ("--dry-run", "--card", "t4-16gb", "--price", "0.5", "--repo", str(shop.root))
+    plan = json_of(inhouse("train", *asked, "--json"))
+    assert plan["decision"] == "train" and plan["forecast"]["rows"]["label_tokens"] > 1000
+    assert plan["forecast"]["memory"]["total"] < plan["forecast"]["machine"]["memory"]
+    assert plan["forecast"]["cost"] == pytest.approx(plan["forecast"]["seconds"] / 3600 * 0.5)
+    shipped = Path("training/recipes/cpu-trial.toml").read_text()
+    (tmp_path / "huge.toml").write_text(shipped.replace("max_tokens = 768", "max_tokens = 100_000"))
+    refused = inhouse("retrain", *asked, "--recipe", str(tmp_path / "huge.toml"))
+    assert refused.code == 1 and refused.stdout.startswith("would refuse:\n")
+    assert "and would fit" in refused.stdout and "memory: about" in refused.stdout
+    assert not (shop.root / ".inhouse").exists()
+
+
 def test_a_run_that_is_not_due_is_skipped(shop: Repository, inhouse: Inhouse, base_model: BaseModel) -> None:
     def told(*arguments: str) -> dict[str, Any]:
         return json_of(inhouse("retrain", *arguments, "--json", "--repo", str(shop.root)))

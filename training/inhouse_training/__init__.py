@@ -40,10 +40,15 @@ if TYPE_CHECKING:
     from .export import export_adapter as export_adapter
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
+    from .forecast import Forecast as Forecast
     from .interval import INTERVAL as INTERVAL
     from .interval import parse_interval as parse_interval
+    from .machines import Machine as Machine
+    from .machines import named_card as named_card
+    from .machines import this_machine as this_machine
     from .plan import RetrainPlan as RetrainPlan
     from .plan import plan_retraining as plan_retraining
+    from .plan import with_forecast as with_forecast
     from .prompts import SYSTEM as SYSTEM
     from .prompts import AnswerPrompt as AnswerPrompt
     from .prompts import build_answer_prompt as build_answer_prompt
@@ -92,7 +97,12 @@ _MODULE_OF = {
     "parse_interval": "interval",
     "plan_retraining": "plan",
     "reason_to_wait": "schedule",
+    "Forecast": "forecast",
+    "Machine": "machines",
+    "named_card": "machines",
+    "this_machine": "machines",
     "training_curve": "finetune",
+    "with_forecast": "plan",
     "start_run": "runs",
     "recipe_names": "recipe",
     "open_run": "runs",

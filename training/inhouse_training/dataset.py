@@ -233,7 +233,7 @@ def build_dataset(
     Raises:
         InhouseError: there is no text to train on, or it holds more of the held-out lines than the recipe allows.
     """
-    if _is_whole(directory):
+    if is_whole(directory):
         return Dataset(directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -245,7 +245,7 @@ def build_dataset(
     return Dataset(directory)
 
 
-def _is_whole(directory: Path) -> bool:
+def is_whole(directory: Path) -> bool:
     """Whether a finished dataset lies there, its rows as they were written."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
