@@ -130,6 +130,21 @@ def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inho
     assert not list((state_dir / "adapters").glob("*/manifest.json"))
 
 
+def test_what_was_never_evaluated_is_promoted_only_with_a_warning(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    (shop.root / ".inhouse").mkdir()
+    done = finish_run(shop, shop.root / ".inhouse", load_recipe("cpu-trial"), base_model, datetime.now(UTC))
+    assert done.candidate is not None
+    assert "not evaluated" in inhouse("adapters", "list", "--repo", str(shop.root)).stdout
+    promoted = inhouse("adapters", "promote", done.candidate, "--repo", str(shop.root))
+    assert promoted.code == 0 and f"{done.candidate} was never evaluated" in promoted.stderr
+    (entry,) = Registry(shop.root / ".inhouse" / "adapters").history()
+    assert entry.note == "by hand, not evaluated"
+    assert inhouse("train", "--all-data", "--dry-run", "--repo", str(shop.root)).code == 2
+
+
 @pytest.mark.long  # the real model, loaded and asked
 def test_what_the_owner_has_loaded_is_not_collected(
     tmp_path: Path, inhouse: Inhouse, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch

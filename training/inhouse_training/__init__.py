@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from .all_data import retrain_on_everything as retrain_on_everything
     from .base_model import BaseModel as BaseModel
     from .base_model import find_base_model as find_base_model
     from .base_model import load_model as load_model
@@ -101,6 +102,7 @@ _MODULE_OF = {
     "Machine": "machines",
     "named_card": "machines",
     "this_machine": "machines",
+    "retrain_on_everything": "all_data",
     "training_curve": "finetune",
     "with_forecast": "plan",
     "start_run": "runs",

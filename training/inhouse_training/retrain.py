@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
@@ -23,7 +23,7 @@ from .canaries import read_canaries
 from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
-from .finetune import finetune, training_curve
+from .finetune import TrainingStep, finetune, training_curve
 from .gate import Decision, decide
 from .probes import Probes, run_probes
 from .recipe import Recipe
@@ -36,13 +36,17 @@ from .snapshot_search import SnapshotSearch
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
+NOT_EVALUATED: Final = "not evaluated"
+"""The decision about a version that was trained on everything, so that nothing is left to judge it by."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrainResult:
     """What one retraining came to.
 
     Attributes:
-        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of, or none is due yet.
+        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of, or none is due yet;
+            :data:`NOT_EVALUATED` when nothing was held out.
         reasons: sentences.
         candidate: the version that was made; registered also when it was rejected.
         current: the version that is current now.
@@ -50,7 +54,7 @@ class RetrainResult:
         report: the HTML report.
     """
 
-    decision: Literal["promoted", "rejected", "skipped"]
+    decision: Literal["promoted", "rejected", "skipped", "not evaluated"]
     reasons: tuple[str, ...]
     candidate: str | None
     current: str | None
@@ -94,10 +98,10 @@ def retrain(
         finished = finished_result(run, registry)
         if finished is not None:
             return _skipped(finished, registry, nothing_changed(finished))
-        started = _now()
+        started = now()
         start_run(run)
         result = _make_candidate(repository, registry, run, recipe, base, progress, retrieval)
-        write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": _now()})
+        write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": now()})
         forget_runs(state_dir)
         return result
 
@@ -124,20 +128,13 @@ def _make_candidate(
     if remark:
         decision = Decision(decision.promote, (*decision.reasons, remark))
     curve = training_curve(run.training)
-    seconds = sum(step.seconds for step in curve)
     metrics = {
         **evaluation.metrics(),
         "probes": probes.metrics(),
         "gate": list(decision.reasons),
-        "training": {
-            "steps": len(curve),
-            "tokens": curve[-1].tokens if curve else 0,
-            "seconds": round(seconds, 1),
-            "first_loss": curve[0].loss if curve else None,
-            "last_loss": curve[-1].loss if curve else None,
-        },
+        "training": training_metrics(curve),
     }
-    version = registry.add(adapter, _manifest(dataset, recipe, base, metrics, current))
+    version = registry.add(adapter, version_manifest(dataset, recipe, base, metrics, current))
     write_json(run.directory / "candidate.json", {"version": version.version, "current": current})
     if decision.promote and registry.current() != version.version:
         registry.promote(version.version, " ".join(decision.reasons))
@@ -278,19 +275,32 @@ def _unseen(
     return unseen
 
 
-def _manifest(
+def training_metrics(curve: Sequence[TrainingStep]) -> dict[str, Any]:
+    """What a training curve comes to, for reports and manifests."""
+    return {
+        "steps": len(curve),
+        "tokens": curve[-1].tokens if curve else 0,
+        "seconds": round(sum(step.seconds for step in curve), 1),
+        "first_loss": curve[0].loss if curve else None,
+        "last_loss": curve[-1].loss if curve else None,
+    }
+
+
+def version_manifest(
     dataset: Dataset,
     recipe: Recipe,
     base: BaseModel,
     metrics: dict[str, Any],
     current: str | None,
+    evaluated: bool = True,
 ) -> AdapterManifest:
+    """Where a version comes from; ``current`` is the one that it would replace."""
     libraries = {}
     for name in _LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             libraries[name] = metadata.version(name)
     return AdapterManifest(
-        created=_now(),
+        created=now(),
         base_model=base.name,
         base_sha256=base.sha256,
         snapshot=dataset.manifest["snapshot"],
@@ -299,7 +309,7 @@ def _manifest(
         metrics=metrics,
         libraries=libraries,
         parent=current,
-        evaluated=True,
+        evaluated=evaluated,
     )
 
 
@@ -332,5 +342,6 @@ def _skipped(finished: dict[str, Any], registry: Registry, reason: str) -> Retra
     return RetrainResult("skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report)
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment in UTC, as results and manifests hold it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

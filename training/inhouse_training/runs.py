@@ -20,7 +20,7 @@ from typing import Any
 from inhouse_retrieval import Busy, PullRequestStore, Repository, StateUnwritable, Wiki
 
 from .base_model import BaseModel
-from .dataset import FORMAT, Cut, cut_repository
+from .dataset import FORMAT, Cut, cut_repository, whole_history
 from .recipe import Recipe
 from .registry import bytes_under
 from .written_conversations import conversations_digest
@@ -56,14 +56,24 @@ class Run:
         return self.directory / "training"
 
 
-def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True) -> Run:
+def open_run(
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    retrieval: bool = True,
+    all_data: bool = False,
+) -> Run:
     """The run that belongs to the repository as it is now. Its folder is made by :func:`start_run`.
+
+    Args:
+        all_data: hold nothing out.
 
     Raises:
         InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
     """
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
-        cut = cut_repository(repository, recipe, store)
+        cut = (whole_history if all_data else cut_repository)(repository, recipe, store)
     inputs = {
         "format": FORMAT,
         "snapshot": cut.snapshot,
@@ -72,6 +82,7 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "recipe": recipe.model_dump(mode="json"),
         "base_sha256": base.sha256,
         "retrieval": retrieval,
+        **({"all_data": True} if all_data else {}),
         "exclude": list(repository.exclude),
         "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
         **({"forge": cut.forge} if cut.forge else {}),

@@ -39,7 +39,8 @@ def last_run(state_dir: Path) -> LastRun | None:
     found: list[LastRun] = []
     for path in (state_dir / "runs").glob("*/result.json"):
         result, inputs = read_json(path), read_json(path.parent / "inputs.json")
-        if result is None:
+        # A version of everything is made beside the schedule: it judges nothing and makes no other run superfluous.
+        if result is None or result["decision"] == "not evaluated":
             continue
         finished = datetime.fromisoformat(result["finished"])
         # Runs of earlier versions of inhouse noted only their end.

@@ -16,7 +16,7 @@ from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, show_plan
 from inhouse_server.cli.schedules import Job, Timer, schedule
 from inhouse_server.cli.terminal import print_json, progress_bar, warn
-from inhouse_server.cli.training_job import RecipeOption, training_job
+from inhouse_server.cli.training_job import AllDataOption, RecipeOption, training_job
 
 if TYPE_CHECKING:
     from inhouse_training import LastRun, RetrainResult
@@ -42,6 +42,7 @@ def retrain(
     recipe: RecipeOption = None,
     every: EveryOption = None,
     after_prs: AfterPrsOption = None,
+    all_data: AllDataOption = False,
     dry_run: DryRunOption = False,
     card: CardOption = None,
     price: PriceOption = None,
@@ -53,14 +54,19 @@ def retrain(
     on a schedule. Exit code 3: the candidate was rejected, and the current adapter stays.
     """
     if context.invoked_subcommand is not None:
-        if repo != HERE or recipe or every or after_prs or dry_run or card or price or json:
+        if repo != HERE or recipe or every or after_prs or all_data or dry_run or card or price or json:
             raise typer.BadParameter(f"The options of {context.invoked_subcommand!r} come after its name.")
+        return 0
+    if all_data:
+        if dry_run or every or after_prs:
+            raise typer.BadParameter("--all-data runs now; it goes with --recipe and --json only.")
+        show_result(train_on_everything(repo, recipe), json)
         return 0
     last, waiting = _due(repo, recipe, every, after_prs)
     if dry_run:
         return show_plan(make_plan(repo, recipe, waiting, card, price), json)
     result = _not_due(repo, last, waiting) if last and waiting else _retrain(repo, recipe)
-    _show_result(result, json)
+    show_result(result, json)
     return REJECTED if result.decision == "rejected" else 0
 
 
@@ -105,7 +111,17 @@ def _retrain(repo: Path, recipe: str | None) -> RetrainResult:
     return result
 
 
-def _show_result(result: RetrainResult, json: bool) -> None:
+def train_on_everything(repo: Path, recipe: str | None) -> RetrainResult:
+    """Train with nothing held out and register the version."""
+    from inhouse_training import retrain_on_everything
+
+    with progress_bar() as progress:
+        job = training_job(repo, recipe, progress, "retrain")
+        return retrain_on_everything(job.repository, job.state_dir, job.recipe, job.base, progress)
+
+
+def show_result(result: RetrainResult, json: bool) -> None:
+    """Print what a run came to."""
     if json:
         print_json(result.to_json())
         return

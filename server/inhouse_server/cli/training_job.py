@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from inhouse_retrieval import Repository
     from inhouse_training import BaseModel, Dataset, Recipe, Run
 
+AllDataOption = Annotated[
+    bool,
+    typer.Option("--all-data", help="Hold nothing out: a version that is not evaluated, and promoted only by hand."),
+]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
 
 
