@@ -130,6 +130,19 @@ def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inho
     assert not list((state_dir / "adapters").glob("*/manifest.json"))
 
 
+def test_a_clock_that_was_set_back_is_said_and_not_waited_for(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14).with_wiki(Settings().wiki)
+    (shop.root / ".inhouse").mkdir()
+    ahead = datetime.now(UTC) + timedelta(days=900)
+    finish_run(shop, shop.root / ".inhouse", load_recipe("cpu-trial"), base_model, ahead)
+    told = inhouse("retrain", "--dry-run", "--every", "7d", "--json", "--repo", str(shop.root))
+    assert f"is dated {ahead:%Y-%m-%d %H:%M} UTC" in told.stderr and "was set back" in told.stderr
+    # It looked, and found nothing new; it did not wait for two years.
+    assert "Nothing to learn from changed" in json_of(told)["reasons"][0]
+
+
 def test_what_was_never_evaluated_is_promoted_only_with_a_warning(
     tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
 ) -> None:

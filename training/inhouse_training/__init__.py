@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .runs import start_run as start_run
     from .schedule import LastRun as LastRun
     from .schedule import due_at as due_at
+    from .schedule import is_ahead as is_ahead
     from .schedule import landed_since as landed_since
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
@@ -93,6 +94,7 @@ _MODULE_OF = {
     "due_at": "schedule",
     "find_base_model": "base_model",
     "hold_runs": "runs",
+    "is_ahead": "schedule",
     "landed_since": "schedule",
     "last_run": "schedule",
     "parse_interval": "interval",

@@ -20,6 +20,7 @@ from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from .base_model import BaseModel, load_tokenizer
 from .canaries import read_canaries
+from .chat_template import template_digest
 from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
@@ -303,6 +304,7 @@ def version_manifest(
         created=now(),
         base_model=base.name,
         base_sha256=base.sha256,
+        chat_template=template_digest(base.path),
         snapshot=dataset.manifest["snapshot"],
         recipe=recipe.model_dump(mode="json"),
         dataset=dataset.manifest,

@@ -20,6 +20,7 @@ from typing import Any
 from inhouse_retrieval import Busy, PullRequestStore, Repository, StateUnwritable, Wiki
 
 from .base_model import BaseModel
+from .chat_template import template_digest
 from .dataset import FORMAT, Cut, cut_repository, whole_history
 from .recipe import Recipe
 from .registry import bytes_under
@@ -81,6 +82,7 @@ def open_run(
         "held_out": [change.commit for change in cut.held_out],
         "recipe": recipe.model_dump(mode="json"),
         "base_sha256": base.sha256,
+        "chat_template": template_digest(base.path) if base.sha256 else "",
         "retrieval": retrieval,
         **({"all_data": True} if all_data else {}),
         "exclude": list(repository.exclude),

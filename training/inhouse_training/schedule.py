@@ -59,6 +59,11 @@ def due_at(last: LastRun, every: timedelta) -> datetime:
     return last.started + every - min(timedelta(hours=1), every / 20)
 
 
+def is_ahead(last: LastRun, now: datetime) -> bool:
+    """Whether ``last`` began later than now: the clock was set back since."""
+    return last.started > now
+
+
 def landed_since(last: LastRun, repository: Repository, recipe: Recipe, most: int = 0) -> int:
     """How many changes are newer than those that ``last`` trained on or held out.
 
@@ -86,7 +91,8 @@ def reason_to_wait(
     looked: list[str] = []
     if every is not None:
         due = due_at(last, every)
-        if now >= due:
+        # A run that lies ahead was made before the clock was set back: waiting for that time could take years.
+        if now >= due or is_ahead(last, now):
             return None
         looked.append(f"the next one is due after {due:%Y-%m-%d %H:%M} UTC")
     if after_changes is not None:

@@ -29,6 +29,7 @@ from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel, load_model, load_tokenizer
 from .batched import greedy_batch
+from .chat_template import template_digest
 from .engine import (
     BASE,
     Finished,
@@ -395,7 +396,7 @@ def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
     """Read an adapter's files against a model before any of it touches that model.
 
     Raises:
-        InhouseError: made for another base, truncated, not finite, or of another shape.
+        InhouseError: made for another base or chat template, truncated, not finite, or of another shape.
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -406,6 +407,11 @@ def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
                 f"The adapter {folder.name} was made for another base model ({manifest.get('base_model')}, "
                 f"{str(manifest['base_sha256'])[:12]}…) than {base.name} ({base.sha256[:12]}…).",
                 "Promote an adapter of this base model, or configure the base model of the adapter.",
+            )
+        if manifest.get("chat_template") and manifest["chat_template"] != template_digest(base.path):
+            raise InhouseError(
+                f"The adapter {folder.name} was trained with another chat template than {base.name} has now.",
+                f"Put the template in {base.path} back, or retrain.",
             )
         modules = dict(model.named_modules())
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:

@@ -73,7 +73,7 @@ def retrain(
 def _due(repo: Path, recipe: str | None, every: str | None, after_prs: int | None) -> tuple[LastRun | None, str | None]:
     """The last run, and why no further one is due yet."""
     from inhouse_retrieval import Repository
-    from inhouse_training import landed_since, last_run, load_recipe, parse_interval, reason_to_wait
+    from inhouse_training import is_ahead, landed_since, last_run, load_recipe, parse_interval, reason_to_wait
 
     root, settings, state_dir = locate(repo)
     last = last_run(state_dir)
@@ -85,6 +85,11 @@ def _due(repo: Path, recipe: str | None, every: str | None, after_prs: int | Non
         assert last is not None
         return landed_since(last, Repository.open(root), load_recipe(recipe or settings.recipe), asked[1] or 0)
 
+    if last is not None and is_ahead(last, datetime.now(UTC)):
+        warn(
+            f"The last run is dated {last.started:%Y-%m-%d %H:%M} UTC, which is yet to come: the clock of this machine "
+            "was set back. The run does not wait for that time; nothing is lost."
+        )
     return last, reason_to_wait(last, age, asked[1], landed, datetime.now(UTC))
 
 
