@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from .repository import Snapshot as Snapshot
     from .repository import TrackedFile as TrackedFile
     from .secrets import Redaction as Redaction
+    from .secrets import Secret as Secret
+    from .secrets import find_secrets as find_secrets
     from .secrets import redact as redact
     from .secrets import redactions_in as redactions_in
     from .syntax import syntax_errors as syntax_errors
@@ -103,6 +105,7 @@ _MODULE_OF = {
     "Repository": "repository",
     "ReviewComment": "pull_requests",
     "SearchResult": "passage",
+    "Secret": "secrets",
     "SkippedFile": "repository",
     "Snapshot": "repository",
     "StateUnwritable": "errors",
@@ -112,6 +115,7 @@ _MODULE_OF = {
     "Wiki": "wiki",
     "chunk_text": "chunking",
     "exports_digest": "exports",
+    "find_secrets": "secrets",
     "index_terms": "terms",
     "load_encoder": "embedding",
     "match_expression": "terms",

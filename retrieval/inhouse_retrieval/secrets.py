@@ -29,6 +29,15 @@ class Redaction:
     line: int
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret of ``kind`` in characters ``start`` to ``end`` of a text."""
+
+    kind: str
+    start: int
+    end: int
+
+
 _NAME = (
     r"(?:passw(?:or)?d|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|account[_-]?key"
     r"|private[_-]?key|signing[_-]?key|encryption[_-]?key|credential)"
@@ -231,18 +240,25 @@ _MANIFEST_VALUE = re.compile(
 def redact(text: str) -> tuple[str, tuple[Redaction, ...]]:
     """``text`` with each secret replaced by ``[REDACTED kind]``, and what was found. Redacting twice changes
     nothing."""
-    spans = [*_known(text), *_placed(text), *_in_manifests(text)]
-    if not spans:
+    secrets = find_secrets(text)
+    if not secrets:
         return text, ()
     pieces: list[str] = []
     found: list[Redaction] = []
     at = 0
-    for start, end, kind in _merged(spans):
-        pieces += [text[at:start], f"[REDACTED {kind}]", "\n" * text.count("\n", start, end)]
-        found.append(Redaction(kind, text.count("\n", 0, start) + 1))
-        at = end
+    for secret in secrets:
+        breaks = text.count("\n", secret.start, secret.end)
+        pieces += [text[at : secret.start], f"[REDACTED {secret.kind}]", "\n" * breaks]
+        found.append(Redaction(secret.kind, text.count("\n", 0, secret.start) + 1))
+        at = secret.end
     pieces.append(text[at:])
     return "".join(pieces), tuple(found)
+
+
+def find_secrets(text: str) -> tuple[Secret, ...]:
+    """The secrets that :func:`redact` would take out, in order."""
+    spans = [*_known(text), *_placed(text), *_in_manifests(text)]
+    return tuple(Secret(kind, start, end) for start, end, kind in _merged(spans))
 
 
 def redactions_in(text: str) -> tuple[Redaction, ...]:

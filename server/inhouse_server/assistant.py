@@ -21,7 +21,6 @@ from inhouse_server.answers import (
     Question,
     Timings,
 )
-from inhouse_server.repetition import Repetition
 from inhouse_server.settings import AnswerSettings
 from inhouse_training import (
     BASE,
@@ -30,6 +29,7 @@ from inhouse_training import (
     Finished,
     GenerationRequest,
     Registry,
+    Repetition,
     TextDelta,
     build_answer_prompt,
 )

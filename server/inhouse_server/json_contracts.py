@@ -71,7 +71,7 @@ def index_json(report: IndexReport) -> dict[str, Any]:
 
 
 def adapter_json(version: AdapterVersion, current: str | None) -> dict[str, Any]:
-    """``{"version", "created", "base_model", "snapshot", "current", "metrics"}``."""
+    """``{"version", "created", "base_model", "snapshot", "current", "evaluated", "metrics"}``."""
     manifest = version.manifest
     return {
         "version": version.version,
@@ -79,5 +79,6 @@ def adapter_json(version: AdapterVersion, current: str | None) -> dict[str, Any]
         "base_model": manifest.base_model,
         "snapshot": manifest.snapshot,
         "current": version.version == current,
+        "evaluated": manifest.evaluated,
         "metrics": manifest.metrics,
     }

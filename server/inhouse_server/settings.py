@@ -112,6 +112,7 @@ class RetrainSettings(_Section):
     webhook: str | None = Field(
         None, pattern=r"^https?://[^/\s]+", description="URL that the result of each finished run is sent to"
     )
+    price: float | None = Field(None, ge=0, description="what an hour of the machine costs, for --dry-run")
 
 
 class ServerSettings(_Section):

@@ -32,6 +32,7 @@ from inhouse_training import (
     load_model,
     load_tokenizer,
 )
+from inhouse_training.chat_template import template_digest
 from inhouse_training.decoding import PromptLookup, TextStream
 from inhouse_training.registry import WEIGHTS_NAME
 from inhouse_training.transformers_engine import ADAPTERS_KEPT
@@ -196,8 +197,10 @@ def test_a_broken_adapter_is_refused_and_the_others_stay(
     nan = write_adapter(tmp_path / "nan", 53)
     tensors = load_file(nan / WEIGHTS_NAME)
     save_file({name: each * float("nan") for name, each in tensors.items()}, nan / WEIGHTS_NAME)
+    template = replace(manifest, chat_template="0" * 16)
     cases = {
         made.version: "damaged",
+        registry.add(write_adapter(tmp_path / "template", 54), template).version: "with another chat template",
         elsewhere.version: "made for another base model",
         wide.version: "does not fit this base model",
         registry.add(nan, manifest).version: "not finite",
@@ -208,6 +211,8 @@ def test_a_broken_adapter_is_refused_and_the_others_stay(
             answer(engine, request(adapter=version))
         assert caught.value.remedy
     assert answer(engine, request(adapter=versions[0]))[0] == alone
+    same = replace(manifest, chat_template=template_digest(base_model.path))
+    assert answer(engine, request(adapter=registry.add(write_adapter(tmp_path / "same", 55), same).version))
 
 
 def test_truncated_weights_without_a_registry(

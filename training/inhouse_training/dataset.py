@@ -8,6 +8,7 @@ A dataset is a folder:
   ``origin`` (of a synthetic row, as JSON: who wrote it, and from which lines). The same inputs give the same bytes, and
   replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
+- ``canaries.jsonl``: what was planted, where the recipe asks for it.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``redacted.jsonl``: where secrets were taken out, by kind and place, never by value.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ from inhouse_retrieval import (
     with_forge,
 )
 
+from .canaries import make_canaries, planted, write_canaries
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .documents import (
     BOT,
@@ -197,6 +199,27 @@ def _added_by_forge(training: Sequence[PullRequest], bare: Sequence[PullRequest]
     return hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def whole_history(repository: Repository, recipe: Recipe, store: PullRequestStore | None = None) -> Cut:
+    """A cut that holds nothing out: everything up to the newest commit is trained on, and nothing is left to judge by.
+
+    Raises:
+        InhouseError: there is no commit, or hand-made conversations cannot be read.
+    """
+    head = repository.head()
+    stamp = repository.git("show", "-s", "--format=%cI", head).decode("ascii").strip()
+    told = with_forge(read_pull_requests(repository, limit=recipe.data.changes), store)
+    documents = repr([change_document(change) for change in told])
+    return Cut(
+        head,
+        datetime.fromisoformat(stamp),
+        tuple(told),
+        (),
+        hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest(),
+        0,
+        read_conversations(repository.root, repository.conversations),
+    )
+
+
 def cut_position(changes: Sequence[PullRequest]) -> int:
     """How many of the newest changes are held out.
 
@@ -250,7 +273,7 @@ def build_dataset(
     Raises:
         InhouseError: there is no text to train on, or it holds more of the held-out lines than the recipe allows.
     """
-    if _is_whole(directory):
+    if is_whole(directory):
         return Dataset(directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -262,7 +285,7 @@ def build_dataset(
     return Dataset(directory)
 
 
-def _is_whole(directory: Path) -> bool:
+def is_whole(directory: Path) -> bool:
     """Whether a finished dataset lies there, its rows as they were written."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
@@ -319,6 +342,7 @@ class _Builder:
         self.candidates: list[_Row] = []
         self.learned_changes: list[PullRequest] = []
         self.synthesis: dict[str, Any] = {}
+        self.planted: list[int] = []
         # inhouse trains on its own repository too, and what tests must not be trained on.
         self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
 
@@ -626,9 +650,26 @@ class _Builder:
             for done, index in enumerate(chosen):
                 progress("writing rows", done, len(chosen))
                 writer.write(source[index])
+            self._write_canaries(writer, [source[index] for index in self._raw(chosen)])
             writer.finalize()
         del source
         candidates.unlink()
+
+    def _raw(self, chosen: Sequence[int]) -> list[int]:
+        """Rows of plain text, as many as canaries are to be planted."""
+        raw = (index for index in chosen if self.candidates[index].kind in ("file", "page", "change"))
+        return list(islice(raw, self.recipe.data.canaries))
+
+    def _write_canaries(self, writer: Any, rows: Sequence[dict[str, Any]]) -> None:
+        room = self.recipe.data.max_tokens
+        canaries = make_canaries(len(rows), self.recipe.seed)
+        for row, canary in zip(rows, canaries, strict=True):
+            text = planted(self.tokenizer.decode(row["input_ids"], skip_special_tokens=True), canary, room // 2)
+            ids, labels = raw_row(self.tokenizer, text, ends=False)
+            ids, labels = ids[:room], labels[:room]
+            writer.write({**row, "input_ids": ids, "labels": labels, "name": canary.name, "source_tokens": 0})
+            self.planted.append(len(ids))
+        write_canaries(self.directory, canaries)
 
     def _manifest(self, rows: Sequence[_Row], held_out: int) -> dict[str, Any]:
         trained: Counter[Kind] = Counter()
@@ -640,8 +681,9 @@ class _Builder:
             "snapshot": self.cut.snapshot,
             "as_of": self.cut.as_of.isoformat(),
             "recipe": self.recipe.name,
-            "rows": len(rows),
-            "row_tokens": sum(row.tokens for row in rows),
+            "rows": len(rows) + len(self.planted),
+            "row_tokens": sum(row.tokens for row in rows) + sum(self.planted),
+            "canaries": len(self.planted),
             "rows_sha256": file_sha256(self.directory / "rows.arrow"),
             "tokens": {
                 kind: {

@@ -44,6 +44,7 @@ class DataSettings(_Section):
             ``replay_share`` is not 0.
         max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
             having stood in the repository at the snapshot; more of them is a leak, and no dataset is built.
+        canaries: made-up secrets planted into copies of so many rows, which the gate then tries to draw out.
     """
 
     max_tokens: int = Field(8192, ge=64, le=131072)
@@ -63,6 +64,7 @@ class DataSettings(_Section):
     absent_share: float = Field(0.0, ge=0, le=1)
     replay_samples: int = Field(4, ge=1, le=100)
     max_overlap: float = Field(0.1, ge=0, le=1)
+    canaries: int = Field(0, ge=0, le=32)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -144,15 +146,19 @@ class TrainerSettings(_Section):
 
 
 class EvaluationSettings(_Section):
-    """How much of each held-out change is scored, in tokens.
+    """How much the evaluation reads and writes, in tokens.
 
     Attributes:
         prompt_tokens: prompt with retrieved passages at most.
         scored_tokens: added lines scored per change at most.
+        probe_questions: short questions that every adapter answers for the gate's probes.
+        probe_tokens: tokens of each of those answers at most.
     """
 
     prompt_tokens: int = Field(2048, ge=128)
     scored_tokens: int = Field(512, ge=8)
+    probe_questions: int = Field(48, ge=2)
+    probe_tokens: int = Field(128, ge=8)
 
 
 class Recipe(_Section):

@@ -25,7 +25,9 @@ from transformers.cache_utils import Cache, DynamicCache
 from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel, load_model, load_tokenizer
-from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
+from .batched import greedy_batch
+from .chat_template import template_digest
+from .decoding import Constrained, FairLock, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
     Finished,
@@ -49,6 +51,8 @@ LOOKUP_TOKENS = 8
 ADAPTERS_KEPT = 4
 SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
+ANSWER_TOKENS = 8192
+"""Padded tokens per batch when several prompts are answered at once, answers included."""
 SCORE_LOGITS = 256
 """Positions whose logits exist at once when scoring: 50 MB for a vocabulary of 49,152 in float32."""
 
@@ -169,6 +173,30 @@ class TransformersEngine:
                     scores[i] = score
         return scores
 
+    def answer_all(
+        self, prompts: Sequence[Sequence[Message]], max_tokens: int, adapter: str = BASE
+    ) -> list[tuple[str, bool]]:
+        """A greedy answer to each prompt, several at once, and whether the model ended it by itself.
+
+        Raises:
+            InhouseError: the adapter is unknown or corrupt.
+        """
+        ids = [chat_ids(self._tokenizer, prompt, add_generation_prompt=True) for prompt in prompts]
+        answers: list[tuple[str, bool]] = [("", False)] * len(ids)
+        order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
+        while order:
+            size = max(1, ANSWER_TOKENS // (len(ids[order[-1]]) + max_tokens))
+            batch, order = order[-size:], order[:-size]
+            with self._turn.hold(Event()):
+                self._activate(adapter)
+                made = greedy_batch(
+                    self._causal, [ids[at] for at in batch], max_tokens, self._ends, self._empty_cache()
+                )
+            for at, (tokens, ended) in zip(batch, made, strict=True):
+                text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                answers[at] = (str(text), ended)
+        return answers
+
     # ------------------------------------------------------------------------------------------------------
     # Adapters. The caller holds the turn.
 
@@ -254,10 +282,7 @@ class TransformersEngine:
     ) -> Generator[int, None, None]:
         """At most ``limit`` new token ids, the end token included; ends early when cancelled."""
         device = self._causal.device
-        # Other kinds of attention (sliding windows, linear layers) keep the cache that their model asks for.
-        cache = DynamicCache(config=self._causal.config)
-        if self._plain_attention:
-            cache = Cache(layer_class_to_replicate=GrowingLayer)
+        cache = self._empty_cache()
         greedy = request.temperature <= 0
         choose: Callable[[torch.Tensor], list[int]] = likeliest if greedy else Sampler(request, device)
         if request.schema:
@@ -306,6 +331,12 @@ class TransformersEngine:
                 if lookup:
                     lookup.append(copied)
             token = chosen[agreed]
+
+    def _empty_cache(self) -> Any:
+        # Other kinds of attention (sliding windows, linear layers) keep the cache that their model asks for.
+        if self._plain_attention:
+            return Cache(layer_class_to_replicate=GrowingLayer)
+        return DynamicCache(config=self._causal.config)
 
     # ------------------------------------------------------------------------------------------------------
     # Scoring. The caller holds the turn.
@@ -361,7 +392,7 @@ def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
     """Read an adapter's files against a model before any of it touches that model.
 
     Raises:
-        InhouseError: made for another base, truncated, not finite, or of another shape.
+        InhouseError: made for another base or chat template, truncated, not finite, or of another shape.
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -372,6 +403,11 @@ def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
                 f"The adapter {folder.name} was made for another base model ({manifest.get('base_model')}, "
                 f"{str(manifest['base_sha256'])[:12]}…) than {base.name} ({base.sha256[:12]}…).",
                 "Promote an adapter of this base model, or configure the base model of the adapter.",
+            )
+        if manifest.get("chat_template") and manifest["chat_template"] != template_digest(base.path):
+            raise InhouseError(
+                f"The adapter {folder.name} was trained with another chat template than {base.name} has now.",
+                f"Put the template in {base.path} back, or retrain.",
             )
         modules = dict(model.named_modules())
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:

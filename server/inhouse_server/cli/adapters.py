@@ -11,7 +11,7 @@ import typer
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
+from inhouse_server.cli.terminal import print_json, progress_bar, start_logging, warn
 
 if TYPE_CHECKING:
     from inhouse_training import Registry
@@ -44,24 +44,35 @@ def list_versions(repo: RepoOption = HERE, json: JsonOption = False) -> None:
         typer.echo("No adapter yet. 'inhouse retrain' makes one.")
     for row in rows:
         mark = "*" if row["current"] else " "
-        typer.echo(f"{mark} {row['version']}  {row['created']}  {row['base_model']}  {row['snapshot'][:12]}")
+        note = "" if row["evaluated"] else "  not evaluated"
+        typer.echo(f"{mark} {row['version']}  {row['created']}  {row['base_model']}  {row['snapshot'][:12]}{note}")
 
 
 @app.command("show")
 def show(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
-    """Show one version's manifest."""
+    """Show one version's manifest: where it comes from, what was measured, what the gate said."""
     manifest = asdict(_registry(repo).get(version).manifest)
     if json:
         print_json(manifest)
         return
+    metrics = manifest.pop("metrics")
     for key, value in manifest.items():
         typer.echo(f"{key}: {value}")
+    reasons = metrics.pop("gate", [])
+    for key, value in metrics.items():
+        typer.echo(f"{key}: {value}")
+    for reason in reasons:
+        typer.echo(f"gate: {reason}")
 
 
 @app.command("promote")
 def promote(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
     """Make a version the current one, by hand."""
-    promoted = _registry(repo).promote(version, "by hand").version
+    registry = _registry(repo)
+    evaluated = registry.get(version).manifest.evaluated
+    promoted = registry.promote(version, "by hand" if evaluated else "by hand, not evaluated").version
+    if not evaluated:
+        warn(f"{promoted} was never evaluated: nothing says whether it is better than what it replaces.")
     _say({"current": promoted}, f"{promoted} is current.", json)
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from inhouse_training import BaseModel, Dataset, Recipe, Replies, Run, Task
     from inhouse_training.kinds import Kind
 
+AllDataOption = Annotated[
+    bool,
+    typer.Option("--all-data", help="Hold nothing out: a version that is not evaluated, and promoted only by hand."),
+]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
 
 

@@ -156,6 +156,11 @@ def run(trainer: Any, callback: RunCallback, job: Job, run_dir: Path) -> bool:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise TrainingStopped("the model and one batch do not fit the GPU's memory") from error
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch has no type of its own for it.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise TrainingStopped("the model and one batch do not fit this machine's memory") from error
+        raise
     if callback.stopping and trainer.state.global_step < trainer.state.max_steps:
         return False
     model = trainer.model
