@@ -22,6 +22,7 @@ from inhouse_server.cli import (
     status,
     sync,
     train,
+    webhook,
 )
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.add_typer(retrain.app, name="retrain")
 app.add_typer(adapters.app, name="adapters")
 app.command("review")(review.review)
 app.command("post-review", hidden=True)(post_review.post_review)
+app.add_typer(webhook.app, name="webhook")
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)
