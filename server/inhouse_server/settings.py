@@ -78,6 +78,16 @@ class ReviewSettings(_Section):
     findings: int = Field(5, ge=1, le=100, description="findings shown at most, best first")
     reading: bool = Field(False, description="let the model read each hunk, too; for a model of 7B or more")
     tokens: int = Field(512, ge=64, le=4096, description="longest reply of the model about one hunk, in tokens")
+    check: str | None = Field(
+        None,
+        min_length=1,
+        description="command that no suggestion may make worse, run in a sandbox; the main branch's counts",
+    )
+    check_seconds: float = Field(60.0, gt=0, le=3600, description="time that the check may take, each time it is run")
+    check_memory_mb: int = Field(2048, ge=16, description="memory of each of its processes, and of all of its files")
+    check_reads: list[str] = Field(
+        default_factory=list, description="folders that it may read beside the system's, such as node_modules"
+    )
 
 
 class WebhookSettings(_Section):

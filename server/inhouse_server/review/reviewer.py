@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 
 from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, read_changes, redact
+from inhouse_server.review.check import Check
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import Change
@@ -72,6 +73,7 @@ def review(
     shown: Container[str] = (),
     cancel: Event | None = None,
     progress: Progress = no_progress,
+    check: Check | None = None,
 ) -> Review:
     """Review ``change``.
 
@@ -79,6 +81,7 @@ def review(
         limit: findings at most, best first.
         reader: ``None`` leaves the model out.
         shown: fingerprints that are not shown again.
+        check: the project's own, which no replacement may make worse; only those that are shown are tried.
     """
     findings = [*companion_findings(change, house.history), *test_findings(change, house.history)]
     spelled, refused = spelling_findings(change, house.conventions)
@@ -111,11 +114,14 @@ def review(
         seen=seen,
         unseen=tuple(unseen),
     )
+    best = fresh[:limit]
+    if check is not None:
+        best = _checked(best, change, check, dropped, progress)
     return Review(
         change.base,
         change.head,
         change.head_commit,
-        tuple(fresh[:limit]),
+        tuple(best),
         coverage,
         more=max(0, len(fresh) - limit),
         repeated=len(findings) - len(fresh),
@@ -129,6 +135,21 @@ def review(
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:
     return list({finding.fingerprint: finding for finding in reversed(findings)}.values())[::-1]
+
+
+def _checked(
+    findings: Sequence[Finding], change: Change, check: Check, dropped: Counter[str], progress: Progress
+) -> list[Finding]:
+    """The findings, without the replacements that the project's check speaks against."""
+    files = {file.path: file for file in change.files}
+    checked: list[Finding] = []
+    for done, finding in enumerate(findings, start=1):
+        progress("running the check", done, len(findings))
+        refused = check.refusal(files[finding.path], finding) if finding.replacement is not None else ""
+        if refused:
+            dropped[refused] += 1
+        checked.append(replace(finding, replacement=None) if refused else finding)
+    return checked
 
 
 def _without_secrets(finding: Finding, dropped: Counter[str]) -> Finding:
