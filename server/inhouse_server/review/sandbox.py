@@ -32,8 +32,10 @@ _ETC = (
     "mime.types",
 )  # fmt: skip
 _DEVICES = ("null", "zero", "full", "random", "urandom")
+_AS_IT_IS = "-dR --preserve=mode,timestamps"
+"""Not the owner: only one user is known inside."""
 _COPY = f"""
-cp -a {_GIVEN}/. {FOLDER}/ && cp -a {_CHANGED}/. {FOLDER}/ && cd {FOLDER} || exit 1
+cp {_AS_IT_IS} {_GIVEN}/. {FOLDER}/ && cp {_AS_IT_IS} {_CHANGED}/. {FOLDER}/ && cd {FOLDER} || exit 1
 echo "$1"; exec /bin/sh -c "$2" 2>&1
 """
 """The copy is in memory, of bounded size, and is gone afterwards."""
@@ -57,7 +59,7 @@ while [ "$1" != -- ]; do
     shift 2
 done
 shift
-[ -z "$etc" ] || cp -a $etc "$root/etc/"
+[ -z "$etc" ] || cp -dR $etc "$root/etc/"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 mount -o remount,ro,nosuid "$root"
 cd "$root"
