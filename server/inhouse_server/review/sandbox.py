@@ -61,7 +61,7 @@ done
 shift
 [ -z "$etc" ] || cp -dR $etc "$root/etc/"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
-mount -o remount,ro,nosuid "$root"
+mount -o remount,bind,ro,nosuid "$root"
 cd "$root"
 pivot_root . .old
 umount -l /.old
