@@ -328,6 +328,27 @@ def test_a_worker_killed_after_posting_posts_no_second_time(clone: tuple[Path, s
         assert len(server.posted()) == 1
 
 
+@pytest.mark.long
+def test_a_force_push_in_the_middle_is_reviewed_at_its_new_head(clone: tuple[Path, str], queue: Queue) -> None:
+    root, head = clone
+    with forge_of(head).running() as server:
+        reviewing = worker(root, settings_for(root, server), queue)
+        world = server.world
+        assert isinstance(world, GitHubPullWorld)
+        world.pull["head"]["sha"] = LATER  # the forge knows of it, and git does not yet
+        queue.accept(["a"], Wanted(77, head, "review"))
+        assert reviewing.work() and server.posted() == [] and len(queue.waiting()) == 1
+        origin = root.parent / "origin"
+        git(origin, "checkout", "--quiet", "change")
+        git(origin, "commit", "--quiet", "--amend", "--message", "Offer more, again")
+        later = git(origin, "rev-parse", "HEAD").strip()
+        git(origin, "update-ref", "refs/pull/77/head", later)
+        world.pull["head"]["sha"] = later
+        queue.accept(["b"], Wanted(77, later, "review"))
+        assert reviewing.work() and queue.waiting() == [], "the push took the place of what waited"
+        assert [sent["commit_id"] for sent in server.posted()] == [later]
+
+
 def test_what_is_closed_gone_or_paused_is_not_reviewed_and_a_forge_that_is_down_is_asked_again(
     clone: tuple[Path, str], queue: Queue
 ) -> None:
