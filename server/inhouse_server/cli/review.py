@@ -49,6 +49,10 @@ def review(
     read: Annotated[
         bool | None, typer.Option("--read/--no-read", help="Let the model read each hunk; by default as settings say.")
     ] = None,
+    checked: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Run the check of inhouse.toml on each suggestion, if it has one."),
+    ] = True,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Findings at most.")] = None,
     post: Annotated[
         bool, typer.Option("--post", help="Post the review to the pull request of --pr; needs [forge] in inhouse.toml.")
@@ -57,7 +61,7 @@ def review(
 ) -> int:
     """Review a change: what usually comes along and is missing, what the house spells another way."""
     from inhouse_retrieval import Repository
-    from inhouse_server.review.check import open_check, trusted_check
+    from inhouse_server.review.check import Trusted, open_check, trusted_check
     from inhouse_server.review.diff import read_change
     from inhouse_server.review.memory import ShownFindings
     from inhouse_server.review.renderers import FORMATS, render
@@ -87,7 +91,7 @@ def review(
             posting = ends.enter_context(posting_process(root, pull_request, quiet=form != "terminal"))
         # Nothing that reads the change may find the token: not a model, and not a program that git is told to start.
         forget_token(settings.forge)
-        trusted = trusted_check(repository, settings.review)
+        trusted = trusted_check(repository, settings.review) if checked else Trusted(None)
         if trusted.warning:
             warn(trusted.warning)
         tree = Path(ends.enter_context(TemporaryDirectory(prefix="inhouse-tree-"))) if trusted.settings else None
