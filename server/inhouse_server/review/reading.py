@@ -185,6 +185,8 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
                 replacement,
                 precedents,
                 score=min(sure, 10) / 10,
+                # Not what it says: a model words it otherwise when as little as the change's title is another.
+                key=" ".join(anchor.split()),
             )
         )
     return Reading(tuple(findings), "", dict(dropped))
