@@ -27,7 +27,7 @@ from inhouse_retrieval import InhouseError
 from .base_model import BaseModel, load_model, load_tokenizer
 from .batched import greedy_batch
 from .chat_template import template_digest
-from .decoding import Constrained, FairLock, PromptLookup, Sampler, TextStream, likeliest
+from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
     Finished,
