@@ -70,10 +70,16 @@ if TYPE_CHECKING:
     from .schedule import landed_since as landed_since
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
+    from .scored_lines import LineRow as LineRow
+    from .scored_lines import line_rows as line_rows
+    from .scoring import TokenScores as TokenScores
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
     "DatasetRow": "dataset_rows",
+    "LineRow": "scored_lines",
+    "TokenScores": "scoring",
+    "line_rows": "scored_lines",
     "Export": "export",
     "export_conversations": "dataset_rows",
     "read_rows": "dataset_rows",
