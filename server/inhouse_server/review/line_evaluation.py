@@ -8,9 +8,10 @@ base surprisal is paired, on the same draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from inhouse_server.review.line_scores import (
     random_scores,
     score_lines,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 RESAMPLES = 1_000
 LEAST_REQUESTS = 200
@@ -97,7 +101,7 @@ class LineEvaluation:
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and result files."""
-        return asdict(self)
+        return plain_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +160,10 @@ def evaluate_scores(lines: ScoredLines, resamples: int = RESAMPLES) -> LineEvalu
     results = [
         ScoreResult(
             name,
-            _interval(pooled),
-            _interval(within),
-            _interval(pooled - base[0]),
-            _interval(within - base[1]),
+            interval_of(pooled),
+            interval_of(within),
+            interval_of(pooled - base[0]),
+            interval_of(within - base[1]),
         )
         for name, (pooled, within) in found.items()
     ]
@@ -227,6 +231,20 @@ def by_repository(evaluations: Mapping[str, LineEvaluation], score: str) -> list
     return rows
 
 
+def plain_json(figures: DataclassInstance) -> dict[str, Any]:
+    """A dataclass of figures as JSON has them: what is no number, for want of cases, is ``null``."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    found: dict[str, Any] = plain(asdict(figures))
+    return found
+
+
 class _Order:
     """The lines by falling score, equal ones together: sorted once for all draws."""
 
@@ -275,7 +293,7 @@ def _draws(requests: int, resamples: int) -> Floats:
     return np.vstack([np.ones(requests), drawn]).astype(float)
 
 
-def _interval(values: Floats) -> Interval:
+def interval_of(values: Floats) -> Interval:
     """The first value, and what lies between the 2.5th and the 97.5th percentile of the others."""
     known = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (float("nan"), float("nan"))

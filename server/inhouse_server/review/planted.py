@@ -22,7 +22,7 @@ from inhouse_retrieval.convention_spans import convention_spans
 from inhouse_retrieval.syntax import language
 from inhouse_server.review.calibration import LINES_PER_ALARM
 from inhouse_server.review.conventions import Conventions, Import, defined_names, imports, name_style
-from inhouse_server.review.line_evaluation import Interval
+from inhouse_server.review.line_evaluation import Interval, interval_of
 from inhouse_server.review.line_scores import Floats
 from inhouse_server.review.wanting import JudgedChange
 
@@ -236,10 +236,16 @@ def found_shares(
             limit = values[order][min(int(place), len(order) - 1)]
             shares[number] = float((breaks * (planted[name] > limit)).sum() / breaks.sum())
         found[name] = shares
-    return [FoundShare(name, _interval(shares), _interval(shares - found[reference])) for name, shares in found.items()]
+    return [
+        FoundShare(name, interval_of(shares), interval_of(shares - found[reference])) for name, shares in found.items()
+    ]
 
 
-def _interval(values: Floats) -> Interval:
-    known = values[1:][~np.isnan(values[1:])]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (float("nan"), float("nan"))
-    return Interval(float(values[0]), float(low), float(high))
+def found_table(found: Sequence[FoundShare]) -> list[list[str]]:
+    """The rows to print, a heading first."""
+    rows = [["score", "planted breaks found", "over base surprisal"]]
+    for each in found:
+        share, gain = each.share, each.gain
+        told = f"{gain.mean:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})"
+        rows.append([each.score, f"{share.mean:.1%} ({share.low:.1%} to {share.high:.1%})", told])
+    return rows
