@@ -19,7 +19,9 @@ goes on where the first one stopped.
 above base surprisal, pooled and within pull requests, with whole intervals, on at least 200 pull requests with both
 kinds of line. It prints the table last.
 
-For a trial on a CPU: ``--requests 12`` in prepare; ``--limit 8 --scored 30 --tokens 512`` in run.
+``run`` needs torch, transformers, peft, trl, datasets, pydantic, pathspec and unidiff, and no network.
+
+For a trial on a CPU: ``--requests 12`` in prepare; ``--limit 16 --scored 120 --tokens 512 --replay-samples 0`` in run.
 """
 
 from __future__ import annotations
