@@ -21,7 +21,8 @@ kinds of line. It prints the table last.
 
 ``run`` needs torch, transformers, peft, trl, datasets, pydantic, pathspec and unidiff, and no network.
 
-For a trial on a CPU: ``--requests 12`` in prepare; ``--limit 16 --scored 120 --tokens 512 --replay-samples 0`` in run.
+For a trial on a CPU: ``--requests 12`` in prepare, and in run
+``--batch 2 --limit 8 --scored 120 --tokens 384 --replay-samples 0``.
 """
 
 from __future__ import annotations
@@ -70,11 +71,13 @@ HELD_OUT = 300
 """Later changes whose lines must not be trained on, oldest first; the rest of history is not read at all."""
 
 
-def recipe(**changed: Any) -> Recipe:
-    """gpu-trial, with some of its settings changed."""
+def recipe(batch_rows: int | None = None) -> Recipe:
+    """gpu-trial; its replay is added by ``run``, where the base model can draw it."""
     loaded = load_recipe("gpu-trial")
-    data = loaded.data.model_copy(update={"replay_share": 0.0, **changed.pop("data", {})})
-    return loaded.model_copy(update={"data": data, **changed})
+    data = loaded.data.model_copy(update={"replay_share": 0.0})
+    rows = batch_rows or loaded.optimizer.batch_rows
+    optimizer = loaded.optimizer.model_copy(update={"batch_rows": rows})
+    return loaded.model_copy(update={"data": data, "optimizer": optimizer})
 
 
 # -- on any machine ---------------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ def run(arguments: argparse.Namespace) -> None:
             material = shortened(loaded(json.loads((folder / "lines.json").read_text())), arguments)
             tokens = training_rows(arguments, base, folder)
             ready = time.monotonic()
-            adapter = finetune(base, folder / "dataset", recipe(), folder / "run", say())
+            adapter = finetune(base, folder / "dataset", recipe(arguments.batch), folder / "run", say())
             trained = time.monotonic()
             curve = training_curve(folder / "run")
             engine = TransformersEngine(base, lambda version, adapter=adapter: adapter)
@@ -357,6 +360,7 @@ def main() -> None:
     second.add_argument("--base", type=Path, help="folder of SmolLM2-135M-Instruct")
     second.add_argument("--seconds", type=float, default=540)
     second.add_argument("--replay-samples", type=int, default=load_recipe("gpu-trial").data.replay_samples)
+    second.add_argument("--batch", type=int, help="rows in a training step; default: the recipe's")
     second.add_argument("--limit", type=int, help="train on so many rows only, for a trial")
     second.add_argument("--scored", type=int, help="score so many rows only, for a trial")
     second.add_argument("--tokens", type=int, default=2048, help="cut rows to train on, for a trial")
