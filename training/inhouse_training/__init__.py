@@ -79,6 +79,9 @@ if TYPE_CHECKING:
     from .schedule import landed_since as landed_since
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
+    from .scored_lines import LineRow as LineRow
+    from .scored_lines import line_rows as line_rows
+    from .scoring import TokenScores as TokenScores
     from .synthesis.cache import Replies as Replies
     from .synthesis.cache import ReplyCache as ReplyCache
     from .synthesis.cache import stored_replies as stored_replies
@@ -98,6 +101,9 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "DatasetRow": "dataset_rows",
+    "LineRow": "scored_lines",
+    "TokenScores": "scoring",
+    "line_rows": "scored_lines",
     "Export": "export",
     "export_conversations": "dataset_rows",
     "read_rows": "dataset_rows",

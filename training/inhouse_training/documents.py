@@ -242,7 +242,7 @@ def _fitting(tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], limit: i
         if tokens <= limit:
             yield text, tokens, number
             continue
-        starts = _starts(tokenizer, text)
+        starts = token_starts(tokenizer, text)
         cuts = sorted({0, *starts[limit::limit], len(text)})
         left = tokens
         for begin, end in pairwise(cuts):
@@ -255,7 +255,7 @@ def _fitting(tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], limit: i
 
 def _token_lines(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Line]:
     """Lines, each with the tokens that begin in it: they sum to the tokens of the whole text."""
-    starts = _starts(tokenizer, text)
+    starts = token_starts(tokenizer, text)
     lines: list[Line] = []
     begin = 0
     for number, line in enumerate(text.split("\n"), start=1):
@@ -266,7 +266,8 @@ def _token_lines(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Line]:
     return lines
 
 
-def _starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The character at which each token of the text begins; special tokens left out."""
     return [begin for begin, _ in _encode(tokenizer, text)["offset_mapping"]] if text else []
 
 

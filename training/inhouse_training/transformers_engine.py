@@ -38,8 +38,9 @@ from .engine import (
     ScoredRow,
     TextDelta,
 )
-from .prompts import IGNORED, chat_ids, end_of_turn_ids
+from .prompts import chat_ids, end_of_turn_ids
 from .registry import MANIFEST_NAME
+from .scoring import TokenIds, TokenScores, no_token_scores, row_scores, token_scores
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,6 @@ SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
 ANSWER_TOKENS = 8192
 """Padded tokens per batch when several prompts are answered at once, answers included."""
-SCORE_LOGITS = 256
-"""Positions whose logits exist at once when scoring: 50 MB for a vocabulary of 49,152 in float32."""
 
 
 class TransformersEngine:
@@ -153,6 +152,43 @@ class TransformersEngine:
         """Negative log-likelihood of labelled tokens; see the protocol. Answers may be given between two
         batches."""
         scores = [RowScore(0.0, 0)] * len(rows)
+
+        def score(batch: list[int]) -> None:
+            found = row_scores(self._causal.get_decoder(), self._head, [rows[i] for i in batch], self._causal.device)
+            for i, each in zip(batch, found, strict=True):
+                scores[i] = each
+
+        self._in_batches(rows, adapter, score)
+        return scores
+
+    def score_tokens(
+        self, rows: Sequence[ScoredRow], adapter: str = BASE, others: Sequence[TokenIds] | None = None
+    ) -> list[TokenScores]:
+        """What the model thinks of each labelled token, and of another token in its place.
+
+        Not part of the protocol: a server does not tell enough.
+
+        Args:
+            others: for each row, a token id for each labelled token.
+
+        Raises:
+            InhouseError: the adapter is unknown or corrupt, or a row is too long.
+        """
+        scores: dict[int, TokenScores] = {}
+
+        def score(batch: list[int]) -> None:
+            asked = [others[i] for i in batch] if others is not None else None
+            found = token_scores(
+                self._causal.get_decoder(), self._head, [rows[i] for i in batch], asked, self._causal.device
+            )
+            scores.update(zip(batch, found, strict=True))
+
+        self._in_batches(rows, adapter, score)
+        return [scores.get(i) or no_token_scores() for i in range(len(rows))]
+
+    def _in_batches(self, rows: Sequence[ScoredRow], adapter: str, work: Callable[[list[int]], None]) -> None:
+        """Hand over the row numbers of each batch, longest rows first, with the adapter active and no gradients. The
+        engine is free between two batches."""
         order = sorted(
             (i for i in range(len(rows)) if len(rows[i].input_ids) > 1), key=lambda i: len(rows[i].input_ids)
         )
@@ -169,9 +205,8 @@ class TransformersEngine:
             batch, order = order[-size:], order[:-size]
             with self._turn.hold(Event()):
                 self._activate(adapter)
-                for i, score in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
-                    scores[i] = score
-        return scores
+                with torch.inference_mode():
+                    work(batch)
 
     def answer_all(
         self, prompts: Sequence[Sequence[Message]], max_tokens: int, adapter: str = BASE
@@ -337,38 +372,6 @@ class TransformersEngine:
         if self._plain_attention:
             return Cache(layer_class_to_replicate=GrowingLayer)
         return DynamicCache(config=self._causal.config)
-
-    # ------------------------------------------------------------------------------------------------------
-    # Scoring. The caller holds the turn.
-
-    def _score_batch(self, rows: Sequence[ScoredRow]) -> list[RowScore]:
-        with torch.inference_mode():
-            return self._score_rows(rows)
-
-    def _score_rows(self, rows: Sequence[ScoredRow]) -> list[RowScore]:
-        device = self._causal.device
-        width = max(len(row.input_ids) for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        targets = torch.full((len(rows), width), IGNORED, dtype=torch.long)
-        for number, row in enumerate(rows):
-            length = len(row.input_ids)
-            ids[number, :length] = torch.tensor(row.input_ids)
-            mask[number, :length] = 1
-            targets[number, : length - 1] = torch.tensor(row.labels[1:])  # position i predicts token i + 1
-        where = (targets != IGNORED).nonzero()
-        # Without padding no mask is passed, so that attention may take its fast causal path.
-        padding = None if bool(mask.all()) else mask.to(device)
-        decoder = self._causal.get_decoder()
-        hidden = decoder(input_ids=ids.to(device), attention_mask=padding, use_cache=False)[0]
-        nats = torch.zeros(len(rows), dtype=torch.float64)
-        for block in where.split(SCORE_LOGITS):
-            logits = self._head(hidden[block[:, 0], block[:, 1]]).float()
-            wanted = targets[block[:, 0], block[:, 1]].to(device)
-            loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-            nats.index_add_(0, block[:, 0], loss.double().cpu())
-        counts = (targets != IGNORED).sum(dim=1)
-        return [RowScore(float(n), int(c)) for n, c in zip(nats, counts, strict=True)]
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits as the model's own forward makes them: some families scale or soften them after the
