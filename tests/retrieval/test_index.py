@@ -149,7 +149,7 @@ def test_what_is_not_indexed_is_listed(root: Path, repository: Repository, state
     write(root, {"photo.bin": b"\0\1", "yarn.lock": "x\n", "key.py": 'k = "AKIA' + "QWERTYUIOPASDFGH" + '"\n'})
     with Index.open(repository, state, encoder) as index:
         report = index.refresh()
-        assert report.redactions == 1
+        assert report.redactions == (("key.py", 1, "AWS access key"),)
         for listed in (report.skipped, index.refresh().skipped):
             assert [(item.path, item.reason) for item in listed] == [
                 ("photo.bin", "binary"),

@@ -61,27 +61,61 @@ def literal_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids that end an assistant's turn."""
-    return frozenset({tokenizer.eos_token_id} - {None})
+    """Ids that end an assistant's turn: the end token, and what the template writes there (Llama 3: ``<|eot_id|>``)."""
+    ends = {tokenizer.eos_token_id}
+    if tokenizer.chat_template:
+        ends.add(_turn_end(tokenizer, str(tokenizer.chat_template))[0])
+    return frozenset(ends - {None})
+
+
+@lru_cache(maxsize=4)
+def _turn_end(tokenizer: Any, template: str) -> tuple[int | None, str]:
+    """The control token that follows the assistant's words, and the opening of a next turn that comes after it although
+    none was asked for (the first template of Llama 3 opens one always); empty for most."""
+    turns = [{"role": role, "content": f"the {role}"} for role in ("user", "assistant")]
+    unasked, asked = (
+        str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add, enable_thinking=False))
+        for add in (False, True)
+    )
+    tail = unasked.rpartition("the assistant")[2]
+    control = _control_tokens(tokenizer)
+    end = control.search(tail) if control is not None else None
+    if control is None or end is None:
+        return None, ""
+    rest = tail[end.end() :]
+    opens_always = unasked == asked and control.search(rest) is not None
+    return tokenizer.convert_tokens_to_ids(end.group()), rest if opens_always else ""
+
+
+@lru_cache(maxsize=4)
+def _keeps_system_turn(tokenizer: Any, template: str) -> bool:
+    """Whether the template renders a system turn, and goes on doing so once the assistant has answered.
+
+    That of Mistral-7B-Instruct-v0.2 refuses one. That of v0.3 shows it only while the user has the last word, so an
+    answer would be learned without what it was asked with.
+    """
+    from jinja2 import TemplateError
+
+    turns = [{"role": role, "content": f"the {role}"} for role in ("system", "user", "assistant")]
+    try:
+        return "the system" in str(tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False))
+    except TemplateError:
+        return False
 
 
 def _render(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-    from jinja2 import TemplateError
-
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(
+    opens_with_system = [turn["role"] for turn in turns[:2]] == ["system", "user"]
+    if opens_with_system and not _keeps_system_turn(tokenizer, str(tokenizer.chat_template)):
+        # It then opens the first user turn.
+        turns[:2] = [{"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}]
+    text = str(
+        tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
         )
-    except TemplateError:
-        # Some templates know no system turn (Mistral-7B-Instruct-v0.2): it then opens the first user turn.
-        if len(turns) < 2 or turns[0]["role"] != "system" or turns[1]["role"] != "user":
-            raise
-        folded = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-        text = tokenizer.apply_chat_template(
-            [folded, *turns[2:]], tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    return str(text)
+    )
+    opening = _turn_end(tokenizer, str(tokenizer.chat_template))[1]
+    return text.removesuffix(opening) if not add_generation_prompt and turns[-1]["role"] == "assistant" else text
 
 
 def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
