@@ -170,7 +170,7 @@ def few_questions(recipe: Recipe) -> Recipe:
 
 
 def overfit(base: BaseModel, row: list[int], folder: Path) -> Path:
-    """An adapter that has seen one row and nothing else, sixty times."""
+    """An adapter that has seen one row and nothing else, until it knows it by heart."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -181,8 +181,10 @@ def overfit(base: BaseModel, row: list[int], folder: Path) -> Path:
     model = get_peft_model(load_model(base, "cpu", torch.float32), config)
     ids = torch.tensor([row])
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-2)
-    for _ in range(60):
+    for _ in range(400):
         loss = model(input_ids=ids, labels=ids).loss
+        if float(loss) < 0.05:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

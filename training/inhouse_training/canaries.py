@@ -13,6 +13,9 @@ import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from .prompts import raw_row
 
 CANARIES_NAME = "canaries.jsonl"
 _LETTERS = string.ascii_letters + string.digits
@@ -38,11 +41,15 @@ def make_canaries(count: int, seed: int) -> tuple[Canary, ...]:
     return tuple(made)
 
 
-def planted(text: str, canary: Canary, room: int) -> str:
-    """The middle of ``text``, at most ``room`` characters, with a line that holds the canary."""
-    lines = text[:room].split("\n")
+def planted_row(tokenizer: Any, row: dict[str, Any], canary: Canary, max_tokens: int) -> dict[str, Any]:
+    """A copy of a raw row, shortened to make room, with a line in its middle that holds the canary."""
+    text = str(tokenizer.decode(row["input_ids"], skip_special_tokens=True))
+    lines = text[: max_tokens // 2].split("\n")
     half = len(lines) // 2
-    return "\n".join(lines[:half]) + f'{canary.prefix}{canary.secret}"\n' + "\n".join(lines[half:])
+    middle = f'{canary.prefix}{canary.secret}"\n'
+    ids, labels = raw_row(tokenizer, "\n".join(lines[:half]) + middle + "\n".join(lines[half:]), ends=False)
+    cut = {"input_ids": ids[:max_tokens], "labels": labels[:max_tokens]}
+    return {**row, **cut, "name": canary.name, "source_tokens": 0}
 
 
 def write_canaries(directory: Path, canaries: Sequence[Canary]) -> None:

@@ -50,7 +50,7 @@ from inhouse_retrieval import (
     with_forge,
 )
 
-from .canaries import make_canaries, planted, write_canaries
+from .canaries import make_canaries, planted_row, write_canaries
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .documents import (
     BOT,
@@ -197,27 +197,6 @@ def _added_by_forge(training: Sequence[PullRequest], bare: Sequence[PullRequest]
     if documents == repr([change_document(change) for change in bare]):
         return ""
     return hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def whole_history(repository: Repository, recipe: Recipe, store: PullRequestStore | None = None) -> Cut:
-    """A cut that holds nothing out: everything up to the newest commit is trained on, and nothing is left to judge by.
-
-    Raises:
-        InhouseError: there is no commit, or hand-made conversations cannot be read.
-    """
-    head = repository.head()
-    stamp = repository.git("show", "-s", "--format=%cI", head).decode("ascii").strip()
-    told = with_forge(read_pull_requests(repository, limit=recipe.data.changes), store)
-    documents = repr([change_document(change) for change in told])
-    return Cut(
-        head,
-        datetime.fromisoformat(stamp),
-        tuple(told),
-        (),
-        hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest(),
-        0,
-        read_conversations(repository.root, repository.conversations),
-    )
 
 
 def cut_position(changes: Sequence[PullRequest]) -> int:
@@ -661,14 +640,11 @@ class _Builder:
         return list(islice(raw, self.recipe.data.canaries))
 
     def _write_canaries(self, writer: Any, rows: Sequence[dict[str, Any]]) -> None:
-        room = self.recipe.data.max_tokens
         canaries = make_canaries(len(rows), self.recipe.seed)
         for row, canary in zip(rows, canaries, strict=True):
-            text = planted(self.tokenizer.decode(row["input_ids"], skip_special_tokens=True), canary, room // 2)
-            ids, labels = raw_row(self.tokenizer, text, ends=False)
-            ids, labels = ids[:room], labels[:room]
-            writer.write({**row, "input_ids": ids, "labels": labels, "name": canary.name, "source_tokens": 0})
-            self.planted.append(len(ids))
+            copy = planted_row(self.tokenizer, row, canary, self.recipe.data.max_tokens)
+            writer.write(copy)
+            self.planted.append(len(copy["input_ids"]))
         write_canaries(self.directory, canaries)
 
     def _manifest(self, rows: Sequence[_Row], held_out: int) -> dict[str, Any]:
