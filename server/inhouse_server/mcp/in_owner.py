@@ -103,6 +103,8 @@ def review_for_client(
             PastRemarks.of(workspace.state_dir),
             settings.answer.prompt_tokens,
             settings.review.tokens,
+            settings.review.samples,
+            settings.review.second_look,
         )
     house = workspace.known_house(change.base_commit, progress)
     return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
