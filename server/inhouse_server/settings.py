@@ -106,6 +106,8 @@ class ReviewSettings(_Section):
     findings: int = Field(5, ge=1, le=100, description="findings shown at most, best first")
     reading: bool = Field(False, description="let the model read each hunk, too; for a model of 7B or more")
     tokens: int = Field(512, ge=64, le=4096, description="longest reply of the model about one hunk, in tokens")
+    samples: int = Field(1, ge=1, le=9, description="how often the model reads each hunk; the majority counts")
+    second_look: bool = Field(False, description="let the model score its own remarks, and drop those below 5 of 10")
     check: str | None = Field(
         None,
         min_length=1,

@@ -159,6 +159,8 @@ class Workspace:
             PastRemarks.of(self.state_dir),
             self.settings.answer.prompt_tokens,
             self.settings.review.tokens,
+            self.settings.review.samples,
+            self.settings.review.second_look,
         )
 
     def known_house(self, commit: str, progress: Progress = no_progress) -> House:

@@ -59,4 +59,6 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -
     )
     adapter = str(backend.status()["adapter"] or BASE)
     remarks = PastRemarks.of(state_dir)
-    return Reader(engine, adapter, search, remarks, settings.answer.prompt_tokens, settings.review.tokens)
+    own = settings.review
+    tokens = settings.answer.prompt_tokens
+    return Reader(engine, adapter, search, remarks, tokens, own.tokens, own.samples, own.second_look)

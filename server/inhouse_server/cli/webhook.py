@@ -68,12 +68,13 @@ def serve(
         typer.echo(f"Receiving at http://{f'[{address}]' if ':' in address else address}:{number}{ROUTE}", err=True)
         assert settings.forge.project, "load_settings checks it"
         receiver = make_receiver(kind, settings.forge.project, signature, queue, lambda: _wake(process))
-        _listen(receiver, listener, lambda: process is not None and process.poll() is not None)
-        if process is not None and process.poll() is not None:
-            raise InhouseError(
-                "The worker that reviews has ended, so nothing is received any more.",
-                "Look at .inhouse/logs/webhook-work.log, then start it again; what waits is kept.",
-            )
+        with suppress(KeyboardInterrupt):  # SIGINT and SIGTERM are how a service is stopped
+            _listen(receiver, listener, lambda: process is not None and process.poll() is not None)
+            if process is not None and process.poll() is not None:
+                raise InhouseError(
+                    "The worker that reviews has ended, so nothing is received any more.",
+                    "Look at .inhouse/logs/webhook-work.log, then start it again; what waits is kept.",
+                )
 
 
 def _listen(receiver: Starlette, listener: socket.socket, ended: Callable[[], bool]) -> None:
@@ -144,7 +145,8 @@ def work(
     prepare_state_dir(state_dir)
     start_logging(state_dir, "webhook-work")
     try:
-        with FileLock(state_dir / _LOCK, timeout=0):
+        # Ended by a signal, the job at hand stays in the queue.
+        with FileLock(state_dir / _LOCK, timeout=0), suppress(KeyboardInterrupt):
             worker = Worker(root, forge, Queue(state_dir, settings.webhook.room), settings.forge.token_env)
             while True:
                 if not worker.work():

@@ -22,6 +22,7 @@ from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.reading_prompt import fitting, notes_on, query
+from inhouse_server.review.second_look import TEMPERATURE, agreed, looked_at_again
 from inhouse_training import Engine, GenerationRequest, TextDelta
 
 SCHEMA = json.dumps(
@@ -82,12 +83,16 @@ def read_hunks(
     prompt_tokens: int,
     max_tokens: int,
     cancel: Event,
+    samples: int = 1,
+    second_look: bool = False,
 ) -> Iterator[tuple[ReviewedFile, Hunk, Reading]]:
     """Read hunk after hunk.
 
     Args:
         prompt_tokens: longest prompt; precedents and remarks are left out first, then the code around the hunk, and a
             hunk that does not fit alone is not read, which is said.
+        samples: how often each hunk is read; what more than half of them remark on counts.
+        second_look: ask the model to score what was proven.
 
     A failure of the engine ends the reading, not the review: the hunks from there on are not read, which is said.
     """
@@ -110,13 +115,36 @@ def read_hunks(
                     yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
                     continue
                 request = GenerationRequest(messages, adapter, max_tokens, schema=SCHEMA)
-                reply = "".join(event.text for event in engine.stream(request, cancel) if isinstance(event, TextDelta))
+                readings = [
+                    _proven(file, hunk, _reply(engine, _sample(request, number), cancel), passages)
+                    for number in range(samples)
+                ]
+                reading = _together(readings)
+                if second_look and reading.findings:
+                    kept, gone = looked_at_again(engine, adapter, messages, reading.findings, budget, cancel)
+                    reading = replace(reading, findings=tuple(kept), dropped=_sum(reading.dropped, gone))
             except InhouseError as error:
                 failed = f"the model failed: {error.problem}"
                 yield file, hunk, Reading((), failed, {})
                 continue
-            reading = _proven(file, hunk, reply, passages)
             yield file, hunk, replace(reading, notes=notes_on(passages, said))
+
+
+def _sample(request: GenerationRequest, number: int) -> GenerationRequest:
+    return replace(request, temperature=TEMPERATURE, seed=number) if number else request
+
+
+def _reply(engine: Engine, request: GenerationRequest, cancel: Event) -> str:
+    return "".join(event.text for event in engine.stream(request, cancel) if isinstance(event, TextDelta))
+
+
+def _together(readings: Sequence[Reading]) -> Reading:
+    kept, minority = agreed([reading.findings for reading in readings])
+    return Reading(tuple(kept), "", _sum(*(reading.dropped for reading in readings), minority))
+
+
+def _sum(*dropped: dict[str, int]) -> dict[str, int]:
+    return dict(sum(map(Counter, dropped), Counter[str]()))
 
 
 def parse_reply(reply: str) -> list[dict[str, Any]] | None:

@@ -37,6 +37,8 @@ class Reader:
     remarks: PastRemarks
     prompt_tokens: int
     reply_tokens: int
+    samples: int = 1
+    second_look: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def review(
         for done, (file, hunk, reading) in enumerate(
             read_hunks(
                 change, reader.engine, reader.adapter, reader.search, reader.remarks, reader.prompt_tokens,
-                reader.reply_tokens, cancel or Event(),
+                reader.reply_tokens, cancel or Event(), reader.samples, reader.second_look,
             ),
             start=1,
         ):  # fmt: skip
