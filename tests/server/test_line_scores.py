@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,10 +77,19 @@ def test_roc_auc_counts_pairs_and_half_of_ties() -> None:
     values, wanting = np.array([3.0, 1.0, 2.0, 2.0, -np.inf]), np.array([True, False, True, False, False])
     pairs = [(a > b) + (a == b) / 2 for a in values[wanting] for b in values[~wanting]]
     assert roc_auc(values, wanting) == pytest.approx(np.mean(pairs))
-    weights = np.array([2.0, 1, 1, 3, 1])
-    repeated = np.repeat(np.arange(5), weights.astype(int))
-    assert roc_auc(values, wanting, weights) == pytest.approx(roc_auc(values[repeated], wanting[repeated]))
     assert np.isnan(roc_auc(values, np.zeros(5, dtype=bool)))
+
+
+def test_the_table_counts_all_pairs_and_each_pull_request_alike() -> None:
+    lines = made(9, 8, within=1.0)
+    evaluation = evaluate_scores(lines, resamples=50)
+    for name, values in lines.values.items():
+        result = evaluation.result(name)
+        assert result.pooled.mean == pytest.approx(roc_auc(values, lines.wanting))
+        alone = [roc_auc(values[lines.requests == n], lines.wanting[lines.requests == n]) for n in range(9)]
+        assert result.within.mean == pytest.approx(np.nanmean(alone))
+        assert result.pooled.low < result.pooled.high
+    assert evaluation.with_both == np.count_nonzero(~np.isnan(alone))
 
 
 def made(requests: int, seed: int, within: float, between: float = 0.0) -> ScoredLines:
@@ -94,24 +105,28 @@ def made(requests: int, seed: int, within: float, between: float = 0.0) -> Score
     return ScoredLines(numbers, wanting, values)
 
 
+def as_if_enough(lines: ScoredLines) -> LineEvaluation:
+    return replace(evaluate_scores(lines, resamples=400), with_both=LEAST_REQUESTS)
+
+
 def test_a_score_that_only_knows_careless_pull_requests_does_not_win() -> None:
-    evaluation = evaluate_scores(made(260, 1, within=1.0, between=4.0), resamples=60)
+    evaluation = evaluate_scores(made(80, 1, within=1.0, between=4.0), resamples=400)
     careless, real = evaluation.result("residual"), evaluation.result("margin")
     assert careless.pooled.mean > 0.7 and careless.within.mean < 0.55
     assert not careless.beats_base
     assert real.within.low <= real.within.mean <= real.within.high
     assert real.beats_base
     assert choose(evaluation) == "margin"
-    decision = decide("margin", evaluate_scores(made(260, 2, within=1.0), resamples=60))
+    decision = decide("margin", as_if_enough(made(80, 2, within=1.0)))
     assert decision.on and "within pull requests +0." in decision.reason
 
 
 def test_the_house_score_stays_off_without_proof() -> None:
-    few: LineEvaluation = evaluate_scores(made(40, 3, within=3.0), resamples=20)
+    few: LineEvaluation = evaluate_scores(made(40, 3, within=3.0), resamples=100)
     assert few.with_both < LEAST_REQUESTS
     assert not decide("margin", few).on
     assert "200 are needed" in decide("margin", few).reason
-    none = decide("margin", evaluate_scores(made(260, 4, within=0.0), resamples=60))
+    none = decide("margin", as_if_enough(made(80, 4, within=0.0)))
     assert not none.on and "not above base surprisal" in none.reason
 
 

@@ -139,15 +139,11 @@ def together(parts: Sequence[ScoredLines]) -> ScoredLines:
     return ScoredLines(np.concatenate(requests), np.concatenate([part.wanting for part in parts]), values)
 
 
-def roc_auc(values: Floats, wanting: NDArray[np.bool_], weights: Floats | None = None) -> float:
+def roc_auc(values: Floats, wanting: NDArray[np.bool_]) -> float:
     """The chance that a line found wanting scores higher than one that was not, a tie counting half; ``nan`` when there
-    is only one kind.
-
-    Args:
-        weights: how often each line counts.
-    """
-    weights = np.ones(len(values)) if weights is None else weights
-    return _auc(_Order(values), wanting, weights)
+    is only one kind."""
+    pairs, bad, good = _pairs(values, wanting, np.zeros(len(values), dtype=np.intp), 1)
+    return float(pairs[0, 0] / (bad[0] * good[0])) if bad[0] and good[0] else float("nan")
 
 
 def evaluate_scores(lines: ScoredLines, resamples: int = RESAMPLES) -> LineEvaluation:
@@ -245,42 +241,33 @@ def plain_json(figures: DataclassInstance) -> dict[str, Any]:
     return found
 
 
-class _Order:
-    """The lines by falling score, equal ones together: sorted once for all draws."""
-
-    def __init__(self, values: Floats) -> None:
-        self.by_score = np.argsort(-values, kind="stable")
-        ordered = values[self.by_score]
-        self.starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else np.zeros(0, int)
-
-
-def _auc(order: _Order, wanting: NDArray[np.bool_], weights: Floats) -> float:
-    if not len(order.starts):
-        return float("nan")
-    weights, wanting = weights[order.by_score], wanting[order.by_score]
-    bad = np.add.reduceat(weights * wanting, order.starts)
-    good = np.add.reduceat(weights * ~wanting, order.starts)
-    pairs = bad.sum() * good.sum()
-    below = good.sum() - np.cumsum(good)
-    return float((bad * (below + good / 2)).sum() / pairs) if pairs else float("nan")
+def _pairs(
+    values: Floats, wanting: NDArray[np.bool_], requests: NDArray[np.intp], count: int
+) -> tuple[Floats, Floats, Floats]:
+    """``(pairs, bad, good)``: how many lines of either kind each request has, and in ``pairs[i, j]`` how often one of
+    request i that was found wanting scores above one of request j that was not, a tie counting half."""
+    bad, good = (np.bincount(requests[kind], minlength=count).astype(float) for kind in (wanting, ~wanting))
+    rank = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    step = len(values) + 1  # so that the lines of one request lie together, by rank
+    others = np.sort(requests[~wanting] * step + rank[~wanting])
+    asked = np.arange(count) * step + rank[wanting][:, None]
+    below, up_to = (np.searchsorted(others, asked, side=side) for side in ("left", "right"))
+    before = np.concatenate([[0], np.cumsum(good)[:-1]])
+    pairs = np.zeros((count, count))
+    np.add.at(pairs, requests[wanting], (below + up_to) / 2 - before)
+    return pairs, bad, good
 
 
 def _measure(
     values: Floats, wanting: NDArray[np.bool_], requests: NDArray[np.intp], draws: Floats
 ) -> tuple[Floats, Floats]:
     """``(pooled, within)``: the figure of all pull requests first, then of each draw."""
-    order = _Order(values)
-    pooled = np.array([_auc(order, wanting, weights[requests]) for weights in draws])
-    each = np.full(draws.shape[1], np.nan)
-    for number in range(draws.shape[1]):
-        inside = requests == number
-        each[number] = roc_auc(values[inside], wanting[inside])
-    both = ~np.isnan(each)
-    if not both.any():
-        return pooled, np.full(len(draws), np.nan)
-    counts = draws[:, both]
+    pairs, bad, good = _pairs(values, wanting, requests, draws.shape[1])
+    both = (bad > 0) & (good > 0)
+    each = np.diagonal(pairs)[both] / (bad * good)[both]
     with np.errstate(invalid="ignore"):
-        within = counts @ each[both] / counts.sum(axis=1)
+        pooled = ((draws @ pairs) * draws).sum(axis=1) / ((draws @ bad) * (draws @ good))
+        within = draws[:, both] @ each / draws[:, both].sum(axis=1)
     return pooled, within
 
 
