@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -50,13 +53,23 @@ def synthesize(
             if json:
                 print_json({"kinds": list(wanted), "max_tokens": bound, "estimate": asdict(predicted)})
             return
-        with hold_runs(job.state_dir), ReplyCache(job.state_dir) as cache:
+        with hold_runs(job.state_dir), ReplyCache(job.state_dir) as cache, _terminated_as_interrupted():
             report = run(tasks, generator, cache, bound, progress)
     if json:
         estimated = {"kinds": list(wanted), "max_tokens": bound, "estimate": asdict(predicted)}
         print_json({**estimated, **report.to_json()})
     else:
         _say(report)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the requests under way as Ctrl-C does, which asyncio knows how to do without a traceback."""
+    former = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _kinds(named: str | None, job: TrainingJob) -> tuple[Kind, ...]:
