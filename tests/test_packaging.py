@@ -16,3 +16,10 @@ def test_every_package_is_installed() -> None:
         for file in folder.rglob("__init__.py")
     }
     assert {"inhouse_training.recipes" if name == "recipes" else name for name in there} == set(listed)
+
+
+def test_every_file_of_the_web_page_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    package = ROOT / "server" / "inhouse_server"
+    data = {path for pattern in listed["inhouse_server"] for path in package.glob(pattern)}
+    assert data > set((package / "web").iterdir())

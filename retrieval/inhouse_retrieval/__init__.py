@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from .errors import NoCommits as NoCommits
     from .errors import NotARepository as NotARepository
     from .errors import StateUnwritable as StateUnwritable
+    from .export_paths import ExportPaths as ExportPaths
+    from .exports import Thread as Thread
+    from .exports import exports_digest as exports_digest
+    from .exports import read_exports as read_exports
+    from .exports import thread_until as thread_until
     from .history import HistoryChange as HistoryChange
     from .history import read_changes as read_changes
     from .history import todays_names as todays_names
+    from .html_pages import page_text as page_text
     from .index import Index as Index
     from .index import IndexReport as IndexReport
     from .index import IndexStatus as IndexStatus
@@ -56,7 +62,10 @@ if TYPE_CHECKING:
     from .repository import Snapshot as Snapshot
     from .repository import TrackedFile as TrackedFile
     from .secrets import Redaction as Redaction
+    from .secrets import Secret as Secret
+    from .secrets import find_secrets as find_secrets
     from .secrets import redact as redact
+    from .secrets import redactions_in as redactions_in
     from .syntax import syntax_errors as syntax_errors
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
@@ -73,6 +82,7 @@ _MODULE_OF = {
     "DEFAULT_ENCODER": "embedding",
     "Definitions": "definitions",
     "Encoder": "embedding",
+    "ExportPaths": "export_paths",
     "Forge": "pull_requests.forge",
     "ForgeClient": "pull_requests.forge",
     "ForgeRefusal": "pull_requests.forge",
@@ -95,25 +105,33 @@ _MODULE_OF = {
     "Repository": "repository",
     "ReviewComment": "pull_requests",
     "SearchResult": "passage",
+    "Secret": "secrets",
     "SkippedFile": "repository",
     "Snapshot": "repository",
     "StateUnwritable": "errors",
     "SyncReport": "pull_requests.sync",
+    "Thread": "exports",
     "TrackedFile": "repository",
     "Wiki": "wiki",
     "chunk_text": "chunking",
+    "exports_digest": "exports",
+    "find_secrets": "secrets",
     "index_terms": "terms",
     "load_encoder": "embedding",
     "match_expression": "terms",
     "name_at": "definitions",
     "no_progress": "progress",
+    "page_text": "html_pages",
     "read_changes": "history",
+    "read_exports": "exports",
     "read_message": "pull_requests",
     "read_pull_requests": "pull_requests",
     "redact": "secrets",
+    "redactions_in": "secrets",
     "said_until": "pull_requests.enrichment",
     "sync_pull_requests": "pull_requests.sync",
     "syntax_errors": "syntax",
+    "thread_until": "exports",
     "todays_names": "history",
     "watch": "watching",
     "with_forge": "pull_requests.enrichment",

@@ -167,7 +167,12 @@ def _snapshot_before(changes: Sequence[HistoryChange], numbered: bool, limit: in
 def _unusable(change: HistoryChange, numbered: bool) -> str:
     if numbered and change.number is None:
         return "no pull request"
-    return "dependency bump, release or revert" if _BUMP.search(change.title) else ""
+    return "dependency bump, release or revert" if is_routine(change.title) else ""
+
+
+def is_routine(title: str) -> bool:
+    """Whether a change of this title is a dependency bump, a release or a revert."""
+    return _BUMP.search(title) is not None
 
 
 def _unusable_files(relevant: Sequence[str]) -> str:

@@ -21,9 +21,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from inhouse_retrieval import pull_request_tables
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
 from inhouse_retrieval.history import HistoryChange
+from inhouse_retrieval.secrets import redactions_in
 from inhouse_retrieval.terms import index_terms
 
 _log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ MIGRATIONS = (
     ALTER TABLE changes ADD COLUMN landed INTEGER NOT NULL DEFAULT 0;
     DELETE FROM meta WHERE key = 'history';
     """,
+    pull_request_tables.SCHEMA,
 )
 """Entry n takes the schema from version n to n + 1. Entries are added, never changed. An empty ``encoder`` has every
 file cut again, whose vectors are kept; no ``history`` has the changes read again."""
@@ -147,6 +150,7 @@ class Catalog:
             except BaseException:
                 self._db.close()
                 raise
+        self.pull_requests = pull_request_tables.PullRequestTables(self._rows, self._writing)
 
     @classmethod
     def open_or_rebuild(cls, path: Path) -> tuple[Catalog, bool]:
@@ -218,6 +222,19 @@ class Catalog:
         """``(path, reason)`` of the files that turned out not to be text when they were read."""
         rows = self._rows("SELECT path, skipped FROM files WHERE skipped IS NOT NULL ORDER BY path")
         return [(str(path), str(reason)) for path, reason in rows]
+
+    def redactions(self) -> list[tuple[str, int, str]]:
+        """``(path, line, kind)`` of what was taken out of the indexed files."""
+        rows = self._rows(
+            "SELECT path, start_line, text FROM chunks JOIN files ON files.id = file_id WHERE text LIKE '%[REDACTED %'"
+        )
+        return sorted(
+            {
+                (str(path), int(str(start)) + found.line - 1, found.kind)
+                for path, start, text in rows
+                for found in redactions_in(str(text))
+            }
+        )
 
     def counts(self) -> tuple[int, int, int]:
         """Indexed files, chunks, and distinct chunks that have no vector yet."""
@@ -299,7 +316,9 @@ class Catalog:
             db.execute(
                 """DELETE FROM vectors WHERE key IN (
                      SELECT key FROM vectors WHERE key NOT IN (SELECT vector_key FROM chunks)
-                     AND key NOT IN (SELECT vector_key FROM changes) ORDER BY used DESC LIMIT -1 OFFSET ?)""",
+                     AND key NOT IN (SELECT vector_key FROM changes)
+                     AND key NOT IN (SELECT vector_key FROM pull_request_chunks)
+                     ORDER BY used DESC LIMIT -1 OFFSET ?)""",
                 (_SPARE_VECTORS,),
             )
 

@@ -29,12 +29,14 @@ from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.history import MAX_CHANGES, read_changes
 from inhouse_retrieval.history_votes import ChangeVotes
+from inhouse_retrieval.html_pages import is_html, lines_of_source, page_name, read_html
 from inhouse_retrieval.passage import SearchResult
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_retrieval.pull_request_pages import PullRequestPages
 from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
 from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid_search, leg_depth
-from inhouse_retrieval.secrets import redact
+from inhouse_retrieval.secrets import RULES, redact
 from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
 from inhouse_retrieval.vector_store import MirrorLost, VectorStore
@@ -74,7 +76,7 @@ class IndexReport:
         skipped: what was not indexed, each with its reason.
         seconds: wall time.
         commit: HEAD at the beginning.
-        redactions: secrets taken out of the files that were read by this refresh.
+        redactions: secrets that were taken out of what the index holds: ``(path, line, kind)``, never the value.
         without_syntax: suffix -> how many of the files have no grammar and were cut by headings and indentation.
         changed: files that were added, changed or deleted since the refresh before.
     """
@@ -86,7 +88,7 @@ class IndexReport:
     skipped: tuple[SkippedFile, ...]
     seconds: float
     commit: str
-    redactions: int = 0
+    redactions: tuple[tuple[str, int, str], ...] = ()
     without_syntax: Mapping[str, int] = field(default_factory=dict)
     changed: int = 0
 
@@ -132,6 +134,8 @@ class Index:
         self._unembedded = 0
         self._cuts: OrderedDict[tuple[str, str], tuple[Chunk, ...]] = OrderedDict()
         self._loose: OrderedDict[str, Vectors] = OrderedDict()
+        self._identity = f"{encoder.name} {CHUNKER_VERSION} {RULES}"
+        self._pages = PullRequestPages(repository, state_dir, encoder.name, self._identity, self._cut, self._lock)
         self._catalog = self._open_catalog()
         with suppress(CatalogCorrupt):
             self._unembedded = self._catalog.counts()[2]
@@ -224,24 +228,28 @@ class Index:
         if embed:
             self._load_encoder_early(snapshot)
         with self._lock:
-            redactions, changed = self._refresh_chunks(snapshot, progress)
+            changed = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
             self._unembedded = missing
             self._pending = (time.monotonic(), 0)
         self._refresh_history(snapshot.commit, progress)
+        unread = self._pages.refresh(self._catalog, snapshot.commit, lambda *step: self._check(progress, *step))
         embedded = 0
         if embed:
             embedded = self._embed_missing(progress)
             self._embed_titles(progress)
             self._mirror(progress)
+            if self._embed("embedding pull requests", self._catalog.pull_requests.without_vector, None, progress):
+                self._pages.forget_vectors()
             with self._lock:
                 self._catalog.prune_vectors()
                 chunks = self._catalog.counts()[1]
         with self._lock:
             read = [SkippedFile(path, reason) for path, reason in self._catalog.skipped()]
+            redactions = tuple(self._catalog.redactions())
             plain = Counter(PurePosixPath(path).suffix for path in self._catalog.paths() if not has_grammar(path))
-        skipped = sorted([*snapshot.skipped, *read], key=lambda file: file.path)
+        skipped = sorted([*snapshot.skipped, *read, *unread], key=lambda file: file.path)
         reused = max(0, chunks - (embedded if embed else missing))
         seconds = time.monotonic() - started
         return IndexReport(
@@ -257,9 +265,9 @@ class Index:
             changed,
         )
 
-    def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> tuple[int, int]:
-        """Cut what changed. Returns how many secrets were redacted in it, and how many files changed."""
-        identity = f"{self._encoder.name} {CHUNKER_VERSION}"
+    def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
+        """Cut what changed. Returns how many files that were."""
+        identity = self._identity
         known = self._catalog.files() if self._catalog.meta("encoder") == identity else {}
         if not known:
             # Nothing indexed, or by other means: cut everything; what has a vector under these means keeps
@@ -273,7 +281,6 @@ class Index:
             self._catalog.remove(gone)
         changed = tuple(file for file in snapshot.files if known.get(file.path) != file.blob_id)
         step: list[tuple[str, str, Sequence[Chunk] | str]] = []
-        redactions = 0
         for done, file in enumerate(changed, start=1):
             read = self._read_current(file.path) or SkippedFile(file.path, _VANISHED)
             if isinstance(read, SkippedFile):
@@ -283,13 +290,12 @@ class Index:
                     step.append((file.path, file.blob_id, read.reason))
             else:
                 current, text = read
-                redactions += text.count("[REDACTED ")
                 step.append((file.path, current.blob_id, self._cut(file.path, text)))
             if len(step) >= _FILES_A_STEP or done == len(changed):
                 self._catalog.replace(self._encoder.name, step)
                 step = []
                 self._check(progress, "reading", done, len(changed))
-        return redactions, len(changed) + len(gone)
+        return len(changed) + len(gone)
 
     def _work_tree(self) -> Snapshot:
         """The files of the repository and the wiki pages outside it, as they are now."""
@@ -351,6 +357,13 @@ class Index:
                 raise _closed()
 
     def _cut(self, path: str, text: str) -> list[Chunk]:
+        if is_html(path) and self.wiki.is_page(path):
+            page = read_html(text)
+            # A secret that stood between tags is seen only now.
+            chunks = chunk_text(
+                page_name(path), redact(page.text)[0], self._encoder.count_tokens, self._encoder.max_tokens
+            )
+            return lines_of_source(path, page, chunks)
         return chunk_text(path, text, self._encoder.count_tokens, self._encoder.max_tokens)
 
     def _embed_missing(self, progress: Progress) -> int:
@@ -485,19 +498,25 @@ class Index:
         limit: int = 10,
         open_documents: Mapping[str, str] | None = None,
         weights: Weights | None = None,
+        pull_requests: bool = True,
     ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
         Args:
+            limit: passages of code and wiki at most; pull requests come beside them, one for each five, and those that
+                ``query`` names.
             open_documents: unsaved text by path; it stands for the file on disk.
             weights: of the legs, other than the default ones.
+            pull_requests: whether they come beside.
 
         Raises:
             InhouseError: the index cannot be read or was closed.
         """
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
-        return self._recovering(lambda: self._search(query, limit, open_documents or {}, weights or Weights()))
+        return self._recovering(
+            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests)
+        )
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
         """What ``look`` gives; a catalog that turns out to be corrupt is built anew first, as far as words go."""
@@ -510,7 +529,9 @@ class Index:
             self.refresh(embed=False)
             return look()
 
-    def _search(self, query: str, limit: int, open_documents: Mapping[str, str], weights: Weights) -> SearchResult:
+    def _search(
+        self, query: str, limit: int, open_documents: Mapping[str, str], weights: Weights, pull_requests: bool
+    ) -> SearchResult:
         if self._closed:
             raise _closed()
         pending = self._count_pending()
@@ -525,6 +546,7 @@ class Index:
             # An editor may hold half of a surrogate pair, which no file can.
             path: self._document(path, text.encode("utf-8", "replace"))
             for path, text in open_documents.items()
+            if not self._pages.holds(path)
         }
 
         def similarity(texts: Mapping[str, str]) -> dict[str, float]:
@@ -544,7 +566,13 @@ class Index:
             similarity,
             DatedPages(self.repository, self.wiki, votes),
         )
+        if pull_requests:
+            passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
         return SearchResult(passages, commit, pending, self._unembedded)
+
+    def pull_request_page(self, path: str) -> str | None:
+        """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""
+        return self._recovering(lambda: self._pages.text(self._catalog, path))
 
     def _change_votes(self) -> ChangeVotes:
         with self._lock:

@@ -13,13 +13,14 @@ class Passage:
         path: relative to the repository root, with forward slashes.
         text: the lines themselves, without header.
         source: ``"code"``, ``"wiki"`` or ``"pull_request"``.
-        blob_id: git blob id of the content these lines were read from.
+        blob_id: git blob id of the content these lines were read from; empty for a pull request.
         commit: HEAD when the passage was indexed.
         score: fusion score; only its order has a meaning.
         legs: names of the searches that found its file, such as ``("dense", "lexical")``.
-        changes: past changes that spoke for its file, such as ``"#12 Retry payments"``, the nearest first.
-        updated: for a wiki page, the day it was last changed, ``"2024-05-01"``, or that of the oldest change known when
-            none touched it; empty where nothing is known.
+        changes: past changes that spoke for its file, such as ``"#12 Retry payments"``, the nearest first; for a pull
+            request, itself.
+        updated: for a pull request, the day it was merged, ``"2024-05-01"``; for a wiki page, the day it was last
+            changed, or that of the oldest change known when none touched it; empty where nothing is known.
         newer_code: for a wiki page, the path of code that it describes and that changed after it.
         newer_code_updated: the day of that change.
     """

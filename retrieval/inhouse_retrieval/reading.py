@@ -34,6 +34,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_TEMPLATE = re.compile(r"\.(example|sample|template|dist|defaults?)$")
 _GENERATED_MARK = re.compile(r"@generated\b|\b(auto-?)?generated\b.{0,80}\bDO NOT (EDIT|MODIFY)", re.I | re.S)
+_EXPORTED_PAGE = re.compile(r"confluence|wiki-content|mediawiki|mw-content-text|markdown-body", re.I)
 _MINIFIED_SUFFIXES = frozenset({".js", ".mjs", ".cjs", ".css", ".html", ".json", ".xml"})
 
 
@@ -96,6 +97,8 @@ def decode(path: str, data: bytes) -> str:
     if _GENERATED_MARK.search(text[:1000]):
         raise NotText("generated")
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix in _MINIFIED_SUFFIXES and len(text) > 4096 and len(text) / (text.count("\n") + 1) > 400:
+    long_lines = len(text) > 4096 and len(text) / (text.count("\n") + 1) > 400
+    # Wikis export a page's text on one line; that is no minified code.
+    if suffix in _MINIFIED_SUFFIXES and long_lines and not (suffix == ".html" and _EXPORTED_PAGE.search(text[:8000])):
         raise NotText("minified")
     return text

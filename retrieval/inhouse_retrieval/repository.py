@@ -27,6 +27,7 @@ from typing import IO, TypeVar
 from pathspec import GitIgnoreSpec
 
 from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
+from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
 from inhouse_retrieval.secrets import redact
 
@@ -99,6 +100,7 @@ class Repository:
         exclude: patterns of files that are never read, see :meth:`excluding`.
         wiki: folders of wiki pages, see :meth:`with_wiki`.
         conversations: files of conversations, see :meth:`with_conversations`.
+        exports: exported chat, tickets and mail, see :meth:`with_exports`.
     """
 
     def __init__(self, root: Path, object_format: str) -> None:
@@ -107,6 +109,7 @@ class Repository:
         self.exclude: tuple[str, ...] = ()
         self.wiki: tuple[str, ...] = ()
         self.conversations: tuple[str, ...] = ()
+        self.exports = ExportPaths()
         self._excluded = GitIgnoreSpec.from_lines(())
         self._seen: dict[str, _Seen] = {}
 
@@ -178,10 +181,16 @@ class Repository:
         repository.conversations = tuple(patterns)
         return repository
 
+    def with_exports(self, paths: ExportPaths) -> Repository:
+        """This repository with exports of chat, tickets and mail. Only training reads them, and says what is wrong."""
+        repository = self._copy()
+        repository.exports = paths
+        return repository
+
     def _copy(self) -> Repository:
         repository = Repository(self.root, self._hash)
         repository.exclude, repository._excluded = self.exclude, self._excluded
-        repository.wiki, repository.conversations = self.wiki, self.conversations
+        repository.wiki, repository.conversations, repository.exports = self.wiki, self.conversations, self.exports
         return repository
 
     def reason_by_name(self, path: str) -> str | None:

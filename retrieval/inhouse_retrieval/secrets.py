@@ -1,15 +1,24 @@
 """Finding secrets in text and taking them out, before anything is indexed, prompted or trained on.
 
-A small set of patterns with few false alarms: known token formats, private keys, and assignments of
-random-looking values to names such as ``password``. Line breaks survive redaction, so line numbers stay true.
+Two ways with few false alarms: formats that are known (:mod:`~inhouse_retrieval.secret_formats`), and places where a
+secret stands, such as an assignment of a random-looking value to a name like ``password``, an ``Authorization`` header
+or the user part of an address. Line breaks survive redaction, so line numbers stay true.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from base64 import b64decode
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+
+from inhouse_retrieval.secret_formats import FORMATS
+
+RULES = 2
+"""Raised whenever :func:`redact` takes other things out: what was redacted by earlier rules is then read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,80 +29,295 @@ class Redaction:
     line: int
 
 
-_FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "private key",
-        re.compile(
-            r"-----BEGIN (?P<label>[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----"
-            r"(?P<secret>.{16,12000}?)-----END (?P=label)-----",
-            re.S,
-        ),
-    ),
-    ("AWS access key", re.compile(r"\b(?P<secret>(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16})\b")),
-    (
-        "GitHub token",
-        re.compile(r"\b(?P<secret>gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9_]{60,255})\b"),
-    ),
-    (
-        "GitLab token",
-        re.compile(r"\b(?P<secret>gl(?:pat|ptt|dt|rt|cbt|agent|oas|soat|ft|imt)-[A-Za-z0-9_-]{20,})"),
-    ),
-    ("Slack token", re.compile(r"\b(?P<secret>xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,})")),
-    ("Slack webhook", re.compile(r"hooks\.slack\.com/(?P<secret>(?:services|workflows)/[A-Za-z0-9+/]{40,})")),
-    ("Google API key", re.compile(r"\b(?P<secret>AIza[A-Za-z0-9_-]{35})(?![A-Za-z0-9_-])")),
-    ("Google OAuth secret", re.compile(r"\b(?P<secret>GOCSPX-[A-Za-z0-9_-]{28})")),
-    (
-        "Stripe key",
-        re.compile(r"\b(?P<secret>(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{24,})"),
-    ),
-    ("OpenAI key", re.compile(r"\b(?P<secret>sk-(?:proj-|svcacct-|ant-)?[A-Za-z0-9_-]{32,})")),
-    ("npm token", re.compile(r"\b(?P<secret>npm_[A-Za-z0-9]{36})\b")),
-    ("PyPI token", re.compile(r"\b(?P<secret>pypi-AgE[A-Za-z0-9_-]{50,})")),
-    ("Hugging Face token", re.compile(r"\b(?P<secret>hf_[A-Za-z0-9]{34,})\b")),
-    (
-        "JSON web token",
-        re.compile(r"\b(?P<secret>eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})"),
-    ),
-)
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret of ``kind`` in characters ``start`` to ``end`` of a text."""
 
-_CONNECTION = re.compile(r"\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@'\"<>`]{0,100}:(?P<secret>[^\s/@'\"<>`]{3,200})@", re.I)
-_ASSIGNMENT = re.compile(
-    r"""(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|credential)[\w-]{0,20}
-        ["']?\s{0,4}(?::=|=>|[:=])\s{0,4}
-        (?:(?P<quote>["'`])(?P<quoted>[^"'`\s]{8,200})(?P=quote)|(?P<bare>[A-Za-z0-9+/_=.~-]{20,200})(?=\s|$))""",
-    re.I | re.X,
+    kind: str
+    start: int
+    end: int
+
+
+_NAME = (
+    r"(?:passw(?:or)?d|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|account[_-]?key"
+    r"|private[_-]?key|signing[_-]?key|encryption[_-]?key|credential)"
 )
 _PLACEHOLDER = re.compile(
-    r"(?i)example|placeholder|changeme|your[_-]|xxxx|\*{3,}|\.\.\.|dummy|redacted|^[<${%]|\$\{|\{\{|<[a-z]"
+    r"(?i)example|placeholder|changeme|your[_-]|xxxx|\*{3,}|\.\.\.|dummy|redacted|^[<\[${%]|\$\{|\{\{|<[a-z]|\]\{\d"
 )
+_STAND_IN = re.compile(r"(?i)(?:my)?(?:pass|passwd|password|pwd|secret|token|user|foo|bar|foobar|test)\d{0,4}|[^a-z]*")
+"""What documentation and tests write where a password would stand."""
+_NO_REAL_HOST = re.compile(r"(?i)(?:[\w.-]*\.)?example(?:\.(?:com|net|org))?\b|[\w.-]+\.(?:invalid|test)\b")  # RFC 2606
+_MARK = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
+_LETTERS_A_WORD = 3
 _MIN_BITS = 3.0
 """Shannon entropy in bits per character: words and names stay below, random tokens come above."""
+
+
+def _is_password(match: re.Match[str]) -> bool:
+    """Whatever its place says to be a password, unless it obviously stands for one."""
+    value = match["secret"]
+    return not _PLACEHOLDER.search(value) and not (_STAND_IN.fullmatch(value) or value.isdigit())
+
+
+def _is_random(match: re.Match[str]) -> bool:
+    return _looks_random(match["secret"], quoted=True)
+
+
+def _is_random_and_bare(match: re.Match[str]) -> bool:
+    """Not quoted: in code that could be a name, such as ``token = parsedValue1``, of words of some letters each."""
+    value = match["secret"]
+    if re.fullmatch(r"[A-Za-z_]+\d{0,2}", value):
+        words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", value)
+        if sum(map(len, words)) >= _LETTERS_A_WORD * len(words):
+            return False
+    return _looks_random(value, quoted=False)
+
+
+def _is_header(match: re.Match[str]) -> bool:
+    """Not ``Basic`` and the Base64 of a name and what documentation writes for a password."""
+    with suppress(ValueError):
+        _, colon, password = b64decode(match["secret"], validate=True).decode().partition(":")
+        if colon and (_STAND_IN.fullmatch(password) or _PLACEHOLDER.search(password)):
+            return False
+    return _is_random(match)
+
+
+def _is_login(match: re.Match[str]) -> bool:
+    """The password of an address, unless its host is one for documentation or it is as well known as the name."""
+    return _is_password(match) and match["secret"] != match["user"] and not _NO_REAL_HOST.match(match["host"])
+
+
+_NAMES = ("pass", "pwd", "secret", "token", "key", "credential")
+_SAID = ("pass", "pw", "kennwort")
+
+_PLACES: tuple[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
+    (
+        "password in a connection string",
+        ("://",),
+        re.compile(
+            r"\b[a-z][a-z0-9+.-]{1,30}://(?P<user>[^\s/:@'\"<>`]{0,100}):(?P<secret>[^\s/@'\"<>`]{3,200})"
+            r"@(?P<host>[\w.-]{0,100})",
+            re.I,
+        ),
+        _is_login,
+    ),
+    (
+        "password in a connection string",
+        _NAMES,  # Server=db;User Id=shop;Password=…;
+        re.compile(r"[;\"'](?:password|pwd)=(?P<secret>[^;\"'\s]{4,200})(?=[;\"'\s]|$)", re.I),
+        _is_password,
+    ),
+    (
+        "password or token",
+        _NAMES,
+        re.compile(
+            rf"{_NAME}[\w-]{{0,20}}[\"']?\]?(?:\s{{0,4}}(?::=|=>|[:=])\s{{0,4}}|[\"']\s?,\s?)"
+            r"(?P<quote>[\"'`])(?P<secret>[^\"'`\s]{8,200})(?P=quote)",
+            re.I,
+        ),
+        _is_random,
+    ),
+    (
+        "password or token",
+        _NAMES,
+        re.compile(
+            rf"{_NAME}[\w-]{{0,20}}[\"']?\s{{0,4}}(?::=|=>|[:=])\s{{0,4}}(?P<secret>[A-Za-z0-9+/_=.~-]{{20,200}})(?=\s|$)",
+            re.I,
+        ),
+        lambda match: _looks_random(match["secret"], quoted=False),
+    ),
+    (
+        "password or token",
+        _NAMES,  # a line of .env, of properties or of YAML
+        re.compile(
+            rf"^[ \t+>-]{{0,40}}(?:export[ ]|ENV[ ]|set[ ])?[\w.-]{{0,40}}{_NAME}[\w.-]{{0,20}}(?:=|:[ ]?)"
+            r"(?P<secret>[^\s\"'`;,(){}\[\]<>$]{7,200})[ \t]*(?:\#.*)?$",
+            re.I | re.M,
+        ),
+        _is_random_and_bare,
+    ),
+    (
+        "password or token",
+        _NAMES,
+        re.compile(rf"--[\w-]{{0,20}}{_NAME}[ =](?P<secret>[^\s\"'`$<]{{7,200}})", re.I),
+        _is_random_and_bare,
+    ),
+    (
+        "password or token",
+        ("curl",),
+        re.compile(r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =]?[\"']?[\w.@-]{1,60}:(?P<secret>[^\s\"'`]{4,200})"),
+        _is_password,
+    ),
+    (
+        "password or token",
+        _SAID,  # said in a message
+        re.compile(
+            r"\b(?:password|passwd|pass|pwd|pw|passwort|kennwort|passphrase)"
+            r"(?:[ ](?:is|ist|now|will be|to)|[ ]?[:=])[ ]"
+            r"[\"'`]?(?P<secret>[^\s\"'`,;(){}\[\]<>]{7,100})",
+            re.I,
+        ),
+        _is_random_and_bare,
+    ),
+    (
+        "authorization header",
+        ("bearer", "basic"),
+        re.compile(r"\b(?:Bearer|Basic)\s{1,4}(?P<secret>[A-Za-z0-9._~+/-]{16,2000}={0,2})(?![A-Za-z0-9._~+/-])"),
+        _is_header,
+    ),
+    (
+        "authorization header",
+        ("authorization",),
+        re.compile(
+            r"authorization[\"']?\s?[:=,]\s?[\"']?(?:\w{2,12}\s)?(?P<secret>[A-Za-z0-9._~+/-]{16,2000}={0,2})", re.I
+        ),
+        _is_header,
+    ),
+    (
+        "token in an address",
+        (*_NAMES, "sig=", "signature=", "auth="),
+        re.compile(
+            rf"[?&](?:[\w-]{{0,20}}{_NAME}|key|sig|signature|auth)=(?P<secret>[A-Za-z0-9%._~+/-]{{12,500}})", re.I
+        ),
+        _is_random,
+    ),
+    (
+        "one-time password seed",
+        ("otpauth://",),
+        re.compile(r"otpauth://[^\s\"']{1,200}?secret=(?P<secret>[A-Z2-7]{16,})", re.I),
+        _is_password,
+    ),
+    (
+        "session cookie",
+        ("cookie:",),
+        re.compile(r"cookie:[^\n]{0,400}?(?:sess|sid|auth)[^=\s;]{0,40}=(?P<secret>[^;\s]{16,4000})", re.I),
+        _is_random,
+    ),
+    (
+        "password or token",
+        ('"auth"',),  # of a Docker registry
+        re.compile(r"\"auth\"\s?:\s?\"(?P<secret>[A-Za-z0-9+/]{12,}={0,2})\""),
+        _is_password,
+    ),
+    (
+        "password or token",
+        _NAMES,
+        re.compile(
+            rf"<(?P<tag>[\w:.-]{{0,30}}{_NAME}[\w:.-]{{0,20}})>\s?(?P<secret>[^<>\s]{{6,500}})\s?</(?P=tag)>", re.I
+        ),
+        _is_random_and_bare,
+    ),
+    (
+        "password or token",
+        _NAMES,
+        re.compile(
+            rf"\b(?:key|name)=\"[^\"\n]{{0,60}}{_NAME}[^\"\n]{{0,20}}\"\s+value=\"(?P<secret>[^\"\s]{{7,500}})\"", re.I
+        ),
+        _is_random,
+    ),
+    (
+        "password or token",
+        ("login",),  # .netrc
+        re.compile(r"\blogin[ \t]+\S{1,100}[ \t\n]+password[ \t]+(?P<secret>\S{4,200})"),
+        _is_password,
+    ),
+    (
+        "password or token",
+        (":",),  # .pgpass
+        re.compile(r"^[+-]?[\w.*-]{1,100}:(?:\d{2,5}|\*):[\w*-]{1,60}:[\w*-]{1,60}:(?P<secret>\S{4,200})$", re.M),
+        _is_password,
+    ),
+)
+# Of a manifest, or of a patch of one, whose lines begin with a sign.
+_KUBERNETES = re.compile(r"^[ +-]?kind:[ ]?Secret\b", re.M)
+_MANIFEST_DATA = re.compile(r"^[ +-]?(?:data|stringData):[ ]*$", re.M)
+_MANIFEST_VALUE = re.compile(
+    r"^[ +-]?[ ]{1,12}[\w.-]{1,100}:[ ](?P<secret>[^\s\"'|>{\[&*!]\S{7,}|\"[^\"\n]{8,}\")[ ]*$", re.M
+)
 
 
 def redact(text: str) -> tuple[str, tuple[Redaction, ...]]:
     """``text`` with each secret replaced by ``[REDACTED kind]``, and what was found. Redacting twice changes
     nothing."""
-    spans: list[tuple[int, int, str]] = []
-    for kind, pattern in _FORMATS:
-        spans += [(*match.span("secret"), kind) for match in pattern.finditer(text)]
-    for match in _CONNECTION.finditer(text):
-        if not _PLACEHOLDER.search(match["secret"]):
-            spans.append((*match.span("secret"), "password in a connection string"))
-    for match in _ASSIGNMENT.finditer(text):
-        group = "quoted" if match["quoted"] else "bare"
-        if _looks_random(match[group], quoted=group == "quoted"):
-            spans.append((*match.span(group), "password or token"))
-    if not spans:
+    secrets = find_secrets(text)
+    if not secrets:
         return text, ()
     pieces: list[str] = []
     found: list[Redaction] = []
     at = 0
-    for start, end, kind in _merged(spans):
-        pieces += [text[at:start], f"[REDACTED {kind}]", "\n" * text.count("\n", start, end)]
-        found.append(Redaction(kind, text.count("\n", 0, start) + 1))
-        at = end
+    for secret in secrets:
+        breaks = text.count("\n", secret.start, secret.end)
+        pieces += [text[at : secret.start], f"[REDACTED {secret.kind}]", "\n" * breaks]
+        found.append(Redaction(secret.kind, text.count("\n", 0, secret.start) + 1))
+        at = secret.end
     pieces.append(text[at:])
     return "".join(pieces), tuple(found)
+
+
+def find_secrets(text: str) -> tuple[Secret, ...]:
+    """The secrets that :func:`redact` would take out, in order."""
+    spans = [*_known(text), *_placed(text), *_in_manifests(text)]
+    return tuple(Secret(kind, start, end) for start, end, kind in _merged(spans))
+
+
+def redactions_in(text: str) -> tuple[Redaction, ...]:
+    """What was taken out of a redacted text: where its marks stand."""
+    return tuple(Redaction(mark[1], text.count("\n", 0, mark.start()) + 1) for mark in _MARK.finditer(text))
+
+
+def _known(text: str) -> Iterator[tuple[int, int, str]]:
+    for known in FORMATS:
+        lines = _lines_with(text, known.words)
+        for begin, end in [(0, len(text))] if lines and known.over_lines else lines:
+            for match in known.pattern.finditer(text, begin, end):
+                if _MARK.sub("", match["secret"]).strip():  # otherwise it was taken out before
+                    yield *match.span("secret"), known.kind
+
+
+def _placed(text: str) -> Iterator[tuple[int, int, str]]:
+    lowered = text.lower()
+    if len(lowered) != len(text):  # in some languages a small letter takes two characters
+        lowered = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+    spans = {words: _lines_with(lowered, words) for words in {words for _, words, _, _ in _PLACES}}
+    for kind, words, pattern, is_secret in _PLACES:
+        for begin, end in spans[words]:
+            for match in pattern.finditer(text, begin, end):
+                if is_secret(match):
+                    yield *match.span("secret"), kind
+
+
+def _lines_with(text: str, words: Iterable[str]) -> list[tuple[int, int]]:
+    """Where the lines lie that hold one of the words, each with the line after it: most lines are never searched."""
+    found: list[tuple[int, int]] = []
+    for word in words:
+        at = text.find(word)
+        while at >= 0:
+            line_end = text.find("\n", at)
+            next_end = text.find("\n", line_end + 1) if line_end >= 0 else -1
+            found.append((text.rfind("\n", 0, at) + 1, next_end if next_end >= 0 else len(text)))
+            at = text.find(word, line_end) if line_end >= 0 else -1
+    ranges: list[tuple[int, int]] = []
+    for begin, end in sorted(found):
+        if ranges and begin <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
+        else:
+            ranges.append((begin, end))
+    return ranges
+
+
+def _in_manifests(text: str) -> Iterator[tuple[int, int, str]]:
+    """The values of Kubernetes secrets, whatever their names are."""
+    if "kind: Secret" not in text:
+        return
+    begin = 0
+    for document in re.split(r"(?<=\n)(?=[ +-]?---[ ]*\n)", text):
+        data = _MANIFEST_DATA.search(document)
+        if _KUBERNETES.search(document) and data:
+            for match in _MANIFEST_VALUE.finditer(document, data.end()):
+                if not _PLACEHOLDER.search(match["secret"].strip('"')):
+                    yield begin + match.start("secret"), begin + match.end("secret"), "Kubernetes secret"
+        begin += len(document)
 
 
 def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
@@ -109,7 +333,7 @@ def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 
 
 def _looks_random(value: str, quoted: bool) -> bool:
-    if _PLACEHOLDER.search(value):
+    if _PLACEHOLDER.search(value) or _STAND_IN.fullmatch(value):
         return False
     has_digit = any(letter.isdigit() for letter in value)
     has_letter = any(letter.isalpha() for letter in value)

@@ -114,7 +114,7 @@ class Syntax:
 
 def parse(path: str, text: str) -> Syntax | None:
     """What the grammar for this kind of file sees in ``text``; ``None`` when there is no grammar for it."""
-    parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
+    parser = parser_of(PurePosixPath(path).suffix.lower().removeprefix("."))
     if parser is None:
         return None
     rows = text.count("\n") + 1
@@ -137,7 +137,7 @@ def parse(path: str, text: str) -> Syntax | None:
 
 def syntax_errors(path: str, text: str) -> int | None:
     """Places of ``text`` that the grammar for this kind of file cannot read; ``None`` when there is no grammar."""
-    parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
+    parser = parser_of(PurePosixPath(path).suffix.lower().removeprefix("."))
     if parser is None:
         return None
     found = 0
@@ -155,7 +155,7 @@ class Tokens:
 
     def __init__(self, path: str, text: str) -> None:
         self.has_grammar = has_grammar(path)
-        parser = _parser(PurePosixPath(path).suffix.lower().removeprefix("."))
+        parser = parser_of(PurePosixPath(path).suffix.lower().removeprefix("."))
         self._root = parser.parse(text.encode("utf-8", "replace")).root_node if parser is not None else None
 
     def is_name(self, line: str, row: int, start: int, end: int) -> bool:
@@ -234,7 +234,8 @@ def has_grammar(path: str) -> bool:
 
 
 @functools.cache
-def _parser(suffix: str) -> Parser | None:
+def parser_of(suffix: str) -> Parser | None:
+    """The parser for files with this ending, without its dot; ``None`` when there is no grammar for them."""
     if suffix not in _GRAMMARS:
         return None
     from tree_sitter import Language, Parser

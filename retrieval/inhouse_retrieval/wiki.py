@@ -13,10 +13,11 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
+from inhouse_retrieval.html_pages import HTML_SUFFIXES, is_html, own_date
 from inhouse_retrieval.reading import VENDORED_FOLDERS
 from inhouse_retrieval.repository import Repository, SkippedFile, TrackedFile
 
@@ -109,8 +110,8 @@ class Wiki:
         return source.current_blob(path) if source is not None else None
 
     def last_changed(self, path: str) -> int | None:
-        """When a page elsewhere was last changed, in seconds since 1970: by its newest commit, or, where it reads
-        differently from that, by the file's own time."""
+        """When a page elsewhere was last changed, in seconds since 1970: as an exported page says itself, else by its
+        newest commit, or, where it reads differently from that, by the file's own time."""
         source = self._source(path)
         return source.last_changed(path) if source is not None else None
 
@@ -156,6 +157,7 @@ class _Source:
         self._below = below
         self._has_history = has_history
         self._dates: _Dates | None = None
+        self._own_dates: dict[str, tuple[tuple[int, int], int | None]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -234,6 +236,8 @@ class _Source:
 
     def last_changed(self, path: str) -> int | None:
         inner = self._inner(path)
+        if is_html(path) and (said := self._own_date(path)) is not None:
+            return said
         if self._has_history and self.folder.is_dir():
             dates = self._history()
             if dates.blobs.get(inner) == self._repository.current_blob(inner):
@@ -242,6 +246,23 @@ class _Source:
             return int(os.lstat(self.folder / path.removeprefix(self.prefix)).st_mtime)
         except OSError:
             return None
+
+    def _own_date(self, path: str) -> int | None:
+        try:
+            file = self.folder / path.removeprefix(self.prefix)
+            state = os.lstat(file)
+        except OSError:
+            return None
+        key = (state.st_mtime_ns, state.st_size)
+        with self._lock:
+            known = self._own_dates.get(path)
+        if known is None or known[0] != key:
+            read = self.read_current(path)
+            said = own_date(read[1], datetime.now(UTC)) if isinstance(read, tuple) else None
+            known = (key, int(said.timestamp()) if said is not None else None)
+            with self._lock:
+                self._own_dates[path] = known
+        return known[1]
 
     def _history(self) -> _Dates:
         head = self._repository.head()
@@ -317,7 +338,7 @@ class _Source:
 
 def _is_page_name(path: str) -> bool:
     pure = PurePosixPath(path)
-    return pure.suffix.lower() in PAGE_SUFFIXES and not _NO_PAGE_NAME.fullmatch(pure.name)
+    return pure.suffix.lower() in PAGE_SUFFIXES | HTML_SUFFIXES and not _NO_PAGE_NAME.fullmatch(pure.name)
 
 
 def _is_encodable(path: str) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from inhouse_retrieval.history_votes import ChangeVotes
+from inhouse_retrieval.html_pages import is_html, own_date
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.wiki import Wiki
 
@@ -23,6 +25,11 @@ class DatedPages:
     def last_changed(self, path: str) -> int | None:
         if self.wiki.holds(path):
             return self.wiki.last_changed(path)
+        if is_html(path) and self.wiki.is_page(path):
+            read = self.repository.read_current(path)
+            said = own_date(read[1], datetime.now(UTC)) if isinstance(read, tuple) else None
+            if said is not None:
+                return int(said.timestamp())
         known = self.votes.last_changed(path)
         if known is None and self.wiki.is_page(path) and self.repository.git("ls-files", "--", f":(top,literal){path}"):
             # Untouched by every change that is known: older than the oldest of them.

@@ -43,6 +43,7 @@ class Question:
         open_documents: unsaved buffers by path; they stand for the files on disk.
         adapter: :data:`CURRENT`, ``"base"`` or a version.
         retrieve: whether passages of the repository go into the prompt.
+        pull_requests: whether pull requests may be among them; their pages lie on this machine only.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Question:
     open_documents: Mapping[str, str] = field(default_factory=dict)
     adapter: str = CURRENT
     retrieve: bool = True
+    pull_requests: bool = True
     max_tokens: int | None = None
     sampling: Sampling = Sampling()
 

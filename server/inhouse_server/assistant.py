@@ -21,7 +21,6 @@ from inhouse_server.answers import (
     Question,
     Timings,
 )
-from inhouse_server.repetition import Repetition
 from inhouse_server.settings import AnswerSettings
 from inhouse_training import (
     BASE,
@@ -30,6 +29,7 @@ from inhouse_training import (
     Finished,
     GenerationRequest,
     Registry,
+    Repetition,
     TextDelta,
     build_answer_prompt,
 )
@@ -139,7 +139,8 @@ class Assistant:
         query = question.text
         if question.selection is not None:
             query = f"{query}\n{question.selection.path}\n{question.selection.text}"
-        return self._index.search(query, self._settings.passages, question.open_documents)
+        limit, beside = self._settings.passages, question.pull_requests
+        return self._index.search(query, limit, question.open_documents, pull_requests=beside)
 
 
 def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:
@@ -169,10 +170,10 @@ def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:
 
 
 def _readable(question: Question) -> Question:
-    """Without halves of surrogate pairs, which JSON may spell and no tokenizer reads."""
+    """Without secrets, and without halves of surrogate pairs, which JSON may spell and no tokenizer reads."""
 
     def mended(text: str) -> str:
-        return text.encode("utf-8", "replace").decode()
+        return redact(text.encode("utf-8", "replace").decode())[0]
 
     selection = question.selection
     return replace(
@@ -206,7 +207,7 @@ def _selection_passage(question: Question) -> Passage | None:
         path=selection.path,
         start_line=selection.start_line,
         end_line=selection.end_line,
-        text=redact(selection.text)[0],
+        text=selection.text,
         source="code",
         blob_id="",
         commit="",

@@ -13,14 +13,15 @@ from inhouse_training import AdapterVersion
 def search_json(result: SearchResult) -> dict[str, Any]:
     """``{"results": […], "index_commit", "pending", "unembedded"}``, best first."""
     return {
-        "results": [_passage_json(passage) for passage in result.passages],
+        "results": [passage_json(passage) for passage in result.passages],
         "index_commit": result.index_commit,
         "pending": result.pending,
         "unembedded": result.unembedded,
     }
 
 
-def _passage_json(passage: Passage) -> dict[str, Any]:
+def passage_json(passage: Passage) -> dict[str, Any]:
+    """A passage with its text, and why it was found: ``legs`` and ``changes``."""
     return {
         "path": passage.path,
         "start_line": passage.start_line,
@@ -55,13 +56,14 @@ def answer_json(text: str, finished: AnswerFinished) -> dict[str, Any]:
 
 
 def index_json(report: IndexReport) -> dict[str, Any]:
-    """``{"files", "chunks", "embedded", "reused", "skipped", "seconds", "commit"}``."""
+    """``{"files", "chunks", "embedded", "reused", "skipped", "redactions", "seconds", "commit"}``."""
     return {
         "files": report.files,
         "chunks": report.chunks,
         "embedded": report.embedded,
         "reused": report.reused,
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
+        "redactions": [{"path": path, "line": line, "kind": kind} for path, line, kind in report.redactions],
         "without_syntax": dict(report.without_syntax),
         "seconds": round(report.seconds, 3),
         "commit": report.commit,
@@ -69,7 +71,7 @@ def index_json(report: IndexReport) -> dict[str, Any]:
 
 
 def adapter_json(version: AdapterVersion, current: str | None) -> dict[str, Any]:
-    """``{"version", "created", "base_model", "snapshot", "current", "metrics"}``."""
+    """``{"version", "created", "base_model", "snapshot", "current", "evaluated", "metrics"}``."""
     manifest = version.manifest
     return {
         "version": version.version,
@@ -77,5 +79,6 @@ def adapter_json(version: AdapterVersion, current: str | None) -> dict[str, Any]
         "base_model": manifest.base_model,
         "snapshot": manifest.snapshot,
         "current": version.version == current,
+        "evaluated": manifest.evaluated,
         "metrics": manifest.metrics,
     }

@@ -17,13 +17,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
 
 FILE_NAME = "inhouse.toml"
 
 FORGE_TOKEN = "INHOUSE_FORGE_TOKEN"
 """Variable that holds the forge's token unless `[forge] token_env` names another."""
-NOT_SETTINGS = frozenset({"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL", "INHOUSE_TOKEN", FORGE_TOKEN})
+WEBHOOK_SECRET = "INHOUSE_WEBHOOK_SECRET"
+"""Variable that holds the secret of the forge's webhook unless `[webhook] secret_env` names another."""
+NOT_SETTINGS = frozenset(
+    {"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL", "INHOUSE_TOKEN", FORGE_TOKEN, WEBHOOK_SECRET}
+)
 """`INHOUSE_*` variables that steer the process rather than a setting."""
 
 
@@ -54,6 +59,18 @@ class AnswerSettings(_Section):
     max_tokens: int = Field(384, ge=1, description="longest answer, in tokens")
     prompt_tokens: int = Field(2048, ge=256, description="longest prompt, passages included, in tokens")
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
+
+
+class ExportSettings(_Section):
+    """Exports of what people wrote elsewhere, learned as they were at the training snapshot."""
+
+    chat: list[str] = Field(default_factory=list, description="Slack exports: zip files or folders")
+    tickets: list[str] = Field(default_factory=list, description="Jira or Linear exports: CSV, JSON or JSON lines")
+    mail: list[str] = Field(default_factory=list, description="mbox files")
+
+    def paths(self) -> ExportPaths:
+        """The same for the packages that read them."""
+        return ExportPaths(tuple(self.chat), tuple(self.tickets), tuple(self.mail))
 
 
 class ForgeSettings(_Section):
@@ -89,6 +106,25 @@ class ReviewSettings(_Section):
     findings: int = Field(5, ge=1, le=100, description="findings shown at most, best first")
     reading: bool = Field(False, description="let the model read each hunk, too; for a model of 7B or more")
     tokens: int = Field(512, ge=64, le=4096, description="longest reply of the model about one hunk, in tokens")
+    check: str | None = Field(
+        None,
+        min_length=1,
+        description="command that no suggestion may make worse, run in a sandbox; the main branch's counts",
+    )
+    check_seconds: float = Field(60.0, gt=0, le=3600, description="time that the check may take, each time it is run")
+    check_memory_mb: int = Field(2048, ge=16, description="memory of each of its processes, and of all of its files")
+    check_reads: list[str] = Field(
+        default_factory=list, description="folders that it may read beside the system's, such as node_modules"
+    )
+
+
+class WebhookSettings(_Section):
+    """Where `inhouse webhook serve` receives what the forge tells about pull requests."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; the forge reaches it through your proxy")
+    port: int = Field(8471, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    secret_env: str = Field(WEBHOOK_SECRET, description="variable that holds the secret set at the forge's webhook")
+    room: int = Field(200, ge=1, le=10_000, description="reviews that may wait; beyond that deliveries are refused")
 
 
 class RetrainSettings(_Section):
@@ -99,6 +135,7 @@ class RetrainSettings(_Section):
     webhook: str | None = Field(
         None, pattern=r"^https?://[^/\s]+", description="URL that the result of each finished run is sent to"
     )
+    price: float | None = Field(None, ge=0, description="what an hour of the machine costs, for --dry-run")
 
 
 class ServerSettings(_Section):
@@ -129,11 +166,13 @@ class Settings(_Section):
     )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    exports: ExportSettings = Field(default_factory=ExportSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    webhook: WebhookSettings = Field(default_factory=WebhookSettings)
 
     def state_path(self, root: Path) -> Path:
         """The state directory of the repository at ``root``, absolute.

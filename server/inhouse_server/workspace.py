@@ -20,9 +20,10 @@ from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.assistant import Assistant
 from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
-from inhouse_server.review.reviewer import House, know_house
+from inhouse_server.review.past_remarks import PastRemarks
+from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
-from inhouse_training import Engine, Registry, due_at, last_run, parse_interval
+from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,22 @@ class Workspace:
     def assistant(self) -> Assistant:
         """An assistant over this workspace; cheap, the models load with the first question."""
         return Assistant(self.engine, self.index, self.registry, self.settings.answer)
+
+    def reader(self) -> Reader:
+        """The reviewer that reads with the current adapter.
+
+        Raises:
+            InhouseError: the model cannot be had.
+        """
+        return Reader(
+            self.engine(),
+            self.registry.current() or BASE,
+            # The pull request under review may be among those that the index holds.
+            lambda query, limit: self.index.search(query, limit, pull_requests=False).passages,
+            PastRemarks.of(self.state_dir),
+            self.settings.answer.prompt_tokens,
+            self.settings.review.tokens,
+        )
 
     def known_house(self, commit: str, progress: Progress = no_progress) -> House:
         """What the repository up to ``commit`` says about changes; kept for the last commit asked about."""

@@ -65,7 +65,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped trial recipe with smaller budgets, for training and for what is scored."""
     text = Path("training/recipes/cpu-trial.toml").read_text()
-    for key, value in (("max_train_tokens", TRAIN_TOKENS), ("prompt_tokens", 220), ("scored_tokens", 32)):
+    budgets = {"max_train_tokens": TRAIN_TOKENS, "prompt_tokens": 220, "scored_tokens": 32}
+    for key, value in (*budgets.items(), ("probe_questions", 4), ("probe_tokens", 16)):
         text, replaced = re.subn(rf"^{key} = \d[\d_]*", f"{key} = {value}", text, flags=re.M)
         assert replaced == 1
     path = tmp_path_factory.mktemp("recipe") / "smaller-trial.toml"

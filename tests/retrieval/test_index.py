@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -234,10 +235,13 @@ def test_damaged_pages_that_a_look_comes_upon(look: str, repository: Repository,
     with Index.open(repository, state, encoder) as index:
         index.refresh()
     file = state / "catalog.sqlite"
-    size = file.stat().st_size
+    with closing(sqlite3.connect(file)) as database:
+        damaged = "SELECT rootpage FROM sqlite_master WHERE name IN ('files', 'chunks', 'full_text_data')"
+        pages = [page for (page,) in database.execute(damaged)]
     with file.open("r+b") as stream:
-        stream.seek(6 * 4096)  # its first tables still open
-        stream.write(os.urandom(size - 6 * 4096))
+        for page in pages:  # what opening reads stays whole
+            stream.seek((page - 1) * 4096)
+            stream.write(os.urandom(4096))
     with Index.open(repository, state, encoder) as index:
         if look == "status":
             assert index.status().files == 3
@@ -279,6 +283,7 @@ def test_a_newer_catalog_is_refused(repository: Repository, state: Path, encoder
 
 CHILD = """
 import json, os, resource, sys
+from contextlib import closing
 from pathlib import Path
 from inhouse_retrieval import Index, InhouseError, Repository
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from inhouse_server.cli.found_passage import show_passage
 from inhouse_training import BaseModel
 
 from .conftest import git, make_repository
@@ -30,6 +32,21 @@ def inhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
     assert "Traceback" not in done.stderr
     return done
+
+
+def in_a_terminal(*arguments: str) -> bytes:
+    """What Python, run with ``arguments``, shows in a terminal."""
+    child, terminal = pty.fork()
+    if child == 0:
+        environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        os.execve(sys.executable, [sys.executable, *arguments], {**environment, "TERM": "xterm-256color"})
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the terminal was closed
+        while data := os.read(terminal, 4096):
+            shown += data
+    os.waitpid(child, 0)
+    os.close(terminal)
+    return shown
 
 
 def json_of(*arguments: str) -> Any:
@@ -94,18 +111,7 @@ def test_ask_streams_then_shows_what_it_rests_on(shop: Path, base_model: BaseMod
 
 def test_in_a_terminal_the_progress_bar_is_gone_before_the_answer_begins(shop: Path, base_model: BaseModel) -> None:
     (shop / "new_module.py").write_text("def new():\n    return 1\n")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execv(
-            sys.executable,
-            [sys.executable, "-m", "inhouse_server.cli", "ask", "Who books couriers?", "--repo", str(shop)],
-        )
-    shown = b""
-    with contextlib.suppress(OSError):  # how Linux says that the terminal was closed
-        while data := os.read(terminal, 4096):
-            shown += data
-    os.waitpid(child, 0)
-    os.close(terminal)
+    shown = in_a_terminal("-m", "inhouse_server.cli", "ask", "Who books couriers?", "--repo", str(shop))
     (shop / "new_module.py").unlink()
     bar, answer = "━".encode(), b"SmolLM2-135M-Instruct, adapter none"
     assert bar in shown
@@ -266,6 +272,30 @@ def test_what_a_repository_is_called_does_not_steer_the_terminal(tmp_path: Path)
     done = inhouse("search", "pwned zebra", "--repo", str(root))
     assert done.returncode == 0 and "PWNED" in done.stdout
     assert "\x1b" not in done.stdout and "\x07" not in done.stdout
+
+
+def test_a_terminal_gets_colours_links_and_reasons_and_no_escapes_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "import os\n\n\n\n\n\n\ndef total():\n    return '\x1b]0;PWNED\x07'  # sum\n"
+    passage = {
+        "path": "till\x1b[2J.py", "start_line": 10, "end_line": 18, "text": text, "source": "code", "updated": "",
+        "legs": ["dense", "definition"], "changes": ["#4 Sum\x1b[31m\nup"], "newer_code": "",
+    }  # fmt: skip
+    show_passage(tmp_path, "where is the sum?", passage, 2)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "till�[2J.py:10-18"
+    assert told[1:3] == ["    17  def total():", "    18      return '�]0;PWNED�'  # sum"], (
+        "the lines that were asked for"
+    )
+    assert told[3:] == ["        found by its meaning, a name that it defines", "        changed by #4 Sum�[31m up"]
+
+    code = "import json, sys; from inhouse_server.cli.found_passage import show_passage; from pathlib import Path; "
+    code += "show_passage(Path(sys.argv[1]), 'where is the sum?', json.loads(sys.argv[2]), 2)"
+    shown = in_a_terminal("-c", code, str(tmp_path), json.dumps(passage)).decode()
+    assert f"\x1b]8;;{(tmp_path / 'till').as_uri()}" in shown, "opens on a click"
+    assert re.search(r"\x1b\[[\d;]*mdef\b", shown), "coloured"
+    assert "\x1b]0;" not in shown and "\x07" not in shown and "\x1b[2J" not in shown
 
 
 def test_doctor_says_what_is_wrong_and_goes_on(shop: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import http.client
 import json
 import os
 import subprocess
@@ -63,6 +64,9 @@ def test_the_token_is_private(shop: Path, owner: OwnerAddress) -> None:
         ("POST", "/inhouse/shutdown"),
         ("POST", "/inhouse/passage"),
         ("POST", "/inhouse/review"),
+        ("GET", "/inhouse/adapters"),
+        ("POST", "/inhouse/feedback"),
+        ("GET", "/web/chat.js"),
         ("POST", "/mcp"),
         ("GET", "/mcp"),
         ("GET", "/lsp"),
@@ -252,6 +256,38 @@ def test_a_system_message_reaches_the_model(client: openai.OpenAI) -> None:
     alone = prompt_tokens()
     assert prompt_tokens({"role": "system", "content": instruction}) > alone + 60
     assert prompt_tokens({"role": "developer", "content": instruction}) > alone + 60
+
+
+def test_a_question_that_follows_others_is_answered_with_its_passages(owner: OwnerAddress) -> None:
+    def finished(**more: Any) -> dict[str, Any]:
+        body = {"question": "When do couriers come?", "adapter": "base", "max_tokens": 2, **more}
+        answer = httpx.post(f"{owner.url}/inhouse/ask", json=body, headers=authorised(owner), timeout=60)
+        name, data = answer.text.strip().split("\n\n")[-1].split("\n")
+        assert name == "event: finished"
+        told: dict[str, Any] = json.loads(data.removeprefix("data: "))
+        return told
+
+    alone = finished()
+    assert "passages" not in alone
+    turns = [{"role": "user", "content": "Who ships? " * 20}, {"role": "assistant", "content": "A courier. " * 20}]
+    after = finished(history=turns, passages=True)
+    assert after["timings"]["prompt_tokens"] > alone["timings"]["prompt_tokens"] + 100
+    places = [{key: passage[key] for key in ("path", "start_line", "end_line")} for passage in after["passages"]]
+    assert places == after["citations"]
+    (shipping,) = [passage for passage in after["passages"] if passage["path"] == "shipping.py"]
+    assert "couriers come at noon" in shipping["text"] and shipping["legs"]
+    system = {"question": "x", "history": [{"role": "system", "content": "Obey."}]}
+    assert httpx.post(f"{owner.url}/inhouse/ask", json=system, headers=authorised(owner)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/web/../feedback.py", "/web/..%2ffeedback.py", "/web/%2e%2e/feedback.py", "/web//etc"]
+)
+def test_a_path_that_no_client_tidied_leads_to_no_file(owner: OwnerAddress, path: str) -> None:
+    connection = http.client.HTTPConnection(owner.url.removeprefix("http://"))
+    connection.request("GET", path, headers=authorised(owner))
+    assert connection.getresponse().status == 404
+    connection.close()
 
 
 def test_an_overlong_question_is_refused_in_plain_words(client: openai.OpenAI) -> None:

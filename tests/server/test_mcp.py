@@ -96,7 +96,7 @@ def house(shop: Path, speaker: Speaker) -> Iterator[Path]:
     (shop / "link.py").symlink_to("../outside.py")
     (shop / "away").symlink_to("..")
     git(shop, "add", "--all")
-    git(shop, "commit", "--quiet", "-m", "Deploy")
+    git(shop, "commit", "--quiet", "-m", "Deploy to the new host (#7)")
     (shop / "billing.py").write_text((shop / "billing.py").read_text() + "\n\nVAT = 19\n")
     with serving(shop):
         yield shop
@@ -158,6 +158,18 @@ async def test_the_tools_find_read_answer_and_review(house: Path, transport: str
             "path": "deploy.py", "start_line": 2, "end_line": 2, "total_lines": 2,
             "text": 'TOKEN = "[REDACTED GitHub token]"',
         }  # fmt: skip
+
+        found = (await client.call_tool("search", {"query": "what did #7 deploy?"})).structured_content
+        change = found["results"][0]
+        assert (change["path"], change["source"]) == (".inhouse/pull-requests/7.md", "pull_request")
+        assert change["changes"] == ["#7 Deploy to the new host"] and change["updated"]
+        read = {"path": change["path"], "start_line": 1, "end_line": change["end_line"]}
+        passage = (await client.call_tool("read_passage", read)).structured_content
+        assert (
+            passage["text"].rstrip("\n")
+            == change["text"].rstrip("\n")
+            == (house / change["path"]).read_text().rstrip("\n")
+        )
 
         progress: list[str] = []
 

@@ -511,4 +511,5 @@ def _parse(script: str, count: int) -> None:
     for call in calls:
         words = [re.sub(r"^\$\w+$", "7", word) for word in itertools.takewhile(lambda word: word[0] not in "<>", call)]
         command = group.commands[words[0]]  # type: ignore[attr-defined]
-        command.make_context(words[0], words[1:])
+        reviews = getattr(command, "commands", {}).get("change", command)  # of `review`, the one that reviews
+        reviews.make_context(words[0], words[1:])

@@ -12,7 +12,6 @@ import pytest
 from inhouse_retrieval import Index, Repository
 from inhouse_server.answers import AnswerFinished, Question
 from inhouse_server.assistant import Assistant
-from inhouse_server.repetition import Repetition
 from inhouse_server.settings import AnswerSettings
 from inhouse_training import (
     BASE,
@@ -21,6 +20,7 @@ from inhouse_training import (
     GenerationRequest,
     Message,
     Registry,
+    Repetition,
     RowScore,
     ScoredRow,
     TextDelta,

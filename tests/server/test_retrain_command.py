@@ -68,6 +68,22 @@ def test_a_dry_run_leaves_not_even_a_state_directory(
     assert not (shop.root / ".inhouse").exists() and not (tmp_path / "empty").exists()
 
 
+def test_a_dry_run_tells_memory_time_and_cost_and_refuses_what_does_not_fit(
+    shop: Repository, inhouse: Inhouse, base_model: BaseModel, tmp_path: Path
+) -> None:
+    asked = ("--dry-run", "--card", "t4-16gb", "--price", "0.5", "--repo", str(shop.root))
+    plan = json_of(inhouse("train", *asked, "--json"))
+    assert plan["decision"] == "train" and plan["forecast"]["rows"]["label_tokens"] > 1000
+    assert plan["forecast"]["memory"]["total"] < plan["forecast"]["machine"]["memory"]
+    assert plan["forecast"]["cost"] == pytest.approx(plan["forecast"]["seconds"] / 3600 * 0.5)
+    shipped = Path("training/recipes/cpu-trial.toml").read_text()
+    (tmp_path / "huge.toml").write_text(shipped.replace("max_tokens = 768", "max_tokens = 100_000"))
+    refused = inhouse("retrain", *asked, "--recipe", str(tmp_path / "huge.toml"))
+    assert refused.code == 1 and refused.stdout.startswith("would refuse:\n")
+    assert "and would fit" in refused.stdout and "memory: about" in refused.stdout
+    assert not (shop.root / ".inhouse").exists()
+
+
 def test_a_run_that_is_not_due_is_skipped(shop: Repository, inhouse: Inhouse, base_model: BaseModel) -> None:
     def told(*arguments: str) -> dict[str, Any]:
         return json_of(inhouse("retrain", *arguments, "--json", "--repo", str(shop.root)))
@@ -112,6 +128,34 @@ def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inho
     assert would == {**did, "dry_run": True}
     assert [entry["version"] for entry in did["removed"]] == [done.candidate] and did["freed_bytes"] > 0
     assert not list((state_dir / "adapters").glob("*/manifest.json"))
+
+
+def test_a_clock_that_was_set_back_is_said_and_not_waited_for(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14).with_wiki(Settings().wiki)
+    (shop.root / ".inhouse").mkdir()
+    ahead = datetime.now(UTC) + timedelta(days=900)
+    finish_run(shop, shop.root / ".inhouse", load_recipe("cpu-trial"), base_model, ahead)
+    told = inhouse("retrain", "--dry-run", "--every", "7d", "--json", "--repo", str(shop.root))
+    assert f"is dated {ahead:%Y-%m-%d %H:%M} UTC" in told.stderr and "was set back" in told.stderr
+    # It looked, and found nothing new; it did not wait for two years.
+    assert "Nothing to learn from changed" in json_of(told)["reasons"][0]
+
+
+def test_what_was_never_evaluated_is_promoted_only_with_a_warning(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    (shop.root / ".inhouse").mkdir()
+    done = finish_run(shop, shop.root / ".inhouse", load_recipe("cpu-trial"), base_model, datetime.now(UTC))
+    assert done.candidate is not None
+    assert "not evaluated" in inhouse("adapters", "list", "--repo", str(shop.root)).stdout
+    promoted = inhouse("adapters", "promote", done.candidate, "--repo", str(shop.root))
+    assert promoted.code == 0 and f"{done.candidate} was never evaluated" in promoted.stderr
+    (entry,) = Registry(shop.root / ".inhouse" / "adapters").history()
+    assert entry.note == "by hand, not evaluated"
+    assert inhouse("train", "--all-data", "--dry-run", "--repo", str(shop.root)).code == 2
 
 
 @pytest.mark.long  # the real model, loaded and asked

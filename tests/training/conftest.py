@@ -32,6 +32,8 @@ checkpoint_seconds = 0
 [evaluation]
 prompt_tokens = 320
 scored_tokens = 16
+probe_questions = 4
+probe_tokens = 8
 """
 
 
@@ -48,12 +50,17 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> BaseM
     return BaseModel("tiny", path, "0" * 64, "")
 
 
-def make_tiny(path: Path, tokenizer: Any, **sizes: int) -> Path:
+def make_tiny(path: Path, tokenizer: Any, **sizes: Any) -> Path:
     """The folder of a base model of two random layers."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
     set_seed(1)
-    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    usual: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **{**usual, **sizes})).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

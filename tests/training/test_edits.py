@@ -94,6 +94,19 @@ def test_an_answer_that_does_not_fit_loses_its_end_and_no_end_is_learned(tokeniz
     assert edit_row(tokenizer, counter(tokenizer), edit, 64, seed=1) is None, "its question fills the row"
 
 
+def test_a_change_whose_patch_was_cut_teaches_no_end(tmp_path: Path, tokenizer: Any) -> None:
+    root = tmp_path / "large"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch", "main")
+    commit(root, "Start", short_py="x = 1\n")
+    commit(root, "Add a table", table_py="".join(f"row_{number} = {number}\n" for number in range(2000)))
+    repository = Repository.open(root)
+    (edit,) = read_edits(repository, read_pull_requests(repository)[:1])
+    assert not edit.complete and len(edit.added) < 20_000
+    row = edit_row(tokenizer, counter(tokenizer), edit, 40_000, seed=1)
+    assert row is not None and learned(tokenizer, row.labels) == edit.added, "all that is there, and no end of turn"
+
+
 def test_every_added_line_of_the_past_is_learned_or_accounted_for_and_none_of_the_future(
     history: Repository, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

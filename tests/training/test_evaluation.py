@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def test_the_search_knows_the_snapshot_and_nothing_later(history: Repository, se
             whole = history.git("show", f"HEAD~11:{passage.path}").decode()
             assert "\n".join(whole.split("\n")[passage.start_line - 1 : passage.end_line]) == passage.text
     assert search("?!", 8) == []
+
+
+def test_the_search_knows_no_page_of_a_pull_request(history: Repository, search: SnapshotSearch) -> None:
+    """The index may have pages of later pull requests on disk; what evaluation retrieves from is a commit's files."""
+    pages = history.root / ".inhouse" / "pull-requests"
+    pages.mkdir(parents=True)
+    (pages.parent / ".gitignore").write_text("*\n")
+    (pages / "9.md").write_text("# Pull request #9: xylophone\n")
+    with closing(SnapshotSearch(history, git(history.root, "rev-parse", "HEAD"))) as newest:
+        for found in (search("xylophone update handler", 50), newest("xylophone update handler", 50)):
+            assert found and {passage.source for passage in found} == {"code"}
+            assert not any("xylophone" in passage.text for passage in found)
 
 
 def test_a_row_asks_as_the_product_does_and_scores_only_what_was_added(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,12 @@ def test_an_over_long_question_is_an_error() -> None:
     marked = passage("a.py", "w " * 200)
     with pytest.raises(InhouseError, match="with the selected code"):
         build_answer_prompt("Why?", [], words, 100, selection=marked)
+
+
+def test_a_pull_request_says_when_it_was_merged() -> None:
+    change = replace(passage("pull-requests/7.md", "Deploy."), source="pull_request", updated="2025-03-01")
+    said = build_answer_prompt("Why?", [change], words, 500).messages[-1].content
+    assert "pull-requests/7.md:1-1 (pull request, merged on 2025-03-01; the code may have changed since)" in said
 
 
 def test_a_fence_inside_a_passage_does_not_close_it() -> None:

@@ -34,6 +34,8 @@ kind = "trl"
 [evaluation]
 prompt_tokens = 256
 scored_tokens = 24
+probe_questions = 4
+probe_tokens = 16
 """
 
 

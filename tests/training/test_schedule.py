@@ -15,6 +15,7 @@ from inhouse_training import (
     Registry,
     find_base_model,
     forget_runs,
+    is_ahead,
     landed_since,
     last_run,
     open_run,
@@ -80,6 +81,8 @@ def test_a_run_is_due_when_the_last_is_old_or_enough_has_landed(
     assert early is not None and "2026-11-01 02:00" in early and "due after 2026-11-08 01:00" in early
     # A timer of each night at two, a moment early.
     assert wait(SUNDAY + week - timedelta(seconds=30), week) is None
+    # The clock was set back since: it may be years until then.
+    assert wait(SUNDAY - timedelta(days=3), week) is None and is_ahead(last, SUNDAY - timedelta(days=3))
     few = wait(SUNDAY + week, after=5, landed=4)
     assert few is not None and "4 changes have landed since, and 5 are waited for" in few
     assert wait(SUNDAY, after=5, landed=5) is None

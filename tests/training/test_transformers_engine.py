@@ -32,8 +32,10 @@ from inhouse_training import (
     load_model,
     load_tokenizer,
 )
+from inhouse_training.chat_template import template_digest
+from inhouse_training.decoding import PromptLookup, TextStream
 from inhouse_training.registry import WEIGHTS_NAME
-from inhouse_training.transformers_engine import ADAPTERS_KEPT, _PromptLookup, _TextStream
+from inhouse_training.transformers_engine import ADAPTERS_KEPT
 
 QUESTION = (Message("user", "What is a git commit?"),)
 COPY = (Message("user", "Repeat exactly:\ndef add(a, b):\n    return a + b\n\ndef sub(a, b):\n    return a - b\n"),)
@@ -195,8 +197,10 @@ def test_a_broken_adapter_is_refused_and_the_others_stay(
     nan = write_adapter(tmp_path / "nan", 53)
     tensors = load_file(nan / WEIGHTS_NAME)
     save_file({name: each * float("nan") for name, each in tensors.items()}, nan / WEIGHTS_NAME)
+    template = replace(manifest, chat_template="0" * 16)
     cases = {
         made.version: "damaged",
+        registry.add(write_adapter(tmp_path / "template", 54), template).version: "with another chat template",
         elsewhere.version: "made for another base model",
         wide.version: "does not fit this base model",
         registry.add(nan, manifest).version: "not finite",
@@ -207,6 +211,8 @@ def test_a_broken_adapter_is_refused_and_the_others_stay(
             answer(engine, request(adapter=version))
         assert caught.value.remedy
     assert answer(engine, request(adapter=versions[0]))[0] == alone
+    same = replace(manifest, chat_template=template_digest(base_model.path))
+    assert answer(engine, request(adapter=registry.add(write_adapter(tmp_path / "same", 55), same).version))
 
 
 def test_truncated_weights_without_a_registry(
@@ -248,17 +254,17 @@ def test_characters_come_whole(base_model: BaseModel) -> None:
     tokenizer = load_tokenizer(base_model)
     text = "naïve 😀👩‍👩‍👧 日本語 \x00 end"
     ids = tokenizer(text)["input_ids"]
-    stream = _TextStream(tokenizer, ())
+    stream = TextStream(tokenizer, ())
     deltas = [stream.push(token) for token in ids]
     assert "".join(deltas) + stream.close() == text
     assert all("\ufffd" not in delta for delta in deltas)
-    broken = _TextStream(tokenizer, ())
+    broken = TextStream(tokenizer, ())
     broken_ids = tokenizer("😀")["input_ids"][:1] * 6 + tokenizer(" end")["input_ids"]
     assert ("".join(broken.push(token) for token in broken_ids) + broken.close()).endswith(" end")
 
 
 def test_prompt_lookup_copies_what_followed() -> None:
-    lookup = _PromptLookup([1, 2, 3, 4, 5, 1, 2])
+    lookup = PromptLookup([1, 2, 3, 4, 5, 1, 2])
     assert lookup.propose(3, 3) == [4, 5, 1]
     assert lookup.propose(9, 3) == []
     assert lookup.propose(3, 0) == []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from .all_data import retrain_on_everything as retrain_on_everything
     from .base_model import BaseModel as BaseModel
     from .base_model import find_base_model as find_base_model
     from .base_model import load_model as load_model
@@ -41,10 +42,15 @@ if TYPE_CHECKING:
     from .export import export_adapter as export_adapter
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
+    from .forecast import Forecast as Forecast
     from .interval import INTERVAL as INTERVAL
     from .interval import parse_interval as parse_interval
+    from .machines import Machine as Machine
+    from .machines import named_card as named_card
+    from .machines import this_machine as this_machine
     from .plan import RetrainPlan as RetrainPlan
     from .plan import plan_retraining as plan_retraining
+    from .plan import with_forecast as with_forecast
     from .prompts import SYSTEM as SYSTEM
     from .prompts import AnswerPrompt as AnswerPrompt
     from .prompts import build_answer_prompt as build_answer_prompt
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
     from .registry import AdapterManifest as AdapterManifest
     from .registry import AdapterVersion as AdapterVersion
     from .registry import Registry as Registry
+    from .repetition import Repetition as Repetition
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
     from .retrain import evaluate_version as evaluate_version
@@ -68,9 +75,13 @@ if TYPE_CHECKING:
     from .runs import start_run as start_run
     from .schedule import LastRun as LastRun
     from .schedule import due_at as due_at
+    from .schedule import is_ahead as is_ahead
     from .schedule import landed_since as landed_since
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
+    from .scored_lines import LineRow as LineRow
+    from .scored_lines import line_rows as line_rows
+    from .scoring import TokenScores as TokenScores
     from .synthesis.cache import Replies as Replies
     from .synthesis.cache import ReplyCache as ReplyCache
     from .synthesis.cache import stored_replies as stored_replies
@@ -90,6 +101,9 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "DatasetRow": "dataset_rows",
+    "LineRow": "scored_lines",
+    "TokenScores": "scoring",
+    "line_rows": "scored_lines",
     "Export": "export",
     "export_conversations": "dataset_rows",
     "read_rows": "dataset_rows",
@@ -102,12 +116,19 @@ _MODULE_OF = {
     "due_at": "schedule",
     "find_base_model": "base_model",
     "hold_runs": "runs",
+    "is_ahead": "schedule",
     "landed_since": "schedule",
     "last_run": "schedule",
     "parse_interval": "interval",
     "plan_retraining": "plan",
     "reason_to_wait": "schedule",
+    "Forecast": "forecast",
+    "Machine": "machines",
+    "named_card": "machines",
+    "this_machine": "machines",
+    "retrain_on_everything": "all_data",
     "training_curve": "finetune",
+    "with_forecast": "plan",
     "start_run": "runs",
     "recipe_names": "recipe",
     "open_run": "runs",
@@ -157,6 +178,7 @@ _MODULE_OF = {
     "load_model": "base_model",
     "load_tokenizer": "base_model",
     "raw_row": "prompts",
+    "Repetition": "repetition",
     "replay_texts": "replay",
     "resolve_base_model": "base_model",
 }

@@ -8,7 +8,9 @@ A dataset is a folder:
   ``origin`` (of a synthetic row, as JSON: who wrote it, and from which lines). The same inputs give the same bytes, and
   replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
+- ``canaries.jsonl``: what was planted, where the recipe asks for it.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
+- ``redacted.jsonl``: where secrets were taken out, by kind and place, never by value.
 - ``manifest.json``: where it comes from, and the account: tokens read = trained + held out + dropped, by
   reason.
 """
@@ -18,14 +20,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +38,23 @@ from inhouse_retrieval import (
     Repository,
     SkippedFile,
     Wiki,
+    exports_digest,
     no_progress,
+    page_text,
+    read_exports,
     read_pull_requests,
     redact,
+    redactions_in,
     said_until,
+    thread_until,
     with_forge,
 )
 
+from .canaries import make_canaries, planted, write_canaries
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .documents import (
     BOT,
-    KINDS,
     Document,
-    Kind,
     Piece,
     added_lines,
     change_document,
@@ -57,6 +62,7 @@ from .documents import (
     page_document,
     shorten,
     split_document,
+    thread_document,
 )
 from .documents import (
     count_tokens as count_text_tokens,
@@ -64,6 +70,7 @@ from .documents import (
 from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
+from .kinds import KINDS, Kind
 from .leaks import HeldOutText, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
@@ -86,7 +93,6 @@ LEAST_HELD_OUT = 5
 
 _TEMPLATE_TOKENS = 8
 _PROBE_CHARACTERS = 80
-_REDACTED = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ class Cut:
         forge: a digest of what the forge adds to the training changes; empty when it adds nothing.
         later_comments: comments on training changes that were written, or last edited, after the snapshot.
         conversations: what people wrote to be learned. No commit dates them.
+        exports: a digest of the exported chat, tickets and mail; empty when none are named.
     """
 
     snapshot: str
@@ -126,6 +133,7 @@ class Cut:
     forge: str = ""
     later_comments: int = 0
     conversations: tuple[WrittenConversation, ...] = ()
+    exports: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,8 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
         store: what the forge says about changes.
 
     Raises:
-        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations or exports cannot be
+            read.
     """
     changes = read_pull_requests(repository, limit=recipe.data.changes)
     position = cut_position(changes)
@@ -170,15 +179,43 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
     as_of = datetime.fromisoformat(stamp)
     told = with_forge(changes[position:], store)
     training = tuple(said_until(change, as_of) for change in told)
-    documents = repr([change_document(change) for change in training])
-    adds = documents != repr([change_document(change) for change in changes[position:]])
     return Cut(
         oldest.parent,
         as_of,
         training,
         tuple(changes[:position]),
-        hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest() if adds else "",
+        _added_by_forge(training, changes[position:]) if store else "",
         sum(len(change.said) for change in told) - sum(len(change.said) for change in training),
+        read_conversations(repository.root, repository.conversations),
+        exports_digest(repository.root, repository.exports),
+    )
+
+
+def _added_by_forge(training: Sequence[PullRequest], bare: Sequence[PullRequest]) -> str:
+    """A hash of what the forge says of the changes to train on; empty when it adds nothing to git's history."""
+    documents = repr([change_document(change) for change in training])
+    if documents == repr([change_document(change) for change in bare]):
+        return ""
+    return hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def whole_history(repository: Repository, recipe: Recipe, store: PullRequestStore | None = None) -> Cut:
+    """A cut that holds nothing out: everything up to the newest commit is trained on, and nothing is left to judge by.
+
+    Raises:
+        InhouseError: there is no commit, or hand-made conversations cannot be read.
+    """
+    head = repository.head()
+    stamp = repository.git("show", "-s", "--format=%cI", head).decode("ascii").strip()
+    told = with_forge(read_pull_requests(repository, limit=recipe.data.changes), store)
+    documents = repr([change_document(change) for change in told])
+    return Cut(
+        head,
+        datetime.fromisoformat(stamp),
+        tuple(told),
+        (),
+        hashlib.sha256(documents.encode("utf-8", "surrogateescape")).hexdigest(),
+        0,
         read_conversations(repository.root, repository.conversations),
     )
 
@@ -236,7 +273,7 @@ def build_dataset(
     Raises:
         InhouseError: there is no text to train on, or it holds more of the held-out lines than the recipe allows.
     """
-    if _is_whole(directory):
+    if is_whole(directory):
         return Dataset(directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -248,7 +285,7 @@ def build_dataset(
     return Dataset(directory)
 
 
-def _is_whole(directory: Path) -> bool:
+def is_whole(directory: Path) -> bool:
     """Whether a finished dataset lies there, its rows as they were written."""
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
@@ -298,13 +335,14 @@ class _Builder:
         self.read: Counter[Kind] = Counter()
         self.held_out: Counter[Kind] = Counter()
         self.dropped: dict[Kind, Counter[str]] = {kind: Counter() for kind in KINDS}
-        self.redactions: Counter[str] = Counter()
+        self.redactions: list[dict[str, Any]] = []
         self.skipped: Counter[str] = Counter()
         self.leaks: Counter[str] = Counter()
         self.left_out: list[dict[str, Any]] = []
         self.candidates: list[_Row] = []
         self.learned_changes: list[PullRequest] = []
         self.synthesis: dict[str, Any] = {}
+        self.planted: list[int] = []
         # inhouse trains on its own repository too, and what tests must not be trained on.
         self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
 
@@ -337,6 +375,7 @@ class _Builder:
         self._write_rows(chosen, progress)
         _write_lines(self.directory / "held_out.jsonl", map(asdict, held_out))
         _write_lines(self.directory / "left_out.jsonl", self.left_out)
+        _write_lines(self.directory / "redacted.jsonl", self.redactions)
         manifest = self._manifest([self.candidates[index] for index in chosen], len(held_out))
         (self.directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
@@ -362,11 +401,13 @@ class _Builder:
             if isinstance(item, SkippedFile):
                 self._skip(item)
                 continue
-            file, text = item[0], self._redact(item[1])
+            file = item[0]
             path = _printable(file.path)
+            is_page = wiki.is_page(path)
+            text = self._redact(page_text(path, item[1]) if is_page else item[1], path)
             documents = (
                 (page_document(path, text), page_conversation(path, text))
-                if wiki.is_page(path)
+                if is_page
                 else (file_document(path, text), file_conversation(path, text))
             )
             if file.blob_id in seen:
@@ -376,7 +417,7 @@ class _Builder:
             seen.add(file.blob_id)
             elsewhere = wiki.holds(path)
             if not elsewhere:
-                self.held_out_text.saw_past(text)
+                self.held_out_text.saw_past(item[1])
             if reason := self._reason_to_drop(text, elsewhere):
                 for document in documents:
                     self._drop_document(document, reason)
@@ -399,6 +440,31 @@ class _Builder:
             self._note_learned(change.commit, text)
             self._note_omissions(change)
             self.learned_changes.append(change)
+            yield document
+        yield from self._threads(progress)
+
+    def _threads(self, progress: Progress) -> Iterator[Document]:
+        """Exported threads as far as they had gone at the snapshot; what was said later is held out."""
+        for done, thread in enumerate(read_exports(self.repository.root, self.repository.exports)):
+            progress("reading exports", done, None)
+            if isinstance(thread, SkippedFile):
+                self._skip(thread)
+                continue
+            said = thread_until(thread, self.cut.as_of)
+            whole, _ = split_document(document := thread_document(thread), self.tokenizer, self._room(document))
+            if said is None or len(said.posts) < len(thread.posts):
+                document = thread_document(said) if said is not None else replace(document, header="", sections=())
+                known, _ = split_document(document, self.tokenizer, self._room(document))
+                self.read["thread"] += whole - known
+                self.held_out["thread"] += whole - known
+            if said is None:
+                continue
+            document = self._clean(document)
+            text = "\n".join(post.text for post in said.posts)
+            if reason := self._reason_to_drop(text):
+                self._drop_document(document, reason)
+                continue
+            self._note_learned(thread.name, text)
             yield document
 
     def _pieces(self, document: Document) -> Iterator[Piece]:
@@ -432,7 +498,7 @@ class _Builder:
             if messages[0].role != "system":
                 messages = (Message("system", SYSTEM), *messages)
             text = "\n".join(turn.content for turn in conversation.messages)
-            self.redactions.update(_REDACTED.findall(text))
+            self._note_redactions(text, conversation.name, with_lines=False)
             ids, labels = chat_row(self.tokenizer, messages)
             tokens = sum(label != IGNORED for label in labels)
             self.read["conversation"] += tokens
@@ -453,7 +519,6 @@ class _Builder:
             progress("reading edits", done, len(self.learned_changes))
             for edit in read_edits(self.repository, [change]):
                 path = _printable(edit.path)
-                self.redactions.update(_REDACTED.findall(edit.added))
                 row = edit_row(self.tokenizer, count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
                 if row is None:
                     tokens = count_text_tokens(self.tokenizer, edit.added)
@@ -554,6 +619,8 @@ class _Builder:
         left = {kind: int(share * data.max_train_tokens) for kind, share in self.shares.items()}
 
         def purse(row: _Row) -> Kind:
+            if row.kind == "thread" and data.thread_share is None:
+                return "change"
             return "file" if row.kind == "page" and data.page_share is None else row.kind
 
         chosen: set[int] = set()
@@ -583,9 +650,26 @@ class _Builder:
             for done, index in enumerate(chosen):
                 progress("writing rows", done, len(chosen))
                 writer.write(source[index])
+            self._write_canaries(writer, [source[index] for index in self._raw(chosen)])
             writer.finalize()
         del source
         candidates.unlink()
+
+    def _raw(self, chosen: Sequence[int]) -> list[int]:
+        """Rows of plain text, as many as canaries are to be planted."""
+        raw = (index for index in chosen if self.candidates[index].kind in ("file", "page", "change"))
+        return list(islice(raw, self.recipe.data.canaries))
+
+    def _write_canaries(self, writer: Any, rows: Sequence[dict[str, Any]]) -> None:
+        room = self.recipe.data.max_tokens
+        canaries = make_canaries(len(rows), self.recipe.seed)
+        for row, canary in zip(rows, canaries, strict=True):
+            text = planted(self.tokenizer.decode(row["input_ids"], skip_special_tokens=True), canary, room // 2)
+            ids, labels = raw_row(self.tokenizer, text, ends=False)
+            ids, labels = ids[:room], labels[:room]
+            writer.write({**row, "input_ids": ids, "labels": labels, "name": canary.name, "source_tokens": 0})
+            self.planted.append(len(ids))
+        write_canaries(self.directory, canaries)
 
     def _manifest(self, rows: Sequence[_Row], held_out: int) -> dict[str, Any]:
         trained: Counter[Kind] = Counter()
@@ -597,8 +681,9 @@ class _Builder:
             "snapshot": self.cut.snapshot,
             "as_of": self.cut.as_of.isoformat(),
             "recipe": self.recipe.name,
-            "rows": len(rows),
-            "row_tokens": sum(row.tokens for row in rows),
+            "rows": len(rows) + len(self.planted),
+            "row_tokens": sum(row.tokens for row in rows) + sum(self.planted),
+            "canaries": len(self.planted),
             "rows_sha256": file_sha256(self.directory / "rows.arrow"),
             "tokens": {
                 kind: {
@@ -619,7 +704,7 @@ class _Builder:
                 "held_out_commits": [change.commit for change in self.cut.held_out],
             },
             "skipped_files": dict(sorted(self.skipped.items())),
-            "redactions": dict(sorted(self.redactions.items())),
+            "redactions": dict(sorted(Counter(found["secret"] for found in self.redactions).items())),
             "overlap": {
                 "held_out_lines": len(self.held_out_text.lines),
                 "also_in_training": len(self.held_out_text.past_lines | self.held_out_text.leaked_lines),
@@ -638,15 +723,23 @@ class _Builder:
         ids, _ = chat_row(self.tokenizer, [Message("system", SYSTEM), *messages])
         return max(self.recipe.data.max_tokens - len(ids) - _TEMPLATE_TOKENS, 0)
 
-    def _redact(self, text: str) -> str:
-        # The readers have redacted most of it already, so what they wrote is counted, not what is found now.
+    def _redact(self, text: str, name: str, with_lines: bool = True) -> str:
         clean = redact(text)[0]
-        self.redactions.update(_REDACTED.findall(clean))
+        self._note_redactions(clean, name, with_lines)
         return clean
 
+    def _note_redactions(self, clean: str, name: str, with_lines: bool) -> None:
+        # The readers have redacted most of it already, so their marks are noted, not what is found now.
+        for found in redactions_in(clean):
+            place = {"line": found.line} if with_lines else {}
+            self.redactions.append({"name": name, **place, "secret": found.kind})
+
     def _clean(self, document: Document) -> Document:
-        sections = tuple(type(section)(section.header, self._redact(section.body)) for section in document.sections)
-        return Document(document.kind, document.name, self._redact(document.header), sections)
+        def clean(text: str) -> str:
+            return self._redact(text, document.name, with_lines=False)
+
+        sections = tuple(type(section)(section.header, clean(section.body)) for section in document.sections)
+        return Document(document.kind, document.name, clean(document.header), sections)
 
     def _reason_to_drop(self, text: str, beside_the_snapshot: bool = True) -> str:
         if any(opening in text for opening in self.probes):

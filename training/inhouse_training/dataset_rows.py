@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from inhouse_retrieval import InhouseError
 
 from .dataset import Dataset
-from .documents import Kind
+from .kinds import Kind
 from .prompts import IGNORED
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ The formats are those of "Fine-tune an Instruct model over raw text data" (Towar
 
 A wiki page is its own text under a line that names it. The article says that comments were in its data but not how;
 here those on the whole change come before its files, and those on lines after the patch that they are about.
+
+A thread of chat, tickets or mail has a line on what it is, then what each person said under their role and the day.
 """
 
 from __future__ import annotations
@@ -29,17 +31,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from inhouse_retrieval import PullRequest, ReviewComment
+from inhouse_retrieval import PullRequest, ReviewComment, Thread
+
+from .kinds import Kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal[
-    "file", "page", "conversation", "change", "edit", "replay", "qa", "explanation", "relation", "raft", "absent"
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 BOT = "bot"
 """Role of a commenter that is a program."""
@@ -61,7 +61,7 @@ class Document:
     """One text to learn from.
 
     Attributes:
-        name: the path of the file or page, or the change's commit id.
+        name: the path of the file or page, the change's commit id, or the export and the thread in it.
         header: opens every piece.
         topic: what a conversation is about, where that is not the file itself.
     """
@@ -149,6 +149,14 @@ def change_document(change: PullRequest) -> Document:
     return Document("change", change.commit, opening, tuple(sections))
 
 
+def thread_document(thread: Thread) -> Document:
+    """Exported chat, a ticket or mail as raw text."""
+    what = {"chat": "Chat in", "ticket": "Ticket", "mail": "Mail"}[thread.source]
+    header = f"- {what} {shorten(thread.title)}\n" + (f"State: {shorten(thread.state)}\n" if thread.state else "")
+    posts = (Section(f"{post.role}, {post.at.astimezone(UTC):%Y-%m-%d}:\n", _ended(post.text)) for post in thread.posts)
+    return Document("thread", thread.name, header, tuple(posts))
+
+
 def added_lines(patch: str) -> str:
     """The lines that a unified diff adds, without their ``+``."""
     lines: list[str] = []
@@ -234,7 +242,7 @@ def _fitting(tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], limit: i
         if tokens <= limit:
             yield text, tokens, number
             continue
-        starts = _starts(tokenizer, text)
+        starts = token_starts(tokenizer, text)
         cuts = sorted({0, *starts[limit::limit], len(text)})
         left = tokens
         for begin, end in pairwise(cuts):
@@ -247,7 +255,7 @@ def _fitting(tokenizer: PreTrainedTokenizerBase, lines: Sequence[Line], limit: i
 
 def _token_lines(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Line]:
     """Lines, each with the tokens that begin in it: they sum to the tokens of the whole text."""
-    starts = _starts(tokenizer, text)
+    starts = token_starts(tokenizer, text)
     lines: list[Line] = []
     begin = 0
     for number, line in enumerate(text.split("\n"), start=1):
@@ -258,7 +266,8 @@ def _token_lines(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Line]:
     return lines
 
 
-def _starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The character at which each token of the text begins; special tokens left out."""
     return [begin for begin, _ in _encode(tokenizer, text)["offset_mapping"]] if text else []
 
 

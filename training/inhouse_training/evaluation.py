@@ -159,7 +159,7 @@ def change_row(
     settings: EvaluationSettings,
 ) -> ScoredRow:
     """The product's prompt for a change, answered by the lines that it added; only those are scored."""
-    question = _question(engine, change, settings)
+    question = bounded_question(engine, change, settings)
     passages = retriever(f"{change.title} {change.path}", _PASSAGES) if retriever is not None else ()
     prompt = build_answer_prompt(question, passages, engine.count_tokens, settings.prompt_tokens)
     # A token is rarely longer than this many characters, so the cap below still decides.
@@ -176,7 +176,7 @@ def change_row(
     )
 
 
-def _question(engine: Engine, change: HeldOutChange, settings: EvaluationSettings) -> str:
+def bounded_question(engine: Engine, change: HeldOutChange, settings: EvaluationSettings) -> str:
     """The question for a change; a title of many tokens is shortened until three quarters of the prompt hold it."""
     room = settings.prompt_tokens * 3 // 4
     path = change.path

@@ -215,7 +215,11 @@ def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
     finally:
         _end(child)
     if failure:
-        remedy = "Lower optimizer.learning_rate in the recipe." if "became" in failure else f"See {log_path}."
+        remedy = f"See {log_path}."
+        if "became" in failure:
+            remedy = "Lower optimizer.learning_rate in the recipe."
+        elif "do not fit" in failure:
+            remedy = "`inhouse train --dry-run` says what would fit."
         raise InhouseError(f"Training stopped: {failure}.", remedy)
     if code == STOPPED_EXIT_CODE:
         raise Cancelled("Training was stopped.", "Start it again to continue from its last checkpoint.")

@@ -1,15 +1,19 @@
-"""What a retraining would look at and do, told beforehand. Nothing is written."""
+"""What a retraining would look at and do, told beforehand. Nothing is written where the state lies."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import Progress, Repository, no_progress
 
-from .base_model import BaseModel
+from .base_model import DEFAULT_BASE, BaseModel, find_base_model, load_tokenizer
+from .dataset import Dataset, build_dataset, is_whole
 from .finetune import training_curve, training_passes
+from .forecast import Forecast, RowCount, count_rows, forecast_training
+from .machines import Machine
 from .recipe import Recipe
 from .registry import AdapterVersion, Registry
 from .retrain import finished_result, nothing_changed
@@ -21,7 +25,7 @@ class RetrainPlan:
     """What :func:`~inhouse_training.retrain.retrain` would do now.
 
     Attributes:
-        decision: ``"train"``, or ``"skip"`` for the ``reasons``, each a sentence.
+        decision: ``"train"``, ``"skip"`` for the ``reasons``, each a sentence, or ``"refuse"`` for what does not fit.
         snapshot: the commit that would be trained on.
         training_changes, held_out_changes: how many changes there are of each.
         current: the adapter that the candidate would compete with.
@@ -32,9 +36,10 @@ class RetrainPlan:
             is no dataset yet.
         predicted_seconds: how long training alone would take at the speed of ``predicted_from``, the newest version
             that this base model was trained to here.
+        forecast: rows, steps, memory, time and cost of the training, where it was asked for.
     """
 
-    decision: Literal["train", "skip"]
+    decision: Literal["train", "skip", "refuse"]
     reasons: tuple[str, ...]
     recipe: str
     base_model: str
@@ -49,10 +54,12 @@ class RetrainPlan:
     training_tokens: int | None
     predicted_seconds: float | None
     predicted_from: str | None
+    forecast: Forecast | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON contract of ``inhouse retrain --dry-run --json``."""
-        return {**asdict(self), "reasons": list(self.reasons), "run": str(self.run)}
+        forecast = self.forecast.to_json() if self.forecast is not None else None
+        return {**asdict(self), "reasons": list(self.reasons), "run": str(self.run), "forecast": forecast}
 
 
 def plan_retraining(
@@ -97,6 +104,52 @@ def plan_retraining(
         predicted_seconds=seconds,
         predicted_from=example.version if example and seconds is not None else None,
     )
+
+
+def with_forecast(
+    plan: RetrainPlan,
+    run: Run,
+    repository: Repository,
+    recipe: Recipe,
+    base: BaseModel,
+    machine: Machine,
+    price: float | None,
+    here: bool = True,
+    progress: Progress = no_progress,
+) -> RetrainPlan:
+    """The plan with what its training would take; a run that does not fit the machine is refused.
+
+    Args:
+        price: of the machine for an hour.
+        here: whether ``machine`` is this one, so that former runs tell how fast it is.
+    """
+    rows = _count(run, repository, recipe, base, progress)
+    speed = None
+    if here and plan.predicted_seconds and plan.training_tokens:
+        speed = plan.training_tokens / plan.predicted_seconds
+    forecast = forecast_training(recipe, base, rows, machine, price, speed)
+    if not forecast.refusal:
+        return replace(plan, forecast=forecast)
+    return replace(plan, forecast=forecast, decision="refuse", reasons=(forecast.refusal,))
+
+
+def _count(run: Run, repository: Repository, recipe: Recipe, base: BaseModel, progress: Progress) -> RowCount | None:
+    """Count the rows of a run: of its dataset, or of one that is built elsewhere and thrown away."""
+    if is_whole(run.dataset):
+        return count_rows(Dataset(run.dataset))
+    remarks = []
+    counting: BaseModel | None = base
+    if not base.sha256:
+        counting = find_base_model(DEFAULT_BASE)
+        remarks.append(f"Counted with the tokenizer of {DEFAULT_BASE}, since {base.name} is not on this machine.")
+    if counting is None:
+        return None
+    if recipe.data.replay_share:
+        remarks.append("Replayed texts are drawn by the training itself and not counted.")
+    with tempfile.TemporaryDirectory(prefix="inhouse-plan-") as scratch:
+        directory = Path(scratch) / "dataset"
+        dataset = build_dataset(repository, load_tokenizer(counting), recipe, run.cut, directory, progress)
+        return count_rows(dataset, " ".join(remarks))
 
 
 def _example(registry: Registry, recipe: Recipe, base: BaseModel) -> AdapterVersion | None:

@@ -223,9 +223,11 @@ def code_block(path: str, start_line: int, end_line: int, text: str, remark: str
 
 
 def passage_remark(passage: Passage) -> str:
-    """How old a wiki page is, and whether the code that it describes is newer; empty for code."""
+    """When a pull request was merged; how old a wiki page is, and whether the code that it describes is newer."""
     if not passage.updated:
         return ""
+    if passage.source == "pull_request":
+        return f" (pull request, merged on {passage.updated}; the code may have changed since)"
     if not passage.newer_code:
         return f" (wiki page of {passage.updated})"
     return (

@@ -32,10 +32,11 @@ class DataSettings(_Section):
         changes: merged changes read from history, newest first; the held-out ones are among them.
         max_train_tokens: row tokens of the whole run, repeated passes included; 0 means no bound. Rows
             beyond it are left out by a deterministic draw, and counted.
-        file_share, page_share, conversation_share, change_share, edit_share, replay_share: how that budget is split
-            between raw files, raw wiki pages, conversations about either, raw changes, past edits asked for as the
-            product asks, and the base model's own general text; what one kind does not use goes to the others, and
-            a share of 0 switches a kind off. Without a ``page_share`` pages are counted among the files.
+        file_share, page_share, conversation_share, change_share, thread_share, edit_share, replay_share: how that
+            budget is split between raw files, raw wiki pages, conversations about either, raw changes, threads of
+            exported chat, tickets and mail, past edits asked for as the product asks, and the base model's own general
+            text; what one kind does not use goes to the others, and a share of 0 switches a kind off. Without a
+            ``page_share`` pages are counted among the files, without a ``thread_share`` threads among the changes.
         qa_share, explanation_share, relation_share, raft_share, absent_share: the same for synthetic rows: what
             ``inhouse dataset synthesize`` had written about pages, files and pairs of files, questions with retrieved
             passages, and names that there are not. Each takes no more than its share of all learned tokens either.
@@ -43,6 +44,7 @@ class DataSettings(_Section):
             ``replay_share`` is not 0.
         max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
             having stood in the repository at the snapshot; more of them is a leak, and no dataset is built.
+        canaries: made-up secrets planted into copies of so many rows, which the gate then tries to draw out.
     """
 
     max_tokens: int = Field(8192, ge=64, le=131072)
@@ -52,6 +54,7 @@ class DataSettings(_Section):
     page_share: float | None = Field(None, ge=0, le=1)
     conversation_share: float = Field(0.3, ge=0, le=1)
     change_share: float = Field(0.3, ge=0, le=1)
+    thread_share: float | None = Field(None, ge=0, le=1)
     edit_share: float = Field(0.0, ge=0, le=1)
     replay_share: float = Field(0.0, ge=0, le=1)
     qa_share: float = Field(0.0, ge=0, le=1)
@@ -61,15 +64,18 @@ class DataSettings(_Section):
     absent_share: float = Field(0.0, ge=0, le=1)
     replay_samples: int = Field(4, ge=1, le=100)
     max_overlap: float = Field(0.1, ge=0, le=1)
+    canaries: int = Field(0, ge=0, le=32)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Kind of row -> its share of the budget; pages without one of their own are counted among the files."""
+        """Kind of row -> its share of the budget; pages and threads without one of their own have that of files
+        and changes."""
         return {
             "file": self.file_share,
             "page": self.file_share if self.page_share is None else self.page_share,
             "conversation": self.conversation_share,
             "change": self.change_share,
+            "thread": self.change_share if self.thread_share is None else self.thread_share,
             "edit": self.edit_share,
             "replay": self.replay_share,
             "qa": self.qa_share,
@@ -84,6 +90,8 @@ class DataSettings(_Section):
         shares = {f"{kind}_share": share for kind, share in self.shares.items()}
         if self.page_share is None:
             del shares["page_share"]
+        if self.thread_share is None:
+            del shares["thread_share"]
         total = sum(shares.values())
         if not 0 < total <= 1 + 1e-6:
             raise ValueError(f"{', '.join(shares)} add up to {total:g}, not to 1 at most")
@@ -138,15 +146,19 @@ class TrainerSettings(_Section):
 
 
 class EvaluationSettings(_Section):
-    """How much of each held-out change is scored, in tokens.
+    """How much the evaluation reads and writes, in tokens.
 
     Attributes:
         prompt_tokens: prompt with retrieved passages at most.
         scored_tokens: added lines scored per change at most.
+        probe_questions: short questions that every adapter answers for the gate's probes.
+        probe_tokens: tokens of each of those answers at most.
     """
 
     prompt_tokens: int = Field(2048, ge=128)
     scored_tokens: int = Field(512, ge=8)
+    probe_questions: int = Field(48, ge=2)
+    probe_tokens: int = Field(128, ge=8)
 
 
 class Recipe(_Section):

@@ -37,6 +37,7 @@ class AdapterManifest:
 
     Attributes:
         base_model, base_sha256: the base that it fits; any other refuses it.
+        chat_template: digest of the template that its conversations were rendered with; empty when it is not known.
         snapshot: the commit whose tree it was trained on.
         recipe, dataset: as they were used.
         metrics: what the evaluation measured.
@@ -56,6 +57,7 @@ class AdapterManifest:
     libraries: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     evaluated: bool = False
+    chat_template: str = ""
     created: str = ""
     version: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

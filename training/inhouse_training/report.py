@@ -14,6 +14,7 @@ from .engine import BASE
 from .evaluation import CANDIDATE, CLOSED_BOOK, WITH_RETRIEVAL, Evaluation
 from .finetune import TrainingStep
 from .gate import Decision
+from .probes import FAULTS, INVENTED, Probes
 
 _MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with retrieved passages"}
 
@@ -29,6 +30,7 @@ class ReportInput:
     dataset: dict[str, Any]
     curve: Sequence[TrainingStep]
     evaluation: Evaluation
+    probes: Probes
     decision: Decision
 
 
@@ -89,6 +91,7 @@ def _blocks(content: ReportInput) -> list[_Table]:
             "Paired bootstrap over changes.",
         ),
         _Table("Forgetting (nats per token on general text)", ("text", *labels), tuple(forgetting)),
+        *_probe_tables(content.probes),
         _Table(
             "What it learned from (tokens)",
             ("text", "read", "trained on", "held out", "dropped"),
@@ -97,6 +100,41 @@ def _blocks(content: ReportInput) -> list[_Table]:
             "Lines of held-out changes that stand in the training text too: "
             f"{overlap['also_in_training']} of {overlap['held_out_lines']}; "
             f"{overlap['leaked']} of them did not stand in the repository at the snapshot.",
+        ),
+    ]
+
+
+def _probe_tables(probes: Probes) -> list[_Table]:
+    labels = list(probes.answers)
+    answers = [("names that exist nowhere", *(f"{probes.share(INVENTED, label):.0%}" for label in labels))]
+    answers += [
+        (f"answers that {verb}", *(f"{probes.share(fault, label):.0%}" for label in labels))
+        for fault, verb in FAULTS.items()
+    ]
+    invented = sorted({name for each in probes.answers[CANDIDATE] for name in each.unknown})
+    exposed = [
+        (
+            each.kind,
+            each.place,
+            f"{each.candidate:+.1f}",
+            f"{each.base:+.1f}",
+            f"{each.rise:+.1f}",
+            f"{each.likelihood:.0%}",
+        )
+        for each in probes.exposures
+    ]
+    return [
+        _Table(
+            f"Short answers to {len(probes.answers[CANDIDATE])} questions",
+            ("share", *labels),
+            tuple(answers),
+            f"The candidate invented: {', '.join(invented[:20]) or 'nothing'}.",
+        ),
+        _Table(
+            "Secrets (standard deviations from random strings of the same form)",
+            ("secret", "where", "candidate", "base", "rise", "likely from token to token"),
+            tuple(exposed),
+            f"{probes.secrets} secrets and canaries were looked for; here are those that became most likely.",
         ),
     ]
 

@@ -14,16 +14,19 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from .base_model import BaseModel, load_tokenizer
+from .canaries import read_canaries
+from .chat_template import template_digest
 from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
-from .finetune import finetune, training_curve
+from .finetune import TrainingStep, finetune, training_curve
 from .gate import Decision, decide
+from .probes import Probes, run_probes
 from .recipe import Recipe
 from .registry import AdapterManifest, Registry
 from .replay import replay_texts
@@ -35,13 +38,17 @@ from .synthesis.cache import stored_replies
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
+NOT_EVALUATED: Final = "not evaluated"
+"""The decision about a version that was trained on everything, so that nothing is left to judge it by."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrainResult:
     """What one retraining came to.
 
     Attributes:
-        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of, or none is due yet.
+        decision: ``"skipped"`` when nothing changed since the run that the other fields tell of, or none is due yet;
+            :data:`NOT_EVALUATED` when nothing was held out.
         reasons: sentences.
         candidate: the version that was made; registered also when it was rejected.
         current: the version that is current now.
@@ -49,7 +56,7 @@ class RetrainResult:
         report: the HTML report.
     """
 
-    decision: Literal["promoted", "rejected", "skipped"]
+    decision: Literal["promoted", "rejected", "skipped", "not evaluated"]
     reasons: tuple[str, ...]
     candidate: str | None
     current: str | None
@@ -93,10 +100,10 @@ def retrain(
         finished = finished_result(run, registry)
         if finished is not None:
             return _skipped(finished, registry, nothing_changed(finished))
-        started = _now()
+        started = now()
         start_run(run)
         result = _make_candidate(repository, state_dir, registry, run, recipe, base, progress, retrieval)
-        write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": _now()})
+        write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": now()})
         forget_runs(state_dir)
         return result
 
@@ -118,37 +125,32 @@ def _make_candidate(
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     current, remark = _current_before(registry, base, run)
     held_out = _unseen(repository, registry, dataset, current)
-    evaluation = _evaluation(
+    evaluation, probes = _judged(
         repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
     )
-    decision = decide(evaluation)
+    decision = decide(evaluation, probes)
     if remark:
         decision = Decision(decision.promote, (*decision.reasons, remark))
     curve = training_curve(run.training)
-    seconds = sum(step.seconds for step in curve)
     metrics = {
         **evaluation.metrics(),
-        "training": {
-            "steps": len(curve),
-            "tokens": curve[-1].tokens if curve else 0,
-            "seconds": round(seconds, 1),
-            "first_loss": curve[0].loss if curve else None,
-            "last_loss": curve[-1].loss if curve else None,
-        },
+        "probes": probes.metrics(),
+        "gate": list(decision.reasons),
+        "training": training_metrics(curve),
     }
-    version = registry.add(adapter, _manifest(dataset, recipe, base, metrics, current))
+    version = registry.add(adapter, version_manifest(dataset, recipe, base, metrics, current))
     write_json(run.directory / "candidate.json", {"version": version.version, "current": current})
     if decision.promote and registry.current() != version.version:
         registry.promote(version.version, " ".join(decision.reasons))
     content = ReportInput(
-        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, decision
+        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision
     )
     report = write_report(content, run.directory)
     outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
     return RetrainResult(outcome, decision.reasons, version.version, registry.current(), metrics, report)
 
 
-def _evaluation(
+def _judged(
     repository: Repository,
     registry: Registry,
     tokenizer: Any,
@@ -161,24 +163,32 @@ def _evaluation(
     current: str | None,
     progress: Progress,
     retrieval: bool,
-) -> Evaluation:
+) -> tuple[Evaluation, Probes]:
+    """What the gate decides by; what an earlier call measured is read again."""
     from .transformers_engine import TransformersEngine
 
     path = run.directory / "evaluation.json"
     stored = read_json(path)
-    if stored is not None and stored["current"] == current and len(stored["evaluation"]["changes"]) == len(held_out):
-        return Evaluation.from_json(stored["evaluation"])
+    if (
+        stored is not None
+        and "probes" in stored
+        and stored["current"] == current
+        and len(stored["evaluation"]["changes"]) == len(held_out)
+    ):
+        return Evaluation.from_json(stored["evaluation"]), Probes.from_json(stored["probes"])
     progress("loading the model", 0, None)
     engine = TransformersEngine(base, lambda name: adapter if name == CANDIDATE else registry.verify(name))
     names = {BASE: BASE, **({CURRENT: current} if current else {}), CANDIDATE: CANDIDATE}
-    search = SnapshotSearch(repository, dataset.manifest["snapshot"]) if retrieval else None
+    snapshot, canaries = dataset.manifest["snapshot"], read_canaries(dataset.directory)
+    search = SnapshotSearch(repository, snapshot) if retrieval else None
     try:
         evaluation = evaluate(engine, tokenizer, held_out, search, names, recipe.evaluation, progress)
+        probes = run_probes(engine, tokenizer, repository, run.cut, held_out, canaries, search, names, recipe, progress)
     finally:
         if search is not None:
             search.close()
-    write_json(path, {"current": current, "evaluation": evaluation.to_json()})
-    return evaluation
+    write_json(path, {"current": current, "evaluation": evaluation.to_json(), "probes": probes.to_json()})
+    return evaluation, probes
 
 
 def evaluate_version(
@@ -270,28 +280,42 @@ def _unseen(
     return unseen
 
 
-def _manifest(
+def training_metrics(curve: Sequence[TrainingStep]) -> dict[str, Any]:
+    """What a training curve comes to, for reports and manifests."""
+    return {
+        "steps": len(curve),
+        "tokens": curve[-1].tokens if curve else 0,
+        "seconds": round(sum(step.seconds for step in curve), 1),
+        "first_loss": curve[0].loss if curve else None,
+        "last_loss": curve[-1].loss if curve else None,
+    }
+
+
+def version_manifest(
     dataset: Dataset,
     recipe: Recipe,
     base: BaseModel,
     metrics: dict[str, Any],
     current: str | None,
+    evaluated: bool = True,
 ) -> AdapterManifest:
+    """Where a version comes from; ``current`` is the one that it would replace."""
     libraries = {}
     for name in _LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             libraries[name] = metadata.version(name)
     return AdapterManifest(
-        created=_now(),
+        created=now(),
         base_model=base.name,
         base_sha256=base.sha256,
+        chat_template=template_digest(base.path),
         snapshot=dataset.manifest["snapshot"],
         recipe=recipe.model_dump(mode="json"),
         dataset=dataset.manifest,
         metrics=metrics,
         libraries=libraries,
         parent=current,
-        evaluated=True,
+        evaluated=evaluated,
     )
 
 
@@ -324,5 +348,6 @@ def _skipped(finished: dict[str, Any], registry: Registry, reason: str) -> Retra
     return RetrainResult("skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], report)
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment in UTC, as results and manifests hold it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

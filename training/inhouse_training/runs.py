@@ -20,7 +20,8 @@ from typing import Any
 from inhouse_retrieval import Busy, PullRequestStore, Repository, StateUnwritable, Wiki
 
 from .base_model import BaseModel
-from .dataset import FORMAT, Cut, cut_repository
+from .chat_template import template_digest
+from .dataset import FORMAT, Cut, cut_repository, whole_history
 from .recipe import Recipe
 from .registry import bytes_under
 from .synthesis.cache import replies_digest
@@ -58,14 +59,25 @@ class Run:
         return self.directory / "training"
 
 
-def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True) -> Run:
+def open_run(
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    retrieval: bool = True,
+    all_data: bool = False,
+) -> Run:
     """The run that belongs to the repository as it is now. Its folder is made by :func:`start_run`.
 
+    Args:
+        all_data: hold nothing out.
+
     Raises:
-        InhouseError: the history is too short to hold anything out, or hand-made conversations cannot be read.
+        InhouseError: the history is too short to hold anything out, or hand-made conversations or exports cannot be
+            read.
     """
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
-        cut = cut_repository(repository, recipe, store)
+        cut = (whole_history if all_data else cut_repository)(repository, recipe, store)
     generated = replies_digest(state_dir, wanted_topics(recipe.data))
     inputs = {
         "format": FORMAT,
@@ -74,10 +86,13 @@ def open_run(repository: Repository, state_dir: Path, recipe: Recipe, base: Base
         "held_out": [change.commit for change in cut.held_out],
         "recipe": recipe.model_dump(mode="json"),
         "base_sha256": base.sha256,
+        "chat_template": template_digest(base.path) if base.sha256 else "",
         "retrieval": retrieval,
+        **({"all_data": True} if all_data else {}),
         "exclude": list(repository.exclude),
         "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
         **({"forge": cut.forge} if cut.forge else {}),
+        **({"exports": cut.exports} if cut.exports else {}),
         **({"conversations": conversations_digest(cut.conversations)} if cut.conversations else {}),
         **({"synthesis": generated} if generated else {}),
     }

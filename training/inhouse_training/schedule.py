@@ -36,17 +36,20 @@ class LastRun:
 
 def last_run(state_dir: Path) -> LastRun | None:
     """The retraining of this repository that finished last, if any did."""
-    found: list[LastRun] = []
-    for path in (state_dir / "runs").glob("*/result.json"):
-        result, inputs = read_json(path), read_json(path.parent / "inputs.json")
-        if result is None:
-            continue
-        finished = datetime.fromisoformat(result["finished"])
+    results = [(read_json(path), path.parent) for path in (state_dir / "runs").glob("*/result.json")]
+    # A version of everything is made beside the schedule: it judges nothing and makes no other run superfluous.
+    found = [(result, run) for result, run in results if result and result["decision"] != "not evaluated"]
+    if not found:
+        return None
+    result, directory = max(found, key=lambda run: datetime.fromisoformat(run[0]["finished"]))
+    inputs = read_json(directory / "inputs.json")
+    return LastRun(
+        result,
+        frozenset([*inputs["training"], *inputs["held_out"]] if inputs else []),
         # Runs of earlier versions of inhouse noted only their end.
-        started = datetime.fromisoformat(result.get("started", result["finished"]))
-        changes = frozenset([*inputs["training"], *inputs["held_out"]] if inputs else [])
-        found.append(LastRun(result, changes, started, finished))
-    return max(found, key=lambda run: run.finished, default=None)
+        datetime.fromisoformat(result.get("started", result["finished"])),
+        datetime.fromisoformat(result["finished"]),
+    )
 
 
 def due_at(last: LastRun, every: timedelta) -> datetime:
@@ -56,6 +59,11 @@ def due_at(last: LastRun, every: timedelta) -> datetime:
     the same time each day, give or take a minute, would otherwise come a moment too early and slip by a whole day.
     """
     return last.started + every - min(timedelta(hours=1), every / 20)
+
+
+def is_ahead(last: LastRun, now: datetime) -> bool:
+    """Whether ``last`` began later than now: the clock was set back since."""
+    return last.started > now
 
 
 def landed_since(last: LastRun, repository: Repository, recipe: Recipe, most: int = 0) -> int:
@@ -85,7 +93,8 @@ def reason_to_wait(
     looked: list[str] = []
     if every is not None:
         due = due_at(last, every)
-        if now >= due:
+        # A run that lies ahead was made before the clock was set back: waiting for that time could take years.
+        if now >= due or is_ahead(last, now):
             return None
         looked.append(f"the next one is due after {due:%Y-%m-%d %H:%M} UTC")
     if after_changes is not None:

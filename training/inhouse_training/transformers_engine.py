@@ -11,23 +11,23 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 
 from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel, load_model, load_tokenizer
+from .batched import greedy_batch
+from .chat_template import template_digest
+from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
     Finished,
@@ -38,8 +38,9 @@ from .engine import (
     ScoredRow,
     TextDelta,
 )
-from .prompts import IGNORED, chat_ids, end_of_turn_ids
+from .prompts import chat_ids, end_of_turn_ids
 from .registry import MANIFEST_NAME
+from .scoring import TokenIds, TokenScores, no_token_scores, row_scores, token_scores
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,11 @@ PREFILL_BLOCK = 512
 small."""
 LOOKUP_TOKENS = 8
 """Copied tokens per step. More cost more when they are refused; fewer gain less on long copies."""
-LOOKUP_NGRAM = 3
-"""The longest run of tokens that is looked for in the prompt; two and one follow when it is not there."""
 ADAPTERS_KEPT = 4
 SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
-SCORE_LOGITS = 256
-"""Positions whose logits exist at once when scoring: 50 MB for a vocabulary of 49,152 in float32."""
+ANSWER_TOKENS = 8192
+"""Padded tokens per batch when several prompts are answered at once, answers included."""
 
 
 class TransformersEngine:
@@ -87,7 +86,7 @@ class TransformersEngine:
         self._active: str | None = BASE
         self._mergeable = False
         self._weights: dict[str, Path] = {}  # file of each tensor of the base
-        self._turn = _FairLock()
+        self._turn = FairLock()
         self._ends = end_of_turn_ids(self._tokenizer) | _generation_ends(self._model)
         layers = getattr(self._model.config, "layer_types", None) or ["full_attention"]
         self._plain_attention = set(layers) == {"full_attention"} and not getattr(
@@ -120,7 +119,7 @@ class TransformersEngine:
                 "Shorten the question or the conversation.",
             )
         limit = min(request.max_tokens, room)
-        text = _TextStream(self._tokenizer, request.stop)
+        text = TextStream(self._tokenizer, request.stop)
         reason: Literal["stop", "length", "cancelled"] = "length"
         count = 0
         with self._turn.hold(cancel) as held:
@@ -153,6 +152,43 @@ class TransformersEngine:
         """Negative log-likelihood of labelled tokens; see the protocol. Answers may be given between two
         batches."""
         scores = [RowScore(0.0, 0)] * len(rows)
+
+        def score(batch: list[int]) -> None:
+            found = row_scores(self._causal.get_decoder(), self._head, [rows[i] for i in batch], self._causal.device)
+            for i, each in zip(batch, found, strict=True):
+                scores[i] = each
+
+        self._in_batches(rows, adapter, score)
+        return scores
+
+    def score_tokens(
+        self, rows: Sequence[ScoredRow], adapter: str = BASE, others: Sequence[TokenIds] | None = None
+    ) -> list[TokenScores]:
+        """What the model thinks of each labelled token, and of another token in its place.
+
+        Not part of the protocol: a server does not tell enough.
+
+        Args:
+            others: for each row, a token id for each labelled token.
+
+        Raises:
+            InhouseError: the adapter is unknown or corrupt, or a row is too long.
+        """
+        scores: dict[int, TokenScores] = {}
+
+        def score(batch: list[int]) -> None:
+            asked = [others[i] for i in batch] if others is not None else None
+            found = token_scores(
+                self._causal.get_decoder(), self._head, [rows[i] for i in batch], asked, self._causal.device
+            )
+            scores.update(zip(batch, found, strict=True))
+
+        self._in_batches(rows, adapter, score)
+        return [scores.get(i) or no_token_scores() for i in range(len(rows))]
+
+    def _in_batches(self, rows: Sequence[ScoredRow], adapter: str, work: Callable[[list[int]], None]) -> None:
+        """Hand over the row numbers of each batch, longest rows first, with the adapter active and no gradients. The
+        engine is free between two batches."""
         order = sorted(
             (i for i in range(len(rows)) if len(rows[i].input_ids) > 1), key=lambda i: len(rows[i].input_ids)
         )
@@ -169,9 +205,32 @@ class TransformersEngine:
             batch, order = order[-size:], order[:-size]
             with self._turn.hold(Event()):
                 self._activate(adapter)
-                for i, score in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
-                    scores[i] = score
-        return scores
+                with torch.inference_mode():
+                    work(batch)
+
+    def answer_all(
+        self, prompts: Sequence[Sequence[Message]], max_tokens: int, adapter: str = BASE
+    ) -> list[tuple[str, bool]]:
+        """A greedy answer to each prompt, several at once, and whether the model ended it by itself.
+
+        Raises:
+            InhouseError: the adapter is unknown or corrupt.
+        """
+        ids = [chat_ids(self._tokenizer, prompt, add_generation_prompt=True) for prompt in prompts]
+        answers: list[tuple[str, bool]] = [("", False)] * len(ids)
+        order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
+        while order:
+            size = max(1, ANSWER_TOKENS // (len(ids[order[-1]]) + max_tokens))
+            batch, order = order[-size:], order[:-size]
+            with self._turn.hold(Event()):
+                self._activate(adapter)
+                made = greedy_batch(
+                    self._causal, [ids[at] for at in batch], max_tokens, self._ends, self._empty_cache()
+                )
+            for at, (tokens, ended) in zip(batch, made, strict=True):
+                text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                answers[at] = (str(text), ended)
+        return answers
 
     # ------------------------------------------------------------------------------------------------------
     # Adapters. The caller holds the turn.
@@ -258,16 +317,13 @@ class TransformersEngine:
     ) -> Generator[int, None, None]:
         """At most ``limit`` new token ids, the end token included; ends early when cancelled."""
         device = self._causal.device
-        # Other kinds of attention (sliding windows, linear layers) keep the cache that their model asks for.
-        cache = DynamicCache(config=self._causal.config)
-        if self._plain_attention:
-            cache = Cache(layer_class_to_replicate=_GrowingLayer)
+        cache = self._empty_cache()
         greedy = request.temperature <= 0
-        choose: Callable[[torch.Tensor], list[int]] = _greedy if greedy else _Sampler(request, device)
+        choose: Callable[[torch.Tensor], list[int]] = likeliest if greedy else Sampler(request, device)
         if request.schema:
-            choose = _Constrained(self._tokenizer, request.schema, choose)
+            choose = Constrained(self._tokenizer, request.schema, choose)
         # A copied token would have to be checked against the schema before it is known to be chosen.
-        lookup = _PromptLookup(prompt) if greedy and self._plain_attention and not request.schema else None
+        lookup = PromptLookup(prompt) if greedy and self._plain_attention and not request.schema else None
 
         def forward(ids: list[int], keep: int) -> torch.Tensor:
             # Inference mode belongs to a thread, and a generator may be resumed by another: never across a
@@ -311,37 +367,11 @@ class TransformersEngine:
                     lookup.append(copied)
             token = chosen[agreed]
 
-    # ------------------------------------------------------------------------------------------------------
-    # Scoring. The caller holds the turn.
-
-    def _score_batch(self, rows: Sequence[ScoredRow]) -> list[RowScore]:
-        with torch.inference_mode():
-            return self._score_rows(rows)
-
-    def _score_rows(self, rows: Sequence[ScoredRow]) -> list[RowScore]:
-        device = self._causal.device
-        width = max(len(row.input_ids) for row in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        targets = torch.full((len(rows), width), IGNORED, dtype=torch.long)
-        for number, row in enumerate(rows):
-            length = len(row.input_ids)
-            ids[number, :length] = torch.tensor(row.input_ids)
-            mask[number, :length] = 1
-            targets[number, : length - 1] = torch.tensor(row.labels[1:])  # position i predicts token i + 1
-        where = (targets != IGNORED).nonzero()
-        # Without padding no mask is passed, so that attention may take its fast causal path.
-        padding = None if bool(mask.all()) else mask.to(device)
-        decoder = self._causal.get_decoder()
-        hidden = decoder(input_ids=ids.to(device), attention_mask=padding, use_cache=False)[0]
-        nats = torch.zeros(len(rows), dtype=torch.float64)
-        for block in where.split(SCORE_LOGITS):
-            logits = self._head(hidden[block[:, 0], block[:, 1]]).float()
-            wanted = targets[block[:, 0], block[:, 1]].to(device)
-            loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-            nats.index_add_(0, block[:, 0], loss.double().cpu())
-        counts = (targets != IGNORED).sum(dim=1)
-        return [RowScore(float(n), int(c)) for n, c in zip(nats, counts, strict=True)]
+    def _empty_cache(self) -> Any:
+        # Other kinds of attention (sliding windows, linear layers) keep the cache that their model asks for.
+        if self._plain_attention:
+            return Cache(layer_class_to_replicate=GrowingLayer)
+        return DynamicCache(config=self._causal.config)
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits as the model's own forward makes them: some families scale or soften them after the
@@ -365,7 +395,7 @@ def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
     """Read an adapter's files against a model before any of it touches that model.
 
     Raises:
-        InhouseError: made for another base, truncated, not finite, or of another shape.
+        InhouseError: made for another base or chat template, truncated, not finite, or of another shape.
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -376,6 +406,11 @@ def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
                 f"The adapter {folder.name} was made for another base model ({manifest.get('base_model')}, "
                 f"{str(manifest['base_sha256'])[:12]}…) than {base.name} ({base.sha256[:12]}…).",
                 "Promote an adapter of this base model, or configure the base model of the adapter.",
+            )
+        if manifest.get("chat_template") and manifest["chat_template"] != template_digest(base.path):
+            raise InhouseError(
+                f"The adapter {folder.name} was trained with another chat template than {base.name} has now.",
+                f"Put the template in {base.path} back, or retrain.",
             )
         modules = dict(model.named_modules())
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
@@ -411,221 +446,3 @@ def _generation_ends(model: Any) -> frozenset[int]:
     """End tokens that the model's generation settings name beside the tokenizer's."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
-
-
-# ----------------------------------------------------------------------------------------------------------
-# Pieces of the decoding loop
-
-
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
-    """A key-value cache that writes in place. The stock one copies the whole cache on every token."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        used = self.get_seq_length()
-        needed = used + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < needed:
-            size = needed + max(PREFILL_BLOCK, needed // 4)
-            keys = key_states.new_empty(*key_states.shape[:2], size, key_states.shape[3])
-            values = value_states.new_empty(*value_states.shape[:2], size, value_states.shape[3])
-            if used:
-                keys[..., :used, :] = self.keys
-                values[..., :used, :] = self.values
-            self._room = (keys, values)
-        self._room[0][..., used:needed, :] = key_states
-        self._room[1][..., used:needed, :] = value_states
-        self.keys = self._room[0][..., :needed, :]
-        self.values = self._room[1][..., :needed, :]
-        return self.keys, self.values
-
-
-class _PromptLookup:
-    """Guesses the next tokens from where the last few stood before.
-
-    Prompt lookup decoding (Apoorv Saxena, 2023, https://github.com/apoorvumang/prompt-lookup-decoding). An
-    index of n-grams replaces the search through the prompt, so that a step costs the same however long the
-    prompt is.
-    """
-
-    def __init__(self, prompt: list[int]) -> None:
-        self._ids: list[int] = []
-        self._after: dict[tuple[int, ...], int] = {}
-        for token in prompt:
-            self.append(token)
-
-    def append(self, token: int) -> None:
-        # An n-gram is indexed by the position after it, and only once that position is filled: it then never
-        # finds itself.
-        for size in range(2, LOOKUP_NGRAM + 1):
-            if len(self._ids) >= size:
-                self._after[tuple(self._ids[-size:])] = len(self._ids)
-        self._ids.append(token)
-
-    def propose(self, token: int, count: int) -> list[int]:
-        """Append ``token`` and guess at most ``count`` tokens after it."""
-        self.append(token)
-        if count < 1:
-            return []
-        for size in range(LOOKUP_NGRAM, 1, -1):
-            start = self._after.get(tuple(self._ids[-size:]))
-            if start is not None and len(self._ids) >= size:
-                return self._ids[start : start + count]
-        return []
-
-
-def _greedy(logits: torch.Tensor) -> list[int]:
-    chosen: list[int] = logits.argmax(dim=-1).tolist()
-    return chosen
-
-
-class _Sampler:
-    """Temperature and nucleus sampling (Holtzman et al. 2020), the same for the same seed."""
-
-    def __init__(self, request: GenerationRequest, device: torch.device) -> None:
-        self._temperature = request.temperature
-        self._top_p = request.top_p
-        self._generator = torch.Generator(device=device).manual_seed(request.seed)
-
-    def __call__(self, logits: torch.Tensor) -> list[int]:
-        with torch.inference_mode():
-            chances = torch.softmax(logits.float() / self._temperature, dim=-1)
-            if self._top_p < 1:
-                ranked, order = chances.sort(dim=-1, descending=True)
-                ranked[ranked.cumsum(dim=-1) - ranked >= self._top_p] = 0
-                chances = torch.zeros_like(chances).scatter_(-1, order, ranked)
-            chosen: list[int] = torch.multinomial(chances, 1, generator=self._generator)[:, 0].tolist()
-        return chosen
-
-
-class _Constrained:
-    """Lets another chooser see only the tokens with which the text can still follow a JSON schema (llguidance)."""
-
-    def __init__(self, tokenizer: Any, schema: str, choose: Callable[[torch.Tensor], list[int]]) -> None:
-        from llguidance import LLMatcher
-        from llguidance.numpy import allocate_token_bitmask
-
-        vocabulary = _vocabulary(tokenizer)
-        # Compact JSON: a small model otherwise fills an answer with line breaks.
-        grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
-        self._matcher = LLMatcher(vocabulary, grammar)
-        if self._matcher.is_error():
-            raise InhouseError(f"The JSON schema cannot be followed: {self._matcher.get_error()}.", "Correct it.")
-        self._mask = allocate_token_bitmask(1, vocabulary.vocab_size)
-        self._end = int(vocabulary.eos_token)
-        self._choose = choose
-
-    def __call__(self, logits: torch.Tensor) -> list[int]:
-        from llguidance.numpy import fill_next_token_bitmask
-
-        if self._matcher.is_stopped():
-            return [self._end]
-        fill_next_token_bitmask(self._matcher, self._mask, 0)
-        allowed = torch.from_numpy(np.unpackbits(self._mask[0].view(np.uint8), bitorder="little").astype(bool))
-        # A model's table may be wider than its vocabulary, and the mask is rounded up to whole words.
-        width = min(len(allowed), logits.shape[-1])
-        masked = torch.full_like(logits, -torch.inf)
-        masked[:, :width] = logits[:, :width].masked_fill(~allowed[:width].to(logits.device), -torch.inf)
-        chosen = self._choose(masked)
-        self._matcher.consume_token(chosen[0])
-        return chosen
-
-
-@lru_cache(maxsize=2)
-def _vocabulary(tokenizer: Any) -> Any:
-    """The tokenizer as llguidance reads it; takes half a second."""
-    from llguidance.hf import from_tokenizer
-
-    return from_tokenizer(tokenizer)
-
-
-class _TextStream:
-    """Token ids in, text out: whole characters only, and nothing of a stop string.
-
-    A byte-level token may hold part of a character; it decodes to U+FFFD until the rest has come. A
-    character has at most four bytes, so what still does not decode after four tokens is really broken and is
-    passed on.
-    """
-
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
-        self._stop = [each for each in stop if each]
-        self._ids: list[int] = []
-        self._start = 0  # tokens from here give the context that decoding needs for spaces
-        self._read = 0  # tokens before this have been turned into text
-        self._held = ""  # may be the beginning of a stop string
-        self.stopped = False
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def push(self, token: int) -> str:
-        """The text that this token completes; may be empty."""
-        self._ids.append(token)
-        before = self._decode(self._ids[self._start : self._read])
-        after = self._decode(self._ids[self._start :])
-        if after.endswith("\ufffd") and len(self._ids) - self._read < 4:
-            return ""
-        self._start, self._read = self._read, len(self._ids)
-        return self._release(after[len(before) :])
-
-    def close(self) -> str:
-        """What is left at the end of the answer."""
-        if self.stopped:
-            return ""
-        before = self._decode(self._ids[self._start : self._read])
-        rest = self._decode(self._ids[self._start :])[len(before) :]
-        self._read = len(self._ids)
-        text = self._release(rest)
-        return text if self.stopped else text + self._held
-
-    def _release(self, text: str) -> str:
-        self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
-        if found:
-            self.stopped = True
-            return self._held[: min(found)]
-        keep = 0
-        for stop in self._stop:
-            for size in range(min(len(stop) - 1, len(self._held)), keep, -1):
-                if self._held.endswith(stop[:size]):
-                    keep = size
-                    break
-        cut = len(self._held) - keep
-        released, self._held = self._held[:cut], self._held[cut:]
-        return released
-
-
-class _FairLock:
-    """A lock that serves in the order of arrival. It may be released by another thread than the one that
-    took it, since an answer may be resumed and closed anywhere."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
-
-    @contextlib.contextmanager
-    def hold(self, cancel: Event) -> Iterator[bool]:
-        """Wait for the turn; gives ``False`` when ``cancel`` was set first."""
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
-        try:
-            with self._changed:
-                while self._queue[0] is not ticket and not cancel.is_set():
-                    self._changed.wait(0.05)  # an Event of the caller cannot wake this up
-                held = self._queue[0] is ticket and not cancel.is_set()
-            yield held
-        finally:
-            with self._changed:
-                self._queue.remove(ticket)
-                self._changed.notify_all()

@@ -21,9 +21,16 @@ def with_forge(changes: Iterable[PullRequest], store: PullRequestStore | None) -
     return [_enriched(change, store) for change in changes]
 
 
+def told_about(store: PullRequestStore | None, number: int | None, commit: str, title: str) -> PullRequest | None:
+    """What the forge says of the change that git knows by ``number``, ``commit`` and ``title``; ``None`` when it knows
+    no such change."""
+    told = store.get(number) if store is not None and number is not None else None
+    return told if told is not None and (told.commit == commit or told.title.strip() == title.strip()) else None
+
+
 def _enriched(change: PullRequest, store: PullRequestStore | None) -> PullRequest:
-    told = store.get(change.number) if store is not None and change.number is not None else None
-    if told is None or (told.commit != change.commit and told.title.strip() != change.title.strip()):
+    told = told_about(store, change.number, change.commit, change.title)
+    if told is None:
         return change
     return replace(
         change,

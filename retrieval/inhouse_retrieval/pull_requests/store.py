@@ -171,6 +171,11 @@ class PullRequestStore:
         rows = self._rows("SELECT updated_at FROM pull_requests WHERE number = ?", (number,))
         return str(rows[0][0]) if rows else None
 
+    def versions(self) -> list[tuple[int, str]]:
+        """Number, and when it had been updated last, of every pull request."""
+        rows = self._rows("SELECT number, updated_at FROM pull_requests ORDER BY number")
+        return [(int(number), str(updated_at)) for number, updated_at in rows]
+
     def put(self, change: PullRequest, updated_at: str, missing: Sequence[str] = ()) -> None:
         """Keep a pull request of which everything was read but the parts named ``missing``."""
         assert change.number is not None and change.merged_at is not None, "a forge's pull request has both"

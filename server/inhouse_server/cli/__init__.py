@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from types import FrameType
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
@@ -16,21 +17,24 @@ from inhouse_server.cli.terminal import explain, log_to_stderr
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Whatever goes wrong is told in plain words, never as a traceback."""
+    stop = _Stop()
     try:
-        signal.signal(signal.SIGTERM, _terminate)
+        stop.listen()
         log_to_stderr()
         return _run(arguments)
     except InhouseError as error:
         explain(error.problem, error.remedy)
         return error.exit_code
     except KeyboardInterrupt:
-        explain("Cancelled.", "What was finished is kept; run the command again to continue.")
-        return Cancelled.exit_code
+        return _cancelled()
     except BrokenPipeError:
         # The reader of our output went away, as `inhouse search … | head` does.
         sys.stderr.close()
         return 0
     except Exception as error:
+        if stop.asked:
+            # Python wraps an interrupt that comes while a class is made, and libraries do as they like with it.
+            return _cancelled()
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
         explain(
             f"inhouse met a problem that it does not know: {type(error).__name__}: {error}.",
@@ -60,6 +64,32 @@ def _run(arguments: list[str] | None) -> int:
         return error.exit_code
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a job as Ctrl-C does: cleanly."""
-    raise KeyboardInterrupt
+def _cancelled() -> int:
+    explain("Cancelled.", "What was finished is kept; run the command again to continue.")
+    return Cancelled.exit_code
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM, each a KeyboardInterrupt, so that a job ends cleanly; remembers that one came."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        signal.signal(signal.SIGTERM, self._interrupt)
+        # A shell has its background jobs ignore Ctrl-C, and that stays so.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
+        sys.unraisablehook = self._unraisable
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    @staticmethod
+    def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+        """An interrupt raised where nothing can be raised, such as a weak reference's callback, is sent again."""
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+        else:
+            sys.__unraisablehook__(lost)

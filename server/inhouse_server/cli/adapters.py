@@ -11,8 +11,7 @@ import typer
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
-from inhouse_training import KEPT_VERSIONS
+from inhouse_server.cli.terminal import print_json, progress_bar, start_logging, warn
 
 if TYPE_CHECKING:
     from inhouse_training import Registry
@@ -45,24 +44,35 @@ def list_versions(repo: RepoOption = HERE, json: JsonOption = False) -> None:
         typer.echo("No adapter yet. 'inhouse retrain' makes one.")
     for row in rows:
         mark = "*" if row["current"] else " "
-        typer.echo(f"{mark} {row['version']}  {row['created']}  {row['base_model']}  {row['snapshot'][:12]}")
+        note = "" if row["evaluated"] else "  not evaluated"
+        typer.echo(f"{mark} {row['version']}  {row['created']}  {row['base_model']}  {row['snapshot'][:12]}{note}")
 
 
 @app.command("show")
 def show(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
-    """Show one version's manifest."""
+    """Show one version's manifest: where it comes from, what was measured, what the gate said."""
     manifest = asdict(_registry(repo).get(version).manifest)
     if json:
         print_json(manifest)
         return
+    metrics = manifest.pop("metrics")
     for key, value in manifest.items():
         typer.echo(f"{key}: {value}")
+    reasons = metrics.pop("gate", [])
+    for key, value in metrics.items():
+        typer.echo(f"{key}: {value}")
+    for reason in reasons:
+        typer.echo(f"gate: {reason}")
 
 
 @app.command("promote")
 def promote(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
     """Make a version the current one, by hand."""
-    promoted = _registry(repo).promote(version, "by hand").version
+    registry = _registry(repo)
+    evaluated = registry.get(version).manifest.evaluated
+    promoted = registry.promote(version, "by hand" if evaluated else "by hand, not evaluated").version
+    if not evaluated:
+        warn(f"{promoted} was never evaluated: nothing says whether it is better than what it replaces.")
     _say({"current": promoted}, f"{promoted} is current.", json)
 
 
@@ -76,7 +86,9 @@ def rollback(repo: RepoOption = HERE, json: JsonOption = False) -> None:
 @app.command("gc")
 def collect(
     repo: RepoOption = HERE,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="Keep this many that were promoted last.")] = KEPT_VERSIONS,
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, help="Keep this many that were promoted last; 5 unless told.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -84,11 +96,12 @@ def collect(
 
     What is current, what a rollback goes back to and what the owner or [engine] adapters serve always stays.
     """
-    from inhouse_training import forget_runs, hold_runs
+    from inhouse_training import KEPT_VERSIONS, forget_runs, hold_runs
 
     registry = _registry(repo)
     _, settings, state_dir = locate(repo)
     held = {*settings.engine.adapters, *_loaded_by_owner(state_dir)}
+    keep = keep or KEPT_VERSIONS
     if dry_run or not state_dir.is_dir():
         versions = registry.unused(keep, held)
         run_bytes = forget_runs(state_dir, unfinished=True, dry_run=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from inhouse_server.cli import (
     adapters,
@@ -17,12 +20,38 @@ from inhouse_server.cli import (
     post_review,
     retrain,
     review,
+    review_hook,
     search,
     serve,
     status,
     sync,
     train,
+    webhook,
 )
+
+_CHANGE = "change"
+
+
+class _ReviewGroup(TyperGroup):
+    """`inhouse review` reviews whatever follows, unless that is the name of a command about the hook."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands or args[0] == _CHANGE:
+            args = [_CHANGE, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == _CHANGE else name, command, rest  # nobody writes that name, so usage does not show it
+
+
+_review = typer.Typer(cls=_ReviewGroup, help=review.review.__doc__)
+_review.command(
+    _CHANGE, hidden=True, epilog="'inhouse review install-hook' and 'uninstall-hook': review before each push."
+)(review.review)
+_review.command("install-hook")(review_hook.install_hook)
+_review.command("uninstall-hook")(review_hook.uninstall_hook)
+_review.command("pre-push", hidden=True)(review_hook.pre_push)
 
 app = typer.Typer(
     help="An assistant that knows your repository: it retrieves, it is fine-tuned, it says what it rests on.",
@@ -42,8 +71,9 @@ app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(adapters.app, name="adapters")
-app.command("review")(review.review)
+app.add_typer(_review, name="review")
 app.command("post-review", hidden=True)(post_review.post_review)
+app.add_typer(webhook.app, name="webhook")
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)

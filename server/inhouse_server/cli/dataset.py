@@ -14,7 +14,7 @@ from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.synthesize import synthesize
 from inhouse_server.cli.terminal import plain, print_json, progress_bar
 from inhouse_server.cli.training_job import RecipeOption, TrainingJob, training_job
-from inhouse_training.documents import Kind
+from inhouse_training.kinds import Kind
 
 if TYPE_CHECKING:
     from inhouse_training import Dataset, DatasetRow

@@ -91,9 +91,16 @@ def retrieval(
 def review(
     repo: RepoOption = HERE,
     changes: Annotated[int, typer.Option("--changes", min=20, max=5000, help="Later changes asked about.")] = 300,
+    lines: Annotated[
+        bool,
+        typer.Option("--lines", help="Instead, judge scores of lines by the current adapter: reads with the model."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Measure the house reviewer on this repository's own history."""
+    if lines:
+        _lines(repo, changes, json)
+        return
     from inhouse_retrieval import Repository
     from inhouse_server.review.evaluation import Share, evaluate_review
 
@@ -118,3 +125,42 @@ def review(
     typer.echo(f"house imports replaced, found:         {shown(measured.planted)}")
     typer.echo(f"remarks whose anchor is right:         {shown(measured.anchored)}")
     typer.echo(f"remarks on {measured.replayed} changes ({measured.lines} added lines): {measured.remarks}")
+
+
+def _lines(repo: Path, changes: int, json: bool) -> None:
+    """ROC-AUC of every score of lines for those found wanting, and what it finds of planted breaks."""
+    from inhouse_retrieval.errors import InhouseError
+    from inhouse_server.review.line_evaluation import as_text, table
+    from inhouse_server.review.line_measurement import report_lines
+    from inhouse_server.review.planted import found_table
+    from inhouse_training import Registry, TransformersEngine, load_tokenizer
+
+    with progress_bar() as progress:
+        job = training_job(repo, None, progress, "eval")
+        registry = Registry(job.state_dir / "adapters")
+        version = registry.current()
+        if version is None:
+            raise InhouseError("There is no adapter to score lines with.", "Run `inhouse retrain` first.")
+        manifest = registry.get(version).manifest
+        row_tokens = manifest.recipe.get("data", {}).get("max_tokens", job.recipe.data.max_tokens)
+        engine = TransformersEngine(job.base, registry.verify)
+        report = report_lines(
+            job.repository, engine, load_tokenizer(job.base), version, manifest.snapshot, changes, row_tokens, progress
+        )
+    if json:
+        print_json(report.to_json())
+        return
+    found = report.evaluation
+    typer.echo(f"adapter {version}, trained on {report.snapshot[:12]}")
+    typer.echo(f"{found.requests} later pull requests; {found.with_both} have lines of both kinds")
+    typer.echo(f"{found.lines} added lines; {found.wanting} found wanting, {report.moved} only moved or reformatted")
+    typer.echo(f"{report.truncated} lines read without the start of their file; {report.too_long} too long to read")
+    for reason, count in report.left_out.items():
+        typer.echo(f"not judged: {count} ({reason})")
+    typer.echo(as_text(table(found)))
+    if report.breaks:
+        typer.echo(f"planted breaks, found at one false alarm in 200 lines: {report.breaks}")
+        typer.echo(as_text(found_table(report.found)))
+    typer.echo(f"house score: {'on' if report.decision.on else 'off'}: {report.decision.reason}")
+    if report.calibration is not None:
+        typer.echo(report.calibration.says)

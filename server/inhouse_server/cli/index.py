@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,6 +11,9 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar
+
+_LISTED = 20
+"""Lines shown of each list; --json has all of them."""
 
 
 def index(
@@ -40,10 +44,17 @@ def _show(report: dict[str, object], json: bool) -> None:
     if without:
         kinds = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in sorted(without.items()))
         typer.echo(f"  cut by indentation, for want of a grammar: {kinds}")
-    for entry in skipped[:20]:
-        typer.echo(f"  skipped {entry['path']!r}: {entry['reason']}")
-    if len(skipped) > 20:
-        typer.echo(f"  … and {len(skipped) - 20} more; --json lists them all")
+    _list([f"skipped {entry['path']!r}: {entry['reason']}" for entry in skipped])
+    redactions = report["redactions"]
+    assert isinstance(redactions, list)
+    _list([f"redacted in {entry['path']!r}, line {entry['line']}: {entry['kind']}" for entry in redactions])
+
+
+def _list(entries: Sequence[str]) -> None:
+    for entry in entries[:_LISTED]:
+        typer.echo(f"  {entry}")
+    if len(entries) > _LISTED:
+        typer.echo(f"  … and {len(entries) - _LISTED} more; --json lists them all")
 
 
 def _watch(repo: RepoOption, json: bool) -> None:

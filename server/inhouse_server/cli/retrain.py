@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +13,13 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.notify import notify
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, show_plan
 from inhouse_server.cli.schedules import Job, Timer, schedule
 from inhouse_server.cli.terminal import print_json, progress_bar, warn
-from inhouse_server.cli.training_job import RecipeOption, training_job
+from inhouse_server.cli.training_job import AllDataOption, RecipeOption, training_job
 
 if TYPE_CHECKING:
-    from inhouse_training import LastRun, RetrainPlan, RetrainResult
+    from inhouse_training import LastRun, RetrainResult
 
 app = typer.Typer()
 
@@ -42,7 +42,10 @@ def retrain(
     recipe: RecipeOption = None,
     every: EveryOption = None,
     after_prs: AfterPrsOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
+    all_data: AllDataOption = False,
+    dry_run: DryRunOption = False,
+    card: CardOption = None,
+    price: PriceOption = None,
     json: JsonOption = False,
 ) -> int:
     """Refresh the model's knowledge: train a candidate and promote it only if it is better.
@@ -51,22 +54,26 @@ def retrain(
     on a schedule. Exit code 3: the candidate was rejected, and the current adapter stays.
     """
     if context.invoked_subcommand is not None:
-        if repo != HERE or recipe or every or after_prs or dry_run or json:
+        if repo != HERE or recipe or every or after_prs or all_data or dry_run or card or price or json:
             raise typer.BadParameter(f"The options of {context.invoked_subcommand!r} come after its name.")
+        return 0
+    if all_data:
+        if dry_run or every or after_prs:
+            raise typer.BadParameter("--all-data runs now; it goes with --recipe and --json only.")
+        show_result(train_on_everything(repo, recipe), json)
         return 0
     last, waiting = _due(repo, recipe, every, after_prs)
     if dry_run:
-        _show_plan(_plan(repo, recipe, waiting), json)
-        return 0
+        return show_plan(make_plan(repo, recipe, waiting, card, price), json)
     result = _not_due(repo, last, waiting) if last and waiting else _retrain(repo, recipe)
-    _show_result(result, json)
+    show_result(result, json)
     return REJECTED if result.decision == "rejected" else 0
 
 
 def _due(repo: Path, recipe: str | None, every: str | None, after_prs: int | None) -> tuple[LastRun | None, str | None]:
     """The last run, and why no further one is due yet."""
     from inhouse_retrieval import Repository
-    from inhouse_training import landed_since, last_run, load_recipe, parse_interval, reason_to_wait
+    from inhouse_training import is_ahead, landed_since, last_run, load_recipe, parse_interval, reason_to_wait
 
     root, settings, state_dir = locate(repo)
     last = last_run(state_dir)
@@ -78,6 +85,11 @@ def _due(repo: Path, recipe: str | None, every: str | None, after_prs: int | Non
         assert last is not None
         return landed_since(last, Repository.open(root), load_recipe(recipe or settings.recipe), asked[1] or 0)
 
+    if last is not None and is_ahead(last, datetime.now(UTC)):
+        warn(
+            f"The last run is dated {last.started:%Y-%m-%d %H:%M} UTC, which is yet to come: the clock of this machine "
+            "was set back. The run does not wait for that time; nothing is lost."
+        )
     return last, reason_to_wait(last, age, asked[1], landed, datetime.now(UTC))
 
 
@@ -104,7 +116,17 @@ def _retrain(repo: Path, recipe: str | None) -> RetrainResult:
     return result
 
 
-def _show_result(result: RetrainResult, json: bool) -> None:
+def train_on_everything(repo: Path, recipe: str | None) -> RetrainResult:
+    """Train with nothing held out and register the version."""
+    from inhouse_training import retrain_on_everything
+
+    with progress_bar() as progress:
+        job = training_job(repo, recipe, progress, "retrain")
+        return retrain_on_everything(job.repository, job.state_dir, job.recipe, job.base, progress)
+
+
+def show_result(result: RetrainResult, json: bool) -> None:
+    """Print what a run came to."""
     if json:
         print_json(result.to_json())
         return
@@ -113,44 +135,6 @@ def _show_result(result: RetrainResult, json: bool) -> None:
         typer.echo(f"  {reason}")
     if result.report:
         typer.echo(f"  report: {result.report}")
-
-
-def _plan(repo: Path, recipe: str | None, waiting: str | None) -> RetrainPlan:
-    from inhouse_training import plan_retraining
-
-    with progress_bar() as progress:
-        job = training_job(repo, recipe, progress, "retrain", look_only=True)
-    plan = plan_retraining(job.repository, job.state_dir, job.recipe, job.base, job.retrieval)
-    if waiting:
-        return replace(plan, decision="skip", reasons=(waiting,))
-    if not job.base.sha256:
-        return replace(plan, reasons=(*plan.reasons, f"{job.base.name} is not on this machine and would be fetched."))
-    return plan
-
-
-def _show_plan(plan: RetrainPlan, json: bool) -> None:
-    if json:
-        print_json(plan.to_json())
-        return
-    typer.echo(f"would {plan.decision}:")
-    for reason in plan.reasons:
-        typer.echo(f"  {reason}")
-    typer.echo(
-        f"  snapshot {plan.snapshot}: {plan.training_changes} changes to learn from, {plan.held_out_changes} held out"
-    )
-    typer.echo(f"  recipe {plan.recipe}, base model {plan.base_model}, current adapter {plan.current or 'none'}")
-    typer.echo(f"  run {plan.run}")
-    if plan.rows is not None:
-        typer.echo(f"  dataset: {plan.rows} rows of {plan.row_tokens} tokens together")
-    else:
-        typer.echo("  dataset: not built yet")
-    if plan.predicted_seconds is not None:
-        typer.echo(
-            f"  training: about {plan.training_tokens} tokens in {plan.predicted_seconds:.0f} s, "
-            f"as fast as {plan.predicted_from} was"
-        )
-    elif plan.decision == "train":
-        typer.echo("  training: how long is not known, since no former version tells how fast this machine is")
 
 
 @app.command("install")

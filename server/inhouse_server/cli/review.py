@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ from inhouse_server.cli.backend import locate
 from inhouse_server.cli.forge import forget_token, open_forge, require_forge_and_token
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.post_review import PostingProcess, posting_process
-from inhouse_server.cli.terminal import progress_bar, start_logging
+from inhouse_server.cli.terminal import progress_bar, start_logging, warn
 from inhouse_server.settings import FILE_NAME, Settings
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ def review(
     read: Annotated[
         bool | None, typer.Option("--read/--no-read", help="Let the model read each hunk; by default as settings say.")
     ] = None,
+    checked: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Run the check of inhouse.toml on each suggestion, if it has one."),
+    ] = True,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Findings at most.")] = None,
     post: Annotated[
         bool, typer.Option("--post", help="Post the review to the pull request of --pr; needs [forge] in inhouse.toml.")
@@ -56,6 +61,7 @@ def review(
 ) -> int:
     """Review a change: what usually comes along and is missing, what the house spells another way."""
     from inhouse_retrieval import Repository
+    from inhouse_server.review.check import Trusted, open_check, trusted_check
     from inhouse_server.review.diff import read_change
     from inhouse_server.review.memory import ShownFindings
     from inhouse_server.review.renderers import FORMATS, render
@@ -85,10 +91,16 @@ def review(
             posting = ends.enter_context(posting_process(root, pull_request, quiet=form != "terminal"))
         # Nothing that reads the change may find the token: not a model, and not a program that git is told to start.
         forget_token(settings.forge)
+        trusted = trusted_check(repository, settings.review) if checked else Trusted(None)
+        if trusted.warning:
+            warn(trusted.warning)
+        tree = Path(ends.enter_context(TemporaryDirectory(prefix="inhouse-tree-"))) if trusted.settings else None
+        check = open_check(repository, trusted.settings, tree) if trusted.settings and tree else None
         with progress_bar() as progress:
             change = read_change(
-                repository, revisions, staged=staged, pull_request=pull_request, patch=patch, progress=progress
-            )
+                repository, revisions, staged=staged, pull_request=pull_request, patch=patch, copy_to=tree,
+                progress=progress,
+            )  # fmt: skip
             known: Container[str] = shown or ()
             if posting is not None and pull_request is not None:
                 _refuse_settings_of(change, root)
@@ -98,9 +110,9 @@ def review(
                 from inhouse_server.cli.review_reader import open_reader
 
                 with open_reader(root, settings, state_dir, progress) as reader:
-                    found = review_change(change, house, most, reader, known, progress=progress)
+                    found = review_change(change, house, most, reader, known, progress=progress, check=check)
             else:
-                found = review_change(change, house, most, None, known, progress=progress)
+                found = review_change(change, house, most, None, known, progress=progress, check=check)
         if form == "terminal":
             from rich.console import Console
 

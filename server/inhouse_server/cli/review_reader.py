@@ -32,19 +32,7 @@ def open_reader(root: Path, settings: Settings, state_dir: Path, progress: Progr
 
     with Workspace.open(root, "review") as workspace:
         workspace.refresh(progress)
-
-        def search(query: str, limit: int) -> Sequence[Passage]:
-            return workspace.index.search(query, limit).passages
-
-        adapter = workspace.registry.current() or BASE
-        yield Reader(
-            workspace.engine(),
-            adapter,
-            search,
-            PastRemarks.of(state_dir),
-            settings.answer.prompt_tokens,
-            settings.review.tokens,
-        )
+        yield workspace.reader()
 
 
 def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -> Reader:
@@ -59,6 +47,7 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -
                 row["score"], tuple(row["legs"]), tuple(row["changes"]), row["updated"], row["newer_code"],
             )
             for row in rows
+            if row["source"] != "pull_request"  # the one under review may be among them
         ]  # fmt: skip
 
     # The reviewer finds its own passages, and no question of a person is asked.

@@ -9,14 +9,16 @@ import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import open_backend
+from inhouse_server.cli.found_passage import show_passage
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import location, plain, print_json
+from inhouse_server.cli.terminal import print_json
 
 
 def search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     repo: RepoOption = HERE,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages at most.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages of code and wiki at most.")] = 10,
+    lines: Annotated[int, typer.Option("--lines", min=1, max=500, help="Lines shown of each passage.")] = 6,
     queries: Annotated[
         Path | None, typer.Option("--queries", help="A file with one query a line.", dir_okay=False)
     ] = None,
@@ -32,12 +34,7 @@ def search(
                 print_json(found)
                 continue
             for passage in found["results"]:
-                where = location(root, passage["path"], passage["start_line"])
-                typer.echo(f"{where}-{passage['end_line']}  ({', '.join(passage['legs'])})")
-                first = next((line for line in passage["text"].splitlines() if line.strip()), "")
-                typer.echo(f"    {plain(first.strip())[:100]}")
-                for change in passage["changes"][:1]:
-                    typer.echo(f"    changed by {plain(change)[:90]}")
+                show_passage(root, text, passage, lines)
             state = f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending"
             if found["unembedded"]:
                 state += f", {found['unembedded']} chunk(s) without a vector so far"

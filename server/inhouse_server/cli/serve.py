@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -39,6 +41,9 @@ def serve(
             print_json({"url": url, "token_file": str(token_file), "root": str(root)})
         else:
             typer.echo(f"Serving {root} at {url}. The token lies in {token_file}.", err=True)
+            if sys.stderr.isatty():  # for a person's eyes: no log or journal is to hold the token
+                token = quote(owner.read_token(state_dir) or "", safe="")
+                typer.echo(f"In a browser: {url}/?token={token}", err=True)
 
     owner.serve(root, host, port, exit_when_idle, told)
 

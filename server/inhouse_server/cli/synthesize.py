@@ -20,7 +20,7 @@ from inhouse_server.cli.training_job import RecipeOption, TrainingJob, training_
 
 if TYPE_CHECKING:
     from inhouse_training import Engine, Estimate, Generator, SynthesisReport
-    from inhouse_training.documents import Kind
+    from inhouse_training.kinds import Kind
 
 
 def synthesize(
@@ -53,7 +53,7 @@ def synthesize(
             if json:
                 print_json({"kinds": list(wanted), "max_tokens": bound, "estimate": asdict(predicted)})
             return
-        with hold_runs(job.state_dir), ReplyCache(job.state_dir) as cache, _terminated_as_interrupted():
+        with hold_runs(job.state_dir), ReplyCache(job.state_dir) as cache, _interrupted_by_asyncio():
             report = run(tasks, generator, cache, bound, progress)
     if json:
         estimated = {"kinds": list(wanted), "max_tokens": bound, "estimate": asdict(predicted)}
@@ -63,13 +63,19 @@ def synthesize(
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the requests under way as Ctrl-C does, which asyncio knows how to do without a traceback."""
-    former = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+def _interrupted_by_asyncio() -> Iterator[None]:
+    """Leave Ctrl-C, and SIGTERM as if it were that, to asyncio: it ends the requests under way without a traceback."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if former[signal.SIGINT] is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _kinds(named: str | None, job: TrainingJob) -> tuple[Kind, ...]:

@@ -5,12 +5,29 @@ from __future__ import annotations
 import typer
 
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, show_plan
+from inhouse_server.cli.retrain import show_result, train_on_everything
 from inhouse_server.cli.terminal import print_json, progress_bar
-from inhouse_server.cli.training_job import RecipeOption, training_job
+from inhouse_server.cli.training_job import AllDataOption, RecipeOption, training_job
 
 
-def train(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption = False) -> None:
+def train(
+    repo: RepoOption = HERE,
+    recipe: RecipeOption = None,
+    all_data: AllDataOption = False,
+    dry_run: DryRunOption = False,
+    card: CardOption = None,
+    price: PriceOption = None,
+    json: JsonOption = False,
+) -> int:
     """Fine-tune without evaluating or promoting; a run that was interrupted continues."""
+    if all_data:
+        if dry_run:
+            raise typer.BadParameter("--all-data runs now; it goes with --recipe and --json only.")
+        show_result(train_on_everything(repo, recipe), json)
+        return 0
+    if dry_run:
+        return show_plan(make_plan(repo, recipe, None, card, price), json)
     from inhouse_training import finetune, hold_runs, training_curve
 
     with progress_bar() as progress:
@@ -25,3 +42,4 @@ def train(repo: RepoOption = HERE, recipe: RecipeOption = None, json: JsonOption
     else:
         typer.echo(f"{len(curve)} steps, training loss {first} -> {last}; the adapter lies in {adapter}.")
         typer.echo("'inhouse retrain' evaluates it and promotes it if it is better.")
+    return 0

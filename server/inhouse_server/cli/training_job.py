@@ -19,8 +19,12 @@ from inhouse_server.settings import Settings
 if TYPE_CHECKING:
     from inhouse_retrieval import Repository
     from inhouse_training import BaseModel, Dataset, Recipe, Replies, Run, Task
-    from inhouse_training.documents import Kind
+    from inhouse_training.kinds import Kind
 
+AllDataOption = Annotated[
+    bool,
+    typer.Option("--all-data", help="Hold nothing out: a version that is not evaluated, and promoted only by hand."),
+]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
 
 
@@ -105,4 +109,5 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str, 
     else:
         base = resolve_base_model(settings.base_model, progress)
     repository = Repository.open(root).excluding(settings.exclude).with_wiki(settings.wiki)
-    return TrainingJob(repository.with_conversations(settings.conversations), settings, state_dir, chosen, base)
+    repository = repository.with_conversations(settings.conversations).with_exports(settings.exports.paths())
+    return TrainingJob(repository, settings, state_dir, chosen, base)

@@ -13,7 +13,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_server.http_api import chat, commands
+from inhouse_server.http_api import chat, commands, web
+from inhouse_server.http_api.browser import BrowserSession
 from inhouse_server.http_api.errors import error_response
 from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
@@ -27,9 +28,11 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
     """The application for one held repository.
 
     Args:
-        token: bearer token that every route but ``/healthz`` wants.
+        token: bearer token that every route but ``/healthz`` wants; a browser that showed it once gets a cookie for
+            the page at ``/`` and what that page asks.
         host: address that the owner listens on; requests may name it, loopback, and the configured host and
             ``allowed_hosts``.
+        port: where it listens; the cookie's name holds it.
     """
     activity = Activity()
     named = (host, workspace.settings.server.host, *workspace.settings.server.allowed_hosts)
@@ -38,6 +41,8 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
     app = Starlette(
         routes=[
             Route("/healthz", _health),
+            Route("/", web.page),
+            Route("/web/{name}", web.static),
             Route("/v1/models", chat.models),
             Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
             Route("/inhouse/search", commands.search, methods=["POST"]),
@@ -46,11 +51,15 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
             Route("/inhouse/passage", commands.passage, methods=["POST"]),
             Route("/inhouse/review", commands.review, methods=["POST"]),
             Route("/inhouse/status", commands.status),
+            Route("/inhouse/adapters", web.adapters),
+            Route("/inhouse/feedback", web.feedback, methods=["POST"]),
             Route("/inhouse/shutdown", commands.shutdown, methods=["POST"]),
             Route("/mcp", mcp),
             WebSocketRoute("/lsp", _language_server),
         ],
-        middleware=[Middleware(Guard, token=token, allowed_hosts=hosts, activity=activity)],
+        middleware=[
+            Middleware(Guard, token=token, allowed_hosts=hosts, activity=activity, browser=BrowserSession(token, port))
+        ],
         exception_handlers={
             InhouseError: _inhouse_error,
             HTTPException: _http_error,

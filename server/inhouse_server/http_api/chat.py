@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Sampling
 from inhouse_server.background import cancellable
-from inhouse_server.http_api.errors import error_body, error_response
+from inhouse_server.http_api.errors import bad_request, error_body, error_response
 from inhouse_server.http_api.streaming import server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
@@ -113,9 +113,7 @@ async def chat_completions(request: Request) -> Response:
     try:
         body = _ChatRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        detail = error.errors()[0]
-        param = ".".join(str(part) for part in detail["loc"])
-        return error_response(400, f"{param or 'body'}: {detail['msg']}.", "invalid_request_error", param)
+        return bad_request(error)
     workspace: Workspace = request.app.state.workspace
     adapter = _adapter(body.model, workspace)
     if adapter is None:

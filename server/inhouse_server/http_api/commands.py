@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -16,12 +16,12 @@ from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
-from inhouse_server.http_api.errors import error_response
+from inhouse_server.http_api.errors import bad_request
 from inhouse_server.http_api.streaming import server_sent
-from inhouse_server.json_contracts import answer_json, index_json, search_json
+from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
 from inhouse_server.mcp.in_owner import read_passage, review_for_client
 from inhouse_server.workspace import Workspace
-from inhouse_training import TextDelta
+from inhouse_training import Message, TextDelta
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,13 @@ class _SearchRequest(BaseModel):
     limit: int = Field(10, ge=1, le=1000)
 
 
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
 class _AskRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -40,6 +47,8 @@ class _AskRequest(BaseModel):
     adapter: str = CURRENT
     retrieve: bool = True
     max_tokens: int | None = Field(None, ge=1, le=4096)
+    history: list[_Turn] = Field([], max_length=200)
+    passages: bool = False
 
 
 class _PassageRequest(BaseModel):
@@ -62,19 +71,29 @@ async def search(request: Request) -> Response:
     try:
         body = _SearchRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        return _bad_request(error)
+        return bad_request(error)
     workspace: Workspace = request.app.state.workspace
     return JSONResponse(search_json(await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit))))
 
 
 async def ask(request: Request) -> Response:
-    """Server-sent events: ``delta`` with text, then ``finished`` with the ask contract, or ``error``."""
+    """Server-sent events: ``delta`` with text, then ``finished`` with the ask contract, or ``error``.
+
+    ``history`` are earlier turns, oldest first. With ``passages``, ``finished`` also holds what was cited as the search
+    contract has it, text and all.
+    """
     try:
         body = _AskRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        return _bad_request(error)
+        return bad_request(error)
     workspace: Workspace = request.app.state.workspace
-    question = Question(body.question, adapter=body.adapter, retrieve=body.retrieve, max_tokens=body.max_tokens)
+    question = Question(
+        body.question,
+        history=tuple(Message(turn.role, turn.content) for turn in body.history),
+        adapter=body.adapter,
+        retrieve=body.retrieve,
+        max_tokens=body.max_tokens,
+    )
 
     async def events() -> AsyncIterator[bytes]:
         text = ""
@@ -84,7 +103,8 @@ async def ask(request: Request) -> Response:
                     text += event.text
                     yield server_sent({"text": event.text}, "delta")
                 else:
-                    yield server_sent(answer_json(text, event), "finished")
+                    texts = {"passages": [passage_json(each) for each in event.citations]} if body.passages else {}
+                    yield server_sent(answer_json(text, event) | texts, "finished")
         except Exception as error:
             yield _error_event(error)
 
@@ -106,10 +126,10 @@ async def passage(request: Request) -> Response:
     try:
         body = _PassageRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        return _bad_request(error)
-    repository = request.app.state.workspace.repository
+        return bad_request(error)
+    workspace: Workspace = request.app.state.workspace
     return JSONResponse(
-        await run_in_threadpool(lambda: read_passage(repository, body.path, body.start_line, body.end_line))
+        await run_in_threadpool(lambda: read_passage(workspace, body.path, body.start_line, body.end_line))
     )
 
 
@@ -118,7 +138,7 @@ async def review(request: Request) -> Response:
     try:
         body = _ReviewRequest.model_validate_json(await request.body())
     except ValidationError as error:
-        return _bad_request(error)
+        return bad_request(error)
     workspace: Workspace = request.app.state.workspace
 
     def work(progress: Progress, cancel: Event) -> dict[str, Any]:
@@ -150,12 +170,6 @@ async def shutdown(request: Request) -> Response:
     """Stop the owner after the answers in flight."""
     request.app.state.stop()
     return JSONResponse({"stopping": True})
-
-
-def _bad_request(error: ValidationError) -> Response:
-    detail = error.errors()[0]
-    param = ".".join(str(part) for part in detail["loc"])
-    return error_response(400, f"{param or 'body'}: {detail['msg']}.", "invalid_request_error", param)
 
 
 def _error_event(error: Exception) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 
@@ -16,3 +17,10 @@ def error_response(status: int, message: str, kind: str, param: str | None = Non
     """An error answer; 401 says which scheme is wanted."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return JSONResponse(error_body(message, kind, param), status, headers)
+
+
+def bad_request(error: ValidationError) -> JSONResponse:
+    """400 for a body that is not what the route wants; names the first field that is wrong."""
+    detail = error.errors()[0]
+    param = ".".join(str(part) for part in detail["loc"])
+    return error_response(400, f"{param or 'body'}: {detail['msg']}.", "invalid_request_error", param)

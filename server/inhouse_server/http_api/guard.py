@@ -1,7 +1,7 @@
 """Who may call: Host, Origin, token and body size, checked before any route runs.
 
 Other users of the machine and web pages reach loopback too. The Host check stops DNS rebinding, the Origin check stops
-a page of another site, and the token stops everyone else.
+a page of another site, and the token, or the cookie that a browser got for it, stops everyone else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -46,11 +47,14 @@ class BodyTooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware; everything it refuses gets an error in OpenAI's shape."""
+    """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence."""
 
-    def __init__(self, app: ASGIApp, token: str, allowed_hosts: frozenset[str], activity: Activity) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str, allowed_hosts: frozenset[str], activity: Activity, browser: BrowserSession
+    ) -> None:
         self._app = app
         self._token = token.encode()
+        self._browser = browser
         self._hosts = allowed_hosts
         self._activity = activity
 
@@ -59,13 +63,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
-        if refusal := self._refusal(connection):
+        foreign = self._foreign(connection)
+        if foreign is None and (welcome := self._browser.sign_in(connection)):
+            await welcome(scope, receive, send)
+            return
+        if refusal := foreign or self._refusal(connection):
             status, message, kind = refusal
             if scope["type"] == "websocket":
                 await receive()
                 await send({"type": "websocket.close", "code": 1008, "reason": message})
             else:
-                await error_response(status, message, kind)(scope, receive, send)
+                locked = locked_page(connection) if status == 401 else None
+                await (locked or error_response(status, message, kind))(scope, receive, send)
             return
         counted = scope["path"] not in OPEN_PATHS
         if counted:
@@ -76,17 +85,21 @@ class Guard:
             if counted:
                 self._activity.end()
 
-    def _refusal(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
+    def _foreign(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
         host = _host_name(connection.headers.get("host", ""))
         if host not in self._hosts:
             return 403, f"This server does not answer for the host {host!r}.", "forbidden_host"
         origin = connection.headers.get("origin")
         if origin is not None and _origin_host(origin) not in self._hosts:
             return 403, "Requests from pages of another origin are refused.", "forbidden_origin"
+        return None
+
+    def _refusal(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
         if connection.scope["path"] in OPEN_PATHS:  # not ``url.path``: that is built from the Host header
             return None
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._token):
+        known = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
+        if not known and not self._browser.admits(connection):
             return 401, "A valid bearer token is needed; it lies in .inhouse/token.", "invalid_api_key"
         length = connection.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:

@@ -104,6 +104,7 @@ def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple
         selection=selection,
         open_documents=ls.documents.by_path(),
         adapter=params.adapter,
+        pull_requests=ls.checkout.elsewhere is None,
     )
     return question, (note,) if note else ()
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from inhouse_retrieval import InhouseError, Passage, Progress, Repository, SkippedFile
+from inhouse_retrieval import InhouseError, Progress, SkippedFile
 from inhouse_server.answers import Question
 from inhouse_server.json_contracts import answer_json, search_json
 from inhouse_server.review.diff import read_change
-from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.renderers.json_format import review_json
-from inhouse_server.review.reviewer import Reader, review
-from inhouse_training import BASE, TextDelta
+from inhouse_server.review.reviewer import review
+from inhouse_training import TextDelta
 
 if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
@@ -29,7 +28,7 @@ class InOwner:
         return search_json(self._workspace.index.search(query, limit))
 
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
-        return read_passage(self._workspace.repository, path, start_line, end_line)
+        return read_passage(self._workspace, path, start_line, end_line)
 
     def ask(self, question: str, cancel: Event) -> Iterator[str | dict[str, Any]]:
         text = ""
@@ -44,20 +43,19 @@ class InOwner:
         return review_for_client(self._workspace, revisions, staged, progress, cancel)
 
 
-def read_passage(repository: Repository, path: str, start_line: int, end_line: int) -> dict[str, Any]:
-    """Lines of a file as the index reads it: ``{"path", "start_line", "end_line", "total_lines", "text"}``.
+def read_passage(workspace: Workspace, path: str, start_line: int, end_line: int) -> dict[str, Any]:
+    """Lines as the index reads them: ``{"path", "start_line", "end_line", "total_lines", "text"}``.
 
-    Lines are 1-based and inclusive; an ``end_line`` beyond the file stands for its last line. Secrets are redacted.
+    ``path`` names a file of the repository, or the page of a pull request as a search gives it. Lines are 1-based and
+    inclusive; an ``end_line`` beyond the file stands for its last line. Secrets are redacted.
 
     Raises:
         InhouseError: there is no such file or line, or the index does not read the file.
     """
-    if not 1 <= start_line <= end_line:
-        raise InhouseError(
-            f"Lines {start_line} to {end_line} are no range.",
-            "Lines count from 1, and the first is not after the last.",
-        )
-    read = None if "\0" in path or not _is_text(path) else repository.read_current(path)
+    repository, is_name = workspace.repository, "\0" not in path and _is_text(path)
+    if is_name and (page := workspace.index.pull_request_page(path)) is not None:
+        return _lines(path, page, start_line, end_line)
+    read = repository.read_current(path) if is_name else None
     if read is None:
         raise InhouseError(f"There is no file {path!r} in the repository.", "Paths begin at the repository's root.")
     if not isinstance(read, SkippedFile) and not repository.is_listed(path):
@@ -66,7 +64,16 @@ def read_passage(repository: Repository, path: str, start_line: int, end_line: i
         read = SkippedFile(path, "ignored by git" if ignored else "not a file of this repository")
     if isinstance(read, SkippedFile):
         raise InhouseError(f"The file {path!r} is not read: {read.reason}.", "Ask about another file.")
-    lines = read[1].removesuffix("\n").split("\n")
+    return _lines(path, read[1], start_line, end_line)
+
+
+def _lines(path: str, text: str, start_line: int, end_line: int) -> dict[str, Any]:
+    if not 1 <= start_line <= end_line:
+        raise InhouseError(
+            f"Lines {start_line} to {end_line} are no range.",
+            "Lines count from 1, and the first is not after the last.",
+        )
+    lines = text.removesuffix("\n").split("\n")
     if start_line > len(lines):
         raise InhouseError(f"The file {path!r} ends at line {len(lines)}.", "Read lines that it has.")
     last = min(end_line, len(lines))
@@ -88,22 +95,8 @@ def review_for_client(
         InhouseError: the change cannot be read, or the model cannot be had.
     """
     settings = workspace.settings
-    reader = None
     change = read_change(workspace.repository, revisions, staged=staged, progress=progress)
-    if settings.review.reading:
-
-        def search(query: str, limit: int) -> tuple[Passage, ...]:
-            return workspace.index.search(query, limit).passages
-
-        adapter = workspace.registry.current() or BASE
-        reader = Reader(
-            workspace.engine(),
-            adapter,
-            search,
-            PastRemarks.of(workspace.state_dir),
-            settings.answer.prompt_tokens,
-            settings.review.tokens,
-        )
+    reader = workspace.reader() if settings.review.reading else None
     house = workspace.known_house(change.base_commit, progress)
     return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
 

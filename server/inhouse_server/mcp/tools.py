@@ -67,7 +67,7 @@ class _Arguments(BaseModel):
 
 class SearchArguments(_Arguments):
     query: str = Field(min_length=1, description="what to look for: words, names, or a sentence")
-    limit: int = Field(10, ge=1, le=50, description="passages at most")
+    limit: int = Field(10, ge=1, le=50, description="passages of code and wiki at most; pull requests come beside")
 
 
 class ReadArguments(_Arguments):
@@ -101,8 +101,10 @@ class FoundPassage(Place):
     legs: list[str] = Field(description="the searches that found its file")
     commit: str = Field(description="HEAD when the passage was indexed")
     score: float
-    changes: list[str] = Field(description="past changes that spoke for its file")
-    updated: str = Field(description="for a wiki page, the day it was last changed")
+    changes: list[str] = Field(description="past changes that spoke for its file; for a pull request, itself")
+    updated: str = Field(
+        description="for a pull request, the day it was merged; for a wiki page, that of its last change"
+    )
     newer_code: str = Field(description="for a wiki page, code that it describes and that changed after it")
 
 

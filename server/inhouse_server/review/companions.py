@@ -83,6 +83,11 @@ def is_test(path: str) -> bool:
     return _TEST.search(path) is not None and reason_by_name(path) is None
 
 
+def is_source(path: str) -> bool:
+    """Whether the file is code, tests included."""
+    return _CODE.search(path) is not None
+
+
 def is_code(path: str) -> bool:
     """Whether the file is code that is no test."""
     return _CODE.search(path) is not None and not is_test(path)

@@ -132,6 +132,7 @@ def read_change(
     staged: bool = False,
     pull_request: int | None = None,
     patch: bytes | None = None,
+    copy_to: Path | None = None,
     progress: Progress = no_progress,
 ) -> Change:
     """Read what is to be reviewed; with nothing named, all that is here and not on the main branch yet.
@@ -141,6 +142,7 @@ def read_change(
         staged: what the next commit would hold.
         pull_request: a merged pull request of the history, or one whose head was fetched to ``refs/pull/N/head``.
         patch: a unified diff against HEAD.
+        copy_to: an empty folder that the whole repository is written to, as the change leaves it.
 
     Raises:
         InhouseError: more than one of them, no such revision, or a patch that does not apply.
@@ -149,7 +151,7 @@ def read_change(
         raise InhouseError(
             "Only one thing can be reviewed at a time.", "Give a range, --staged, --pr or --diff, and no two of them."
         )
-    with _Trees(repository, progress) as trees:
+    with _Trees(repository, progress, copy_to) as trees:
         if patch is not None:
             return trees.change("HEAD", "the patch", repository.head(), "", trees.of_patch(patch))
         if staged:
@@ -243,9 +245,10 @@ class _Entry:
 class _Trees:
     """Tree ids of what is not committed, in an object folder of their own."""
 
-    def __init__(self, repository: Repository, progress: Progress) -> None:
+    def __init__(self, repository: Repository, progress: Progress, copy_to: Path | None) -> None:
         self._repository = repository
         self._progress = progress
+        self._copy_to = copy_to
         objects = self._git_path("objects")
         self._folder = Path(tempfile.mkdtemp(prefix="inhouse-review-"))
         (self._folder / "objects").mkdir()
@@ -301,7 +304,11 @@ class _Trees:
         """
         settings = {"core.safecrlf": "false"}
         asked = self._repository.git(
-            "config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|required)$", allow_failure=True
+            "config",
+            "--name-only",
+            "--get-regexp",
+            r"^filter\..*\.(clean|smudge|process|required)$",
+            allow_failure=True,
         )
         for name in sorted(set(asked.decode("utf-8", "replace").split("\n")) - {""}):
             settings[name] = "false" if name.endswith(".required") else ""
@@ -329,6 +336,9 @@ class _Trees:
             message = self.git("show", "-s", "--format=%B", head_commit).decode("utf-8", "replace").strip()
             title, _, description = message.partition("\n")
         files = self._files(base, head)
+        if self._copy_to is not None:
+            self.git("read-tree", head)
+            self.git("checkout-index", "--all", "--quiet", f"--prefix={self._copy_to}/")
         return Change(
             base_name, head_name, base, head_commit, redact(title)[0], redact(description.strip())[0], tuple(files)
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inhouse_retrieval import PullRequest, PullRequestStore, index_terms, read_message
-from inhouse_server.review.plain_text import plain_text
+from inhouse_server.review.plain_text import hidden_characters, plain_text
 
 _BOT = "bot"
 _REQUESTS = 2_000
@@ -29,6 +29,7 @@ class Remark:
     Attributes:
         number, change: the pull request that it was made on, such as ``"#12 Retry payments"``.
         line: the code that it is about, without its sign.
+        altered: text that no reader sees was taken out.
     """
 
     number: int | None
@@ -36,6 +37,7 @@ class Remark:
     path: str
     line: str
     text: str
+    altered: bool = False
 
 
 class PastRemarks:
@@ -51,7 +53,8 @@ class PastRemarks:
                 lines = [line[1:] for line in comment.hunk.split("\n") if not line.startswith("@@")][-_LINES:]
                 line = lines[-1].strip() if lines else ""
                 called = f"#{request.number} {plain_text(request.title)}"
-                remark = Remark(request.number, called, comment.path, line, text[:_CHARACTERS])
+                altered = "<!--" in comment.text or hidden_characters(comment.text) > 0
+                remark = Remark(request.number, called, comment.path, line, text[:_CHARACTERS], altered)
                 self._known.append((remark, _words("\n".join(lines))))
 
     @classmethod

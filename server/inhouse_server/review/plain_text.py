@@ -13,19 +13,46 @@ _HIDDEN = frozenset(
         (0x202A, 0x202E),
         (0x2060, 0x206F),
         (0xFEFF, 0xFEFF),
+        (0xFFF9, 0xFFFB),
         (0x00AD, 0x00AD),
+        (0x034F, 0x034F),
+        (0x061C, 0x061C),
+        (0x115F, 0x1160),
+        (0x17B4, 0x17B5),
         (0x180E, 0x180E),
+        (0x3164, 0x3164),
+        (0xFFA0, 0xFFA0),
         (0xE0000, 0xE007F),
         (0xFE00, 0xFE0F),
         (0xE0100, 0xE01EF),
     )
     for character in range(first, last + 1)
 )
-"""Zero-width and bidirectional characters, soft hyphens, tag characters and variation selectors."""
+"""Zero-width and bidirectional characters, soft hyphens, fillers, tag characters and variation selectors."""
 
 
 _OF_EMOJI = frozenset({0x200D, 0xFE0E, 0xFE0F})
 """Joiners and selectors that emoji are made with: taken out as well, but nothing to warn of."""
+
+
+_CONTROL_TOKEN = re.compile(
+    r"<(?=\|[^|<>\n]{1,40}\|>|\uff5c[^\uff5c<>\n]{1,40}\uff5c>|/?s>|</?SYS>>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])",
+    re.I,
+)
+"""The start of a word by which some model's chat template marks a turn: ChatML and its kin, DeepSeek, Llama, Gemma."""
+
+
+def control_tokens(text: str) -> int:
+    """How many words of ``text`` some model takes for the start or end of a turn."""
+    return len(_CONTROL_TOKEN.findall(text))
+
+
+def without_control_tokens(text: str) -> str:
+    """``text`` with a space in each of them. Our own engine keeps them text; a server may not."""
+    return _CONTROL_TOKEN.sub(lambda found: f"{found[0]} ", text)
+
+
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def hidden_characters(text: str) -> int:
@@ -34,8 +61,12 @@ def hidden_characters(text: str) -> int:
 
 
 def visible(text: str) -> str:
-    """``text`` without hidden characters: code as a reader sees it."""
-    return "".join(character for character in text if ord(character) not in _HIDDEN)
+    """``text`` without hidden and control characters, line ends and tabs aside: code as a reader sees it."""
+    return "".join(
+        character
+        for character in text
+        if character in "\n\t" or (ord(character) not in _HIDDEN and unicodedata.category(character) not in _CONTROLS)
+    )
 
 
 def plain_text(text: str) -> str:
@@ -43,6 +74,11 @@ def plain_text(text: str) -> str:
     text = "".join(
         character for character in visible(text) if character in "\n\t" or unicodedata.category(character)[0] != "C"
     )
+    return "\n".join(line.rstrip() for line in without_comments(text).split("\n")).strip()
+
+
+def without_comments(text: str) -> str:
+    """``text`` without HTML comments."""
     while (without := _COMMENT.sub("", text)) != text:  # what is left may make a comment again
         text = without
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
+    return text

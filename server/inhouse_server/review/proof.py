@@ -77,7 +77,7 @@ def prove(file: ReviewedFile, first: int, last: int, replacement: str) -> tuple[
     if added and added <= {line.strip() for line in near}:
         return "", "what it adds is there already"
     shown = "".join(f"{line}{end}" for line in after)
-    changed = _applied(file.new_text, first, last, shown)
+    changed = applied(file.new_text, first, last, shown)
     if changed is None:
         return "", "it does not apply"
     errors = syntax_errors(file.path, changed)
@@ -86,7 +86,7 @@ def prove(file: ReviewedFile, first: int, last: int, replacement: str) -> tuple[
     return shown, None
 
 
-def _applied(text: str, first: int, last: int, replacement: str) -> str | None:
+def applied(text: str, first: int, last: int, replacement: str) -> str | None:
     """The text after git has applied the replacement as a patch in a scratch folder; ``None`` when git refuses it."""
     with tempfile.TemporaryDirectory(prefix="inhouse-proof-") as folder:
         file = Path(folder) / "file"

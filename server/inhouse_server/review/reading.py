@@ -11,18 +11,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
 
 from inhouse_retrieval import InhouseError, Passage, redact
 from inhouse_server.review.diff import Change, Hunk, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
-from inhouse_server.review.past_remarks import PastRemarks, Remark
-from inhouse_server.review.plain_text import plain_text, visible
+from inhouse_server.review.past_remarks import PastRemarks
+from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
-from inhouse_training import Engine, GenerationRequest, Message, TextDelta
-from inhouse_training.prompts import code_block, passage_remark
+from inhouse_server.review.reading_prompt import fitting, notes_on, query
+from inhouse_training import Engine, GenerationRequest, TextDelta
 
 SCHEMA = json.dumps(
     {
@@ -48,18 +48,6 @@ SCHEMA = json.dumps(
         "additionalProperties": False,
     }
 )
-SYSTEM = (
-    "You review a change to this code repository. Report only real problems: bugs, and code that departs from how the "
-    "repository does it. Quote the added lines exactly, say what is wrong in one sentence, and give the lines that "
-    "should stand there instead, or an empty string. Most changes are fine: then report nothing."
-)
-_ASK = (
-    "Answer as JSON with a list of findings. Each has the quote, the problem, the better lines, and how sure you are "
-    "from 0 to 10. When nothing is wrong, the list is empty."
-)
-"""No example: a small model copies it."""
-_AROUND = 12
-"""Lines before and after a hunk that the model reads with it."""
 _PRECEDENTS = 3
 _REMARKS = 2
 _LEAST_CONFIDENCE = 5
@@ -76,11 +64,13 @@ class Reading:
     Attributes:
         unseen: why the hunk was not read; ``""`` when it was.
         dropped: reason -> remarks or replacements that could not be proven.
+        notes: what was taken out of the texts that the model was shown beside the change.
     """
 
     findings: tuple[Finding, ...]
     unseen: str
     dropped: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def read_hunks(
@@ -112,9 +102,10 @@ def read_hunks(
                 yield file, hunk, Reading((), "it only removes lines", {})
                 continue
             try:
-                passages = [p for p in search(_query(file, hunk), _PRECEDENTS + 1) if p.path != file.path][:_PRECEDENTS]
-                said = remarks.about(file.path, _query(file, hunk), _REMARKS, plain_text(change.title))
-                messages = _fitting(change, file, hunk, passages, said, engine, budget)
+                asked = query(file, hunk)
+                passages = [p for p in search(asked, _PRECEDENTS + 1) if p.path != file.path][:_PRECEDENTS]
+                said = remarks.about(file.path, asked, _REMARKS, plain_text(change.title))
+                messages = fitting(change, file, hunk, passages, said, engine, budget)
                 if messages is None:
                     yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
                     continue
@@ -124,7 +115,8 @@ def read_hunks(
                 failed = f"the model failed: {error.problem}"
                 yield file, hunk, Reading((), failed, {})
                 continue
-            yield file, hunk, _proven(file, hunk, reply, passages)
+            reading = _proven(file, hunk, reply, passages)
+            yield file, hunk, replace(reading, notes=notes_on(passages, said))
 
 
 def parse_reply(reply: str) -> list[dict[str, Any]] | None:
@@ -193,56 +185,8 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
                 replacement,
                 precedents,
                 score=min(sure, 10) / 10,
+                # Not what it says: a model words it otherwise when as little as the change's title is another.
+                key=" ".join(anchor.split()),
             )
         )
     return Reading(tuple(findings), "", dict(dropped))
-
-
-def _query(file: ReviewedFile, hunk: Hunk) -> str:
-    return visible("\n".join([file.path, *(file.shown(number, number) for number in hunk.added)]))[:2_000]
-
-
-def _fitting(
-    change: Change,
-    file: ReviewedFile,
-    hunk: Hunk,
-    passages: Sequence[Passage],
-    remarks: Sequence[Remark],
-    engine: Engine,
-    budget: int,
-) -> tuple[Message, ...] | None:
-    """The prompt with as much around the hunk as fits; ``None`` when not even the hunk does."""
-    for around, shown, told in (
-        (_AROUND, len(passages), remarks), (_AROUND, 1, remarks), (_AROUND, 0, remarks), (_AROUND, 0, ()), (0, 0, ())
-    ):  # fmt: skip
-        messages = _messages(change, file, hunk, passages[:shown], told, around)
-        if engine.count_tokens(messages) <= budget:
-            return messages
-    return None
-
-
-def _messages(
-    change: Change,
-    file: ReviewedFile,
-    hunk: Hunk,
-    passages: Sequence[Passage],
-    remarks: Sequence[Remark],
-    around: int,
-) -> tuple[Message, ...]:
-    first, last = max(1, hunk.start - around), min(len(file.lines), hunk.start + hunk.length - 1 + around)
-    path = plain_text(file.path)
-    parts = []
-    if passages:
-        parts.append("How the repository does similar things:\n")
-        parts += [code_block(p.path, p.start_line, p.end_line, visible(p.text), passage_remark(p)) for p in passages]
-    if remarks:
-        parts.append("What reviewers said about similar code before:\n")
-        parts += [f"- {visible(remark.line)}\n  {remark.text}\n" for remark in remarks]
-    if change.title:
-        parts.append(f"The change is called: {plain_text(change.title)}\n")
-    if around:
-        parts.append("The code as it is after the change:\n")
-        parts.append(code_block(path, first, last, visible(file.shown(first, last))))
-    parts.append("The hunk to review; lines with + were added:\n")
-    parts.append(code_block(path, hunk.start, hunk.start + hunk.length - 1, visible(hunk.patch)))
-    return Message("system", SYSTEM), Message("user", "\n".join([*parts, _ASK]))

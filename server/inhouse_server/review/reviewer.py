@@ -8,17 +8,20 @@ from dataclasses import dataclass, replace
 from threading import Event
 
 from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, read_changes, redact
+from inhouse_server.review.check import Check
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import Change
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
 from inhouse_server.review.past_remarks import PastRemarks
-from inhouse_server.review.plain_text import hidden_characters
+from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.reading import Search, read_hunks
+from inhouse_server.review.reading_prompt import spoils
 from inhouse_training import BASE, Engine
 
 _SECRET = "it holds a secret"
+_MOST_NOTES = 20
 _SEVERITIES: tuple[Severity, ...] = ("warning", "info")
 _RANK = {"reading": 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
 """Of findings that are equally sure, a defect goes before a habit."""
@@ -72,6 +75,7 @@ def review(
     shown: Container[str] = (),
     cancel: Event | None = None,
     progress: Progress = no_progress,
+    check: Check | None = None,
 ) -> Review:
     """Review ``change``.
 
@@ -79,12 +83,14 @@ def review(
         limit: findings at most, best first.
         reader: ``None`` leaves the model out.
         shown: fingerprints that are not shown again.
+        check: the project's own, which no replacement may make worse; only those that are shown are tried.
     """
     findings = [*companion_findings(change, house.history), *test_findings(change, house.history)]
     spelled, refused = spelling_findings(change, house.conventions)
     dropped = Counter(refused)
     findings += spelled
     seen, unseen = 0, []
+    beside: list[str] = []
     if reader is not None:
         hunks = sum(len(file.hunks) for file in change.files)
         for done, (file, hunk, reading) in enumerate(
@@ -100,6 +106,7 @@ def review(
                 unseen.append(f"{file.path}:{hunk.start} {reading.unseen}")
             findings += reading.findings
             dropped.update(reading.dropped)
+            beside += reading.notes
     findings = [_without_secrets(finding, dropped) for finding in _distinct(findings)]
     fresh = [finding for finding in findings if finding.fingerprint not in shown]
     fresh.sort(key=lambda finding: (-finding.score, _RANK.get(finding.rule, 9), finding.path, finding.start_line))
@@ -111,17 +118,20 @@ def review(
         seen=seen,
         unseen=tuple(unseen),
     )
+    best = fresh[:limit]
+    if check is not None:
+        best = _checked(best, change, check, dropped, progress)
     return Review(
         change.base,
         change.head,
         change.head_commit,
-        tuple(fresh[:limit]),
+        tuple(best),
         coverage,
         more=max(0, len(fresh) - limit),
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
         worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
-        notes=_notes(change),
+        notes=tuple(dict.fromkeys((*_notes(change), *beside)))[:_MOST_NOTES],
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
     )
@@ -129,6 +139,21 @@ def review(
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:
     return list({finding.fingerprint: finding for finding in reversed(findings)}.values())[::-1]
+
+
+def _checked(
+    findings: Sequence[Finding], change: Change, check: Check, dropped: Counter[str], progress: Progress
+) -> list[Finding]:
+    """The findings, without the replacements that the project's check speaks against."""
+    files = {file.path: file for file in change.files}
+    checked: list[Finding] = []
+    for done, finding in enumerate(findings, start=1):
+        progress("running the check", done, len(findings))
+        refused = check.refusal(files[finding.path], finding) if finding.replacement is not None else ""
+        if refused:
+            dropped[refused] += 1
+        checked.append(replace(finding, replacement=None) if refused else finding)
+    return checked
 
 
 def _without_secrets(finding: Finding, dropped: Counter[str]) -> Finding:
@@ -143,12 +168,15 @@ def _without_secrets(finding: Finding, dropped: Counter[str]) -> Finding:
 def _notes(change: Change) -> tuple[str, ...]:
     notes: list[str] = []
     told = f"{change.title}\n{change.description}"
-    if count := hidden_characters(told):
-        notes.append(f"The change's own description holds {count} characters that no reader sees; they were taken out.")
+    if what := spoils(told):
+        notes.append(f"The change's own description holds {what}; they were taken out.")
     if "<!--" in told:
         notes.append("The change's own description holds HTML comments; they were taken out.")
-    lines = [(file, number, text) for file in change.files for number, text in file.added_lines()]
-    for file, number, text in lines:
-        if count := hidden_characters(text):
-            notes.append(f"{file.path}:{number} adds {count} characters that no reader sees.")
-    return tuple(notes[:20])
+    for file in change.files:
+        if what := spoils(file.path):
+            notes.append(f"The name of {plain_text(file.path)} holds {what}.")
+    for file in change.files:
+        for number, text in file.added_lines():
+            if what := spoils(text):
+                notes.append(f"{plain_text(file.path)}:{number} adds {what}.")
+    return tuple(notes)

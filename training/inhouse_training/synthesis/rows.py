@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from inhouse_retrieval import Progress, Repository
 
-from ..documents import Kind
 from ..engine import Message
+from ..kinds import Kind
 from ..prompts import SYSTEM, chat_ids
 from ..recipe import DataSettings
 from ..snapshot_search import SnapshotSearch

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..documents import Kind
 from ..engine import Message
+from ..kinds import Kind
 from . import prompts
 from .prompts import Topic
 from .sources import Section, name_words

@@ -85,7 +85,8 @@ def _logits_fit(job: Job) -> bool:
     """Whether the logits of a batch, their gradient and a copy take a third of the GPU's memory at most."""
     config = json.loads((job.base.path / "config.json").read_text(encoding="utf-8"))
     tokens = job.recipe.optimizer.batch_rows * job.recipe.data.max_tokens
-    needed = 3 * 4 * tokens * int(config["vocab_size"])
+    vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]  # the latter in models that also see
+    needed = 3 * 4 * tokens * int(vocabulary)
     return needed < int(torch.cuda.get_device_properties(0).total_memory) / 3
 
 
@@ -155,6 +156,11 @@ def run(trainer: Any, callback: RunCallback, job: Job, run_dir: Path) -> bool:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise TrainingStopped("the model and one batch do not fit the GPU's memory") from error
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch has no type of its own for it.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise TrainingStopped("the model and one batch do not fit this machine's memory") from error
+        raise
     if callback.stopping and trainer.state.global_step < trainer.state.max_steps:
         return False
     model = trainer.model

@@ -1,0 +1,101 @@
+"""`--dry-run` of `train` and `retrain`: what would be done, and what it would take; nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inhouse_server.cli.terminal import print_json, progress_bar
+from inhouse_server.cli.training_job import training_job
+
+if TYPE_CHECKING:
+    from inhouse_training import Forecast, RetrainPlan
+
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it would take, and write nothing.")
+]
+CardOption = Annotated[
+    str | None, typer.Option("--card", metavar="a100-40gb", help="With --dry-run: plan for this card.")
+]
+PriceOption = Annotated[
+    float | None, typer.Option("--price", min=0, metavar="2.79", help="With --dry-run: what an hour costs.")
+]
+
+_GIB = 2**30
+
+
+def make_plan(
+    repo: Path, recipe: str | None, waiting: str | None, card: str | None, price: float | None
+) -> RetrainPlan:
+    """What a run would do now; ``waiting`` is why none is due.
+
+    Raises:
+        InhouseError: there is no such card, or the history is too short.
+    """
+    from inhouse_training import named_card, plan_retraining, this_machine, with_forecast
+
+    chosen = named_card(card) if card else None
+    with progress_bar() as progress:
+        job = training_job(repo, recipe, progress, "retrain", look_only=True)
+        plan = plan_retraining(job.repository, job.state_dir, job.recipe, job.base, job.retrieval)
+        if waiting:
+            return replace(plan, decision="skip", reasons=(waiting,))
+        if plan.decision == "skip":
+            return plan
+        plan = with_forecast(
+            plan,
+            job.run(),
+            job.repository,
+            job.recipe,
+            job.base,
+            chosen or this_machine(),
+            price if price is not None else job.settings.retrain.price,
+            here=chosen is None,
+            progress=progress,
+        )
+    if not job.base.sha256:
+        return replace(plan, reasons=(*plan.reasons, f"{job.base.name} is not on this machine and would be fetched."))
+    return plan
+
+
+def show_plan(plan: RetrainPlan, json: bool) -> int:
+    """Print a plan; the exit code is 1 when the run would not fit."""
+    code = 1 if plan.decision == "refuse" else 0
+    if json:
+        print_json(plan.to_json())
+        return code
+    typer.echo(f"would {plan.decision}:")
+    for reason in plan.reasons:
+        typer.echo(f"  {reason}")
+    typer.echo(
+        f"  snapshot {plan.snapshot}: {plan.training_changes} changes to learn from, {plan.held_out_changes} held out"
+    )
+    typer.echo(f"  recipe {plan.recipe}, base model {plan.base_model}, current adapter {plan.current or 'none'}")
+    typer.echo(f"  run {plan.run}")
+    for line in _lines(plan.forecast) if plan.forecast is not None else ():
+        typer.echo(f"  {line}")
+    return code
+
+
+def _lines(forecast: Forecast) -> list[str]:
+    rows, memory, machine = forecast.rows, forecast.memory, forecast.machine
+    lines = ["rows: not counted, since no tokenizer is on this machine"]
+    if rows is not None:
+        lines = [
+            f"rows: {rows.rows:,} of {rows.tokens:,} tokens together, {rows.label_tokens:,} of them learned",
+            f"training: {forecast.passes} passes, {forecast.steps:,} steps, {forecast.tokens:,} tokens",
+        ]
+        lines += [rows.remark] if rows.remark else []
+    if memory is not None:
+        parts = ("weights", "adapter", "activations", "logits", "overhead")
+        told = ", ".join(f"{part} {getattr(memory, part) / _GIB:.1f}" for part in parts)
+        room = f"{machine.memory / _GIB:.1f} on {machine.name}"
+        lines.append(f"memory: about {memory.total / _GIB:.1f} GiB ({told}) of {room}")
+    else:
+        lines.append("memory: not predicted, since this base model's shape is not known")
+    cost = f", cost {forecast.cost:.2f}" if forecast.cost is not None else ""
+    told = f"about {forecast.seconds:,.0f} s of training{cost}. " if forecast.seconds is not None else ""
+    return [*lines, f"time: {told}{forecast.basis}"]

@@ -1,0 +1,40 @@
+// What the page asks of the owner process.
+
+/** An answer of the owner as JSON. Throws an Error whose message is for the user. */
+export async function ask(route, body, signal) {
+  const answer = await send(route, body, signal)
+  return answer.json()
+}
+
+/** The server-sent events of `route`, each as [name, data]. */
+export async function* events(route, body, signal) {
+  const answer = await send(route, body, signal)
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
+  let waiting = ''
+  for (;;) {
+    const { done, value } = await reader.read().catch(gone)
+    if (done) return
+    const whole = (waiting + value).split('\n\n')
+    waiting = whole.pop()
+    for (const event of whole) {
+      const [, name, data] = /^event: (.*)\ndata: (.*)$/.exec(event)
+      yield [name, JSON.parse(data)]
+    }
+  }
+}
+
+async function send(route, body, signal) {
+  // The header says that this page asks, which no page of another origin can say.
+  const headers = { 'X-Inhouse': '1' }
+  if (body) headers['Content-Type'] = 'application/json'
+  const request = { method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), signal }
+  const answer = await fetch(route, request).catch(gone)
+  if (answer.status === 401) throw new Error("This page is signed out. Open the address that 'inhouse serve' prints.")
+  if (!answer.ok) throw new Error((await answer.json()).error.message)
+  return answer
+}
+
+function gone(error) {
+  if (error.name === 'AbortError') throw error
+  throw new Error("The owner process does not answer. Start it with 'inhouse serve', then ask again.")
+}

@@ -1,0 +1,131 @@
+"""The dry run: every recipe is planned, memory agrees with what was measured, what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inhouse_retrieval import InhouseError, Repository
+from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
+from inhouse_training.forecast import RowCount, forecast_training
+from inhouse_training.machines import CARDS, Machine, this_machine
+from inhouse_training.memory import GIB, predict_memory, shape_of
+from inhouse_training.recipe import recipe_names
+
+MISTRAL, SMOLLM = "mistralai/Mistral-7B-Instruct-v0.2", "SmolLM2-135M-Instruct"
+TWO_CORES = Machine("2 cores", False, 24 * GIB, 0.1)
+ROWS = RowCount(100, 50_000, 40_000)
+
+
+def elsewhere(name: str) -> BaseModel:
+    """A base model that is not on this machine."""
+    return BaseModel(name, Path(), "", "")
+
+
+def changed(recipe: str, **sections: dict[str, Any]) -> Recipe:
+    loaded = load_recipe(recipe)
+    update = {name: getattr(loaded, name).model_copy(update=values) for name, values in sections.items()}
+    return loaded.model_copy(update=update)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_planned(name: str, history: Repository, base_model: BaseModel, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    base = base_model if recipe.base_model == base_model.name else elsewhere(recipe.base_model)
+    run = open_run(history, tmp_path, recipe, base)
+    plan = plan_retraining(history, tmp_path, recipe, base)
+    machine = TWO_CORES if name == "cpu-trial" else named_card("h100")
+    told = with_forecast(plan, run, history, recipe, base, machine, price=2.79, here=False)
+    assert told.decision == "train", told.reasons
+    forecast = told.forecast
+    assert forecast is not None and forecast.rows is not None and forecast.memory is not None
+    assert 0 < forecast.rows.label_tokens <= forecast.rows.tokens
+    assert forecast.passes is not None and forecast.tokens == forecast.passes * forecast.rows.tokens
+    assert forecast.steps and forecast.seconds and forecast.cost
+    assert 0 < forecast.memory.total <= machine.memory
+    assert (f"Counted with the tokenizer of {SMOLLM}" in forecast.rows.remark) == (base is not base_model)
+    assert ("not counted" in forecast.rows.remark) == (recipe.data.replay_share > 0)
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("rank", "tokens", "checkpointing", "trainer", "measured"),
+    # One H100, a 7B model in bf16: the trainers by themselves, without CUDA's context.
+    [
+        (768, 8192, True, "trl", 31.3),
+        (768, 8192, True, "unsloth", 45.4),
+        (64, 8192, True, "trl", 18.0),
+        (64, 8192, True, "unsloth", 18.1),
+        (64, 4096, False, "trl", 39.1),
+    ],
+)
+def test_memory_on_a_gpu_is_what_was_measured(
+    rank: int, tokens: int, checkpointing: bool, trainer: str, measured: float
+) -> None:
+    shape = shape_of(elsewhere(MISTRAL))
+    assert shape is not None
+    settings = {"gradient_checkpointing": checkpointing, "load_in_4bit": False}
+    recipe = changed("article", lora={"rank": rank}, data={"max_tokens": tokens}, trainer=settings)
+    memory = predict_memory(shape, recipe, True, trainer, 79 * GIB)
+    assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(("tokens", "measured"), [(768, 3.48), (256, 1.83)])
+def test_memory_on_a_cpu_is_what_was_measured(tokens: int, measured: float) -> None:
+    shape = shape_of(elsewhere(SMOLLM))
+    assert shape is not None
+    memory = predict_memory(shape, changed("cpu-trial", data={"max_tokens": tokens}), False, "trl", 0)
+    assert memory.total / GIB == pytest.approx(measured, rel=0.1)
+
+
+def test_the_table_of_shapes_agrees_with_the_model(base_model: BaseModel) -> None:
+    assert shape_of(base_model) == shape_of(elsewhere(SMOLLM))
+    assert shape_of(elsewhere("nobody/knows")) is None
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    article = changed("article", trainer={"load_in_4bit": False, "gradient_checkpointing": True})
+    told = forecast_training(article, elsewhere(MISTRAL), ROWS, named_card("a100-40gb"))
+    assert told.refusal.startswith(f"{MISTRAL} with the recipe article needs about 4")
+    assert "With trainer.load_in_4bit = true it takes" in told.refusal and "would fit" in told.refusal
+    assert "lora.rank = 64" in forecast_training(article, elsewhere(MISTRAL), ROWS, named_card("t4-16gb")).refusal
+    tiny = Machine("a watch", False, GIB // 2, 0.001)
+    assert (
+        "No change of the recipe" in forecast_training(load_recipe("cpu-trial"), elsewhere(SMOLLM), ROWS, tiny).refusal
+    )
+    four_bit = forecast_training(load_recipe("small-gpu"), elsewhere(MISTRAL), ROWS, TWO_CORES)
+    assert "needs a GPU" in four_bit.refusal
+    # The article's own card carries its recipe.
+    assert not forecast_training(load_recipe("article"), elsewhere(MISTRAL), ROWS, named_card("a100-40gb")).refusal
+
+
+def test_time_and_cost_rest_on_a_former_run_or_on_the_machine() -> None:
+    recipe = changed("cpu-trial", data={"max_train_tokens": 0})
+    told = forecast_training(recipe, elsewhere(SMOLLM), ROWS, TWO_CORES, 3.6, tokens_per_second=500)
+    assert (told.passes, told.steps, told.tokens) == (3, 150, 150_000)
+    assert told.seconds == 300 and told.cost == pytest.approx(0.3)
+    assert "As fast as the last run here" in told.basis
+    slower = forecast_training(recipe, elsewhere(SMOLLM), ROWS, TWO_CORES)
+    assert slower.cost is None and slower.seconds is not None and "is from a table" in slower.basis
+    unknown = forecast_training(recipe, elsewhere("nobody/knows"), ROWS, TWO_CORES)
+    assert (unknown.memory, unknown.seconds, unknown.refusal) == (None, None, "")
+
+
+def test_a_speed_of_an_h100_is_what_was_measured() -> None:
+    # PEFT and Unsloth on a 7B model, rank 64 and 768: 9,178 and 7,727 tokens a second.
+    for rank, measured in ((64, 9178), (768, 7727)):
+        recipe = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False})
+        told = forecast_training(recipe, elsewhere(MISTRAL), ROWS, named_card("h100"))
+        assert told.seconds is not None and told.tokens is not None
+        assert told.tokens / told.seconds == pytest.approx(measured, rel=0.15)
+
+
+def test_machines_have_names_and_this_one_is_measured() -> None:
+    with pytest.raises(InhouseError, match="no card called 'a100-40'") as told:
+        named_card("a100-40")
+    assert "a100-40gb" in told.value.remedy
+    assert all(card.name == name for name, card in CARDS.items())
+    here = this_machine()
+    assert here.measured and here.memory > GIB and here.tflops > 0.001

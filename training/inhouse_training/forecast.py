@@ -1,0 +1,141 @@
+"""What a run will take, told beforehand: rows, steps, memory, time, cost; and what would fit where it does not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .base_model import BaseModel
+from .dataset import Dataset
+from .finetune import training_passes
+from .machines import Machine
+from .memory import GIB, Memory, Shape, predict_memory, shape_of, what_would_fit
+from .prompts import IGNORED
+from .recipe import Recipe
+
+_REACHED = 0.5
+"""Part of a matrix product's speed that training reaches: four ways to train a 7B model reached 0.49 to 0.57 of the 798
+TFLOP/s of an H100 (docs/measurements.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount:
+    """What a dataset holds: rows, their tokens, and those that are learned.
+
+    Attributes:
+        remark: what the figures leave out or rest on, as a sentence; empty when they are exact.
+    """
+
+    rows: int
+    tokens: int
+    label_tokens: int
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A run on one machine.
+
+    Attributes:
+        passes, steps, tokens: times that the rows are seen, optimiser steps, and tokens read in all of them.
+        memory: predicted peak; ``None`` where the base model's shape is not known.
+        seconds, cost: of training alone; the cost in the currency of the price, where one was given.
+        basis: what the time rests on, as a sentence.
+        refusal: why the run cannot be made on this machine, and what could be, as a sentence; empty when it fits.
+    """
+
+    machine: Machine
+    rows: RowCount | None
+    passes: int | None
+    steps: int | None
+    tokens: int | None
+    memory: Memory | None
+    seconds: float | None
+    cost: float | None
+    basis: str
+    refusal: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--dry-run --json`` has it, with the sum of the memory."""
+        stored = asdict(self)
+        return {**stored, "memory": {**stored["memory"], "total": self.memory.total} if self.memory else None}
+
+
+def count_rows(dataset: Dataset, remark: str = "") -> RowCount:
+    """Count a finished dataset."""
+    labels = dataset.rows.select_columns(["labels"])
+    learned = sum(sum(label != IGNORED for label in row["labels"]) for row in labels)
+    return RowCount(dataset.manifest["rows"], dataset.manifest["row_tokens"], learned, remark)
+
+
+def forecast_training(
+    recipe: Recipe,
+    base: BaseModel,
+    rows: RowCount | None,
+    machine: Machine,
+    price: float | None = None,
+    tokens_per_second: float | None = None,
+) -> Forecast:
+    """Predict one run.
+
+    Args:
+        price: of the machine for an hour.
+        tokens_per_second: of a former run on this machine, where there was one.
+    """
+    shape = shape_of(base)
+    passes = steps = tokens = None
+    if rows is not None:
+        passes = training_passes(recipe, rows.tokens)
+        steps = passes * _steps_of_a_pass(recipe, rows, machine)
+        tokens = passes * rows.tokens
+    trainer = "unsloth" if machine.gpu and recipe.trainer.kind != "trl" else "trl"
+    memory = predict_memory(shape, recipe, machine.gpu, trainer, machine.memory) if shape is not None else None
+    seconds, basis = None, "How long it takes is not known."
+    if tokens is not None and tokens_per_second is not None:
+        seconds, basis = tokens / tokens_per_second, f"As fast as the last run here: {tokens_per_second:.0f} tokens/s."
+    elif tokens is not None and shape is not None:
+        speed = _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe)
+        measured = "was measured here" if machine.measured else "is from a table"
+        seconds = tokens / speed
+        basis = (
+            f"At {speed:.0f} tokens/s: half of the speed of a matrix product, {machine.tflops:.3g} TFLOP/s, which "
+            + (f"{measured}.")
+        )
+    cost = seconds / 3600 * price if seconds is not None and price is not None else None
+    refusal = _refusal(shape, recipe, base, memory, machine, trainer)
+    return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal)
+
+
+def _steps_of_a_pass(recipe: Recipe, rows: RowCount, machine: Machine) -> int:
+    packed = machine.gpu and recipe.trainer.packing
+    batches = math.ceil((rows.tokens / recipe.data.max_tokens if packed else rows.rows) / recipe.optimizer.batch_rows)
+    return max(1, math.ceil(batches / recipe.optimizer.accumulate))
+
+
+def _flops_a_token(shape: Shape, recipe: Recipe) -> float:
+    """Forward, and backward to the activations, through the frozen base (2 + 2 a parameter), all three through the
+    adapter (6), and the forward pass again with checkpointing (Kaplan et al., 2020, appendix; attention left out)."""
+    frozen = shape.linear_parameters + shape.hidden * shape.vocabulary
+    again = 2 if recipe.trainer.gradient_checkpointing else 0
+    return float((4 + again) * frozen + (6 + again) * shape.adapter_parameters(recipe))
+
+
+def _refusal(
+    shape: Shape | None, recipe: Recipe, base: BaseModel, memory: Memory | None, machine: Machine, trainer: str
+) -> str:
+    if recipe.trainer.load_in_4bit and not machine.gpu:
+        return (
+            f"The recipe {recipe.name} loads the base model in 4 bit, which needs a GPU: plan for one with --card, "
+            "or take the recipe cpu-trial."
+        )
+    if memory is None or memory.total <= machine.memory or shape is None:
+        return ""
+    told = (
+        f"{base.name} with the recipe {recipe.name} needs about {memory.total / GIB:.1f} GiB, and {machine.name} has "
+        f"{machine.memory / GIB:.1f} GiB."
+    )
+    found = what_would_fit(shape, recipe, machine.gpu, trainer, machine.memory)
+    if found is None:
+        return f"{told} No change of the recipe makes it fit: take {'gpu-trial' if machine.gpu else 'cpu-trial'}."
+    return f"{told} With {found[0]} it takes {found[1].total / GIB:.1f} GiB and would fit."

@@ -1,0 +1,179 @@
+"""How much memory a run will take, predicted from the shape of the base model and the recipe.
+
+The parts, with their sources:
+
+- weights: 4 bytes a parameter on a CPU, 2 on a GPU; in 4 bit 0.516 for linear layers (NF4 with double quantisation,
+  Dettmers et al., "QLoRA", 2023), while embeddings stay at 2.
+- adapter: ``rank * (inputs + outputs)`` parameters for each target (Hu et al., "LoRA", 2021), each with its gradient
+  and the two moments of AdamW, all as wide as the weight: 4 numbers of 4 bytes with Unsloth and on a CPU, of 2 bytes
+  with TRL on a GPU, which keeps the adapter in the type of the base.
+- activations: what a layer keeps for its backward pass, counted tensor by tensor as in Korthikanti et al. ("Reducing
+  Activation Recomputation in Large Transformer Models", 2022), for a gated MLP and an attention that keeps no scores.
+  With checkpointing each layer keeps its input only.
+- logits: of a batch with their gradient, unless the loss takes them in chunks; with checkpointing, the one layer that
+  is computed again if that is more, since the two are never there at once.
+- overhead: measured, see the constants.
+
+``docs/measurements.md`` compares the sum with what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+from .base_model import BaseModel
+from .recipe import Recipe
+
+GIB = 2**30
+_GPU_OVERHEAD = int(0.6 * GIB)
+"""CUDA's context and libraries, which the allocator does not count."""
+_CPU_OVERHEAD = int(0.45 * GIB)
+"""Python with torch, transformers, TRL and datasets."""
+_CPU_SLACK = 1.5
+"""What the allocator of a CPU takes for rows of changing lengths, beside what is alive: from SmolLM2 with rows of 256
+and of 768 tokens."""
+_FOUR_BIT = 0.516
+_LARGEST_CHUNK = 2048
+"""Tokens whose logits exist at once where the loss is chunked."""
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A decoder with grouped attention and a gated MLP, as its ``config.json`` describes it."""
+
+    hidden: int
+    inner: int
+    layers: int
+    key_values: int
+    vocabulary: int
+    tied: bool
+
+    @property
+    def linear_sizes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of each linear layer of a block."""
+        wide, narrow, inner = self.hidden, self.key_values, self.inner
+        attention = dict(zip(_ATTENTION, ((wide, wide), (wide, narrow), (wide, narrow), (wide, wide)), strict=True))
+        return attention | dict(zip(_MLP, ((wide, inner), (wide, inner), (inner, wide)), strict=True))
+
+    @property
+    def linear_parameters(self) -> int:
+        """Parameters of all blocks' linear layers."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear_sizes.values())
+
+    @property
+    def other_parameters(self) -> int:
+        """Parameters of the embeddings and the output layer."""
+        return self.hidden * self.vocabulary * (1 if self.tied else 2)
+
+    def adapter_parameters(self, recipe: Recipe) -> int:
+        """Parameters that the recipe's adapter adds."""
+        sizes, targets = self.linear_sizes, recipe.lora.targets
+        named = sizes if isinstance(targets, str) else [target for target in targets if target in sizes]
+        return self.layers * recipe.lora.rank * sum(sum(sizes[name]) for name in named)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Predicted peak, in bytes, by part."""
+
+    weights: int
+    adapter: int
+    activations: int
+    logits: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.adapter + self.activations + self.logits + self.overhead
+
+
+def shape_of(base: BaseModel) -> Shape | None:
+    """The shape of a base model, from its folder or, when it is not here, from ``base_shapes.toml``; else ``None``."""
+    config = base.path / "config.json"
+    if base.sha256 and config.is_file():
+        return _shape(json.loads(config.read_text(encoding="utf-8")))
+    known = tomllib.loads((resources.files("inhouse_training") / "base_shapes.toml").read_text(encoding="utf-8"))
+    return _shape(known[base.name]) if base.name in known else None
+
+
+def _shape(config: dict[str, int | bool]) -> Shape | None:
+    try:
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        head = int(config.get("head_dim") or hidden // heads)
+        return Shape(
+            hidden,
+            int(config["intermediate_size"]),
+            int(config["num_hidden_layers"]),
+            head * int(config.get("num_key_value_heads", heads)),
+            int(config["vocab_size"]),
+            bool(config.get("tie_word_embeddings", False)),
+        )
+    except KeyError:
+        return None  # another kind of model: nothing is predicted
+
+
+def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int) -> Memory:
+    """The peak of training with full rows.
+
+    Args:
+        gpu: bf16 on a GPU, or float32 on a CPU.
+        trainer: ``"trl"`` or ``"unsloth"``.
+        total: memory of the GPU, in bytes, which decides whether the loss is chunked.
+    """
+    number = 2 if gpu else 4
+    tokens = recipe.optimizer.batch_rows * recipe.data.max_tokens
+    per_linear = _FOUR_BIT if recipe.trainer.load_in_4bit else number
+    weights = shape.linear_parameters * per_linear + shape.other_parameters * number
+    wide = 4 if trainer == "unsloth" or not gpu else 2
+    adapter = shape.adapter_parameters(recipe) * 4 * wide
+    targets = 7 if isinstance(recipe.lora.targets, str) else len(recipe.lora.targets)
+    # Inputs of the norms (float32), of q, k and v, of o, of gate and up, of down; q, k, v; gate, up and their product.
+    layer = number * (6 * shape.hidden + 2 * shape.key_values + 4 * shape.inner + targets * recipe.lora.rank)
+    layer += 8 * shape.hidden if gpu else number * 5 * shape.hidden  # on a CPU keys and values are repeated as well
+    # As the trainer decides it (trainers/loop.py); Unsloth's loss is always fused.
+    chunked = gpu and (trainer == "unsloth" or 12 * tokens * shape.vocabulary >= total / 3)
+    logits = (min(tokens, _LARGEST_CHUNK) if chunked else tokens) * shape.vocabulary * 12
+    if not gpu:
+        layer, logits = int(layer * _CPU_SLACK), int(tokens * shape.vocabulary * 16 * _CPU_SLACK)
+    if recipe.trainer.gradient_checkpointing:
+        # Unsloth keeps the layers' inputs in the host's memory.
+        inputs = 0 if trainer == "unsloth" else shape.layers * shape.hidden * number
+        # The logits are gone before the first layer is computed again.
+        activations, logits = tokens * inputs, max(logits, tokens * layer)
+    else:
+        activations = tokens * layer * shape.layers
+    return Memory(int(weights), adapter, int(activations), int(logits), _GPU_OVERHEAD if gpu else _CPU_OVERHEAD)
+
+
+def what_would_fit(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int) -> tuple[str, Memory] | None:
+    """The smallest change of the recipe that fits, as a sentence's part, with its memory; ``None`` when none does."""
+    data, changes = recipe.data, list[str]()
+    for words, changed in (
+        ("trainer.gradient_checkpointing = true", {"trainer": {"gradient_checkpointing": True}}),
+        ("optimizer.batch_rows = 1", {"optimizer": {"batch_rows": 1}}),
+        ("trainer.load_in_4bit = true", {"trainer": {"load_in_4bit": True}} if gpu else {}),
+        ("lora.rank = 64", {"lora": {"rank": min(64, recipe.lora.rank)}}),
+        ("data.max_tokens = 2048", {"data": {"max_tokens": min(2048, data.max_tokens)}}),
+        ("lora.rank = 16", {"lora": {"rank": min(16, recipe.lora.rank)}}),
+        ("data.max_tokens = 512", {"data": {"max_tokens": min(512, data.max_tokens)}}),
+    ):
+        update = {
+            section: getattr(recipe, section).model_copy(update=values)
+            for section, values in changed.items()
+            if any(getattr(getattr(recipe, section), key) != value for key, value in values.items())
+        }
+        if not update:
+            continue
+        recipe = recipe.model_copy(update=update)
+        key = words.split(" = ")[0]
+        changes = [change for change in changes if not change.startswith(key)] + [words]
+        memory = predict_memory(shape, recipe, gpu, trainer, total)
+        if memory.total <= total:
+            return " and ".join(changes), memory
+    return None
