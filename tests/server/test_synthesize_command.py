@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from inhouse_server.cli import main
-from inhouse_training import BaseModel
+from inhouse_training import BaseModel, stored_replies
 
 from ..training.history import commit, make_history
-from ..training.synthesis.chat_server import KEY, ChatServer
+from ..training.synthesis.chat_server import KEY, ChatServer, honest
 from ..training.synthesis.written import GUIDE
 
 Inhouse = Callable[..., tuple[int, str, str]]
@@ -89,6 +93,9 @@ def test_what_cannot_be_written_is_said_with_a_remedy(inhouse: Inhouse, base_mod
     assert code == 1 and "cpu-trial has no share for synthetic rows" in error and "qa_share = 0.1" in error
     code, _, error = inhouse(*at, "--kinds", "qa,qaa")
     assert code == 1 and "no synthetic kind called 'qaa'. There are qa, raft," in error
+    assert json.loads(inhouse(*at, "--kinds", "qa", "--json")[1])["estimate"]["generator"].startswith("SmolLM2-135M-In")
+    (root / "inhouse.toml").write_text('[engine]\nkind = "openai"\nurl = "http://127.0.0.1:1/v1"\nmodel = "house"\n')
+    assert json.loads(inhouse(*at, "--kinds", "qa", "--json")[1])["estimate"]["generator"] == "house"
     for text, problem in (
         ('model = "writer"', "names a model and no server"),
         ('base_url = "http://127.0.0.1:1/v1"', "base_url needs a model"),
@@ -96,3 +103,37 @@ def test_what_cannot_be_written_is_said_with_a_remedy(inhouse: Inhouse, base_mod
         (root / "inhouse.toml").write_text(f"[synthesis]\n{text}\n")
         code, _, error = inhouse(*at, "--kinds", "qa")
         assert code == 1 and problem in error
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_without_a_traceback_and_what_was_answered_stays(
+    base_model: BaseModel, tmp_path: Path, number: int
+) -> None:
+    root = make_history(tmp_path / "shop", commits=12).root
+    asked, over = threading.Event(), threading.Event()
+
+    def write(count: int, prompt: str) -> str:
+        if count == 2:
+            asked.set()
+            over.wait(timeout=60)
+        return honest(prompt)
+
+    with ChatServer().running() as server:
+        server.write = write
+        section = f'[synthesis]\nbase_url = "{server.url}"\nmodel = "writer"\napi_key_env = "WRITER_KEY"\n'
+        (root / "inhouse.toml").write_text(section + "concurrency = 1\n")
+        command = [sys.executable, "-m", "inhouse_server.cli", "dataset", "synthesize", "--kinds", "raft"]
+        child = subprocess.Popen(
+            [*command, "--repo", str(root)],
+            env={**os.environ, "WRITER_KEY": KEY},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert asked.wait(timeout=60)
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
+        over.set()
+    assert child.returncode == 130 and "Traceback" not in said
+    assert len(stored_replies(root / ".inhouse").by_key) == 2

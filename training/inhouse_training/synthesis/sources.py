@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from inhouse_retrieval import Repository, SkippedFile, Wiki, chunk_text, redact
+from inhouse_retrieval import Repository, SkippedFile, Wiki, chunk_text
 
 from ..leaks import HeldOutText
 
@@ -72,7 +72,10 @@ def name_words(name: str) -> list[re.Match[str]]:
 
 
 def read_sections(repository: Repository, cut: Cut) -> list[Section]:
-    """All sections of the training snapshot, by path; equal content counts once. They hold each text once in memory."""
+    """All sections of the training snapshot, by path, redacted by their readers; equal content counts once.
+
+    They hold each text once in memory.
+    """
     wiki = Wiki(repository)
     held_out = HeldOutText(cut.held_out, ())
     seen: set[str] = set()
@@ -81,7 +84,7 @@ def read_sections(repository: Repository, cut: Cut) -> list[Section]:
     for item in texts:
         if isinstance(item, SkippedFile) or item[0].blob_id in seen:
             continue
-        file, text = item[0], redact(item[1])[0]
+        file, text = item
         seen.add(file.blob_id)
         path = file.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if not wiki.holds(path):
