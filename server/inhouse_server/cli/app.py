@@ -21,6 +21,7 @@ from inhouse_server.cli import (
     serve,
     status,
     sync,
+    token,
     train,
 )
 
@@ -45,6 +46,7 @@ app.add_typer(adapters.app, name="adapters")
 app.command("review")(review.review)
 app.command("post-review", hidden=True)(post_review.post_review)
 app.command("serve")(serve.serve)
+app.add_typer(token.app, name="token")
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)
 app.command("mcp")(mcp.mcp)

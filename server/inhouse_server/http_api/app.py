@@ -13,10 +13,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from inhouse_retrieval.errors import InhouseError
+from inhouse_server.access import Audit, Callers, RequestLimits, TokenStore, token_file
 from inhouse_server.http_api import chat, commands, web
+from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard, host_in_header
+from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
@@ -24,21 +26,30 @@ from inhouse_server.workspace import Workspace
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlette:
+def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bool = False) -> Starlette:
     """The application for one held repository.
 
     Args:
-        token: bearer token that every route but ``/healthz`` wants; a browser that showed it once gets a cookie for
-            the page at ``/`` and what that page asks.
+        token: the owner's own, which opens everything; a team's tokens open what their scopes name. A browser that
+            showed one gets a cookie for the page at ``/`` and what that page asks.
         host: address that the owner listens on; requests may name it, loopback, and the configured host and
             ``allowed_hosts``.
         port: where it listens; the cookie's name holds it.
+        secure: clients reach it over TLS.
+
+    Raises:
+        InhouseError: the file of the team's tokens cannot be used.
     """
     activity = Activity()
-    named = (host, workspace.settings.server.host, *workspace.settings.server.allowed_hosts)
+    server = workspace.settings.server
+    team = TokenStore(token_file(workspace.settings, workspace.root, workspace.state_dir))
+    team.all()
+    callers = Callers(token, team)
+    audit = Audit(workspace.state_dir)
+    named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
     mcp = McpEndpoint(workspace)
-    app = Starlette(
+    app: Starlette = Starlette(
         routes=[
             Route("/healthz", _health),
             Route("/", web.page),
@@ -58,16 +69,27 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
             WebSocketRoute("/lsp", _language_server),
         ],
         middleware=[
-            Middleware(Guard, token=token, allowed_hosts=hosts, activity=activity, browser=BrowserSession(token, port))
+            Middleware(
+                Guard,
+                callers=callers,
+                browser=BrowserSession(token, port, callers, secure),
+                limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
+                allowed_hosts=hosts,
+                activity=activity,
+                routes=lambda: app.routes,
+                handled=audit.request,
+            )
         ],
         exception_handlers={
             InhouseError: _inhouse_error,
             HTTPException: _http_error,
             BodyTooLarge: _body_too_large,
+            BodyTooSlow: _body_too_slow,
             Exception: _unexpected,
         },
         lifespan=mcp.lifespan,
     )
+    app.router.redirect_slashes = False  # a path is a route's or it is none
     app.state.workspace = workspace
     app.state.token = token
     app.state.activity = activity
@@ -90,7 +112,7 @@ async def _language_server(websocket: WebSocket) -> None:
     from inhouse_server.language_server import serve_connection
 
     await websocket.accept()
-    await serve_connection(websocket, websocket.app.state.workspace)
+    await serve_connection(websocket, websocket.app.state.workspace, websocket.scope["caller"])
 
 
 async def _inhouse_error(request: Request, error: Exception) -> Response:
@@ -104,6 +126,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _body_too_large(request: Request, error: Exception) -> Response:
     return error_response(413, "The body is too large.", "body_too_large")
+
+
+async def _body_too_slow(request: Request, error: Exception) -> Response:
+    return error_response(408, "The body took too long to arrive.", "request_timeout")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

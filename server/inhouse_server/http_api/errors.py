@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,9 +14,13 @@ def error_body(message: str, kind: str, param: str | None = None) -> dict[str, A
     return {"error": {"message": message, "type": kind, "param": param, "code": kind}}
 
 
-def error_response(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
-    """An error answer; 401 says which scheme is wanted."""
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+def error_response(
+    status: int, message: str, kind: str, param: str | None = None, retry_s: float = 0.0
+) -> JSONResponse:
+    """An error answer; 401 says which scheme is wanted, and ``retry_s`` when to try again."""
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if retry_s:
+        headers["Retry-After"] = str(math.ceil(retry_s))
     return JSONResponse(error_body(message, kind, param), status, headers)
 
 

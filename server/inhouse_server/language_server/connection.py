@@ -24,6 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
+    from inhouse_server.access import Caller
     from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,9 @@ class QueueWriter:
         self.messages.put_nowait(None)
 
 
-async def serve_connection(websocket: WebSocket, workspace: Workspace) -> None:
+async def serve_connection(websocket: WebSocket, workspace: Workspace, caller: Caller) -> None:
     """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled."""
-    server = build_server(workspace)
+    server = build_server(workspace, on_this_machine=caller.is_owner)
     writer = QueueWriter()
     server.protocol.set_writer(writer, include_headers=False)
     sender = asyncio.create_task(_send(websocket, writer))

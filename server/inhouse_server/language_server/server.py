@@ -16,6 +16,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
 from inhouse_retrieval import Cancelled, InhouseError
+from inhouse_server.elsewhere import NOWHERE
 from inhouse_server.language_server import (
     ask,
     code_actions,
@@ -64,6 +65,7 @@ class InhouseServer(LanguageServer):
 
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
+        on_this_machine: the editor may name files of the server's own checkout.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
@@ -73,7 +75,7 @@ class InhouseServer(LanguageServer):
 
     protocol: InhouseProtocol
 
-    def __init__(self, house: Workspace) -> None:
+    def __init__(self, house: Workspace, on_this_machine: bool = True) -> None:
         super().__init__(
             "inhouse",
             version("inhouse"),
@@ -82,7 +84,9 @@ class InhouseServer(LanguageServer):
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
-        self.work_in(Checkout(house.root))
+        self.on_this_machine = on_this_machine
+        # Until `initialize` says otherwise; also after one that was refused.
+        self.work_in(Checkout(house.root, None if on_this_machine else NOWHERE))
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
         self.changed = code_lens.ChangedFiles(house)
@@ -123,9 +127,9 @@ class InhouseServer(LanguageServer):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def build_server(house: Workspace) -> InhouseServer:
+def build_server(house: Workspace, on_this_machine: bool = True) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, for one connection."""
-    server = InhouseServer(house)
+    server = InhouseServer(house, on_this_machine)
     for method, handler, options in FEATURES:
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:
