@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Activity:
@@ -10,10 +11,12 @@ class Activity:
 
     Attributes:
         draining: the owner is to stop; what is open ends, and nothing new begins.
+        editors: each says how many requests of its editor are being answered.
     """
 
     def __init__(self) -> None:
         self.draining = False
+        self.editors: set[Callable[[], int]] = set()
         self._answering = 0
         self._lasting = 0
         self._last = time.monotonic()
@@ -21,7 +24,7 @@ class Activity:
     @property
     def answering(self) -> int:
         """Requests that are being answered, and those of editors that are."""
-        return self._answering
+        return self._answering + sum(count() for count in self.editors)
 
     @property
     def open(self) -> int:

@@ -14,10 +14,10 @@ from starlette.websockets import WebSocket
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.access import Audit, Callers, RequestLimits, TokenStore, token_file
-from inhouse_server.http_api import chat, commands, web
+from inhouse_server.http_api import chat, commands, embeddings, openapi, web
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
-from inhouse_server.http_api.errors import error_response
+from inhouse_server.http_api.errors import Refused, error_body, error_response
 from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.owner import proof
@@ -56,6 +56,9 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
             Route("/web/{name}", web.static),
             Route("/v1/models", chat.models),
             Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+            Route("/v1/completions", chat.completions, methods=["POST"]),
+            Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
+            Route("/openapi.json", openapi.document),
             Route("/inhouse/search", commands.search, methods=["POST"]),
             Route("/inhouse/ask", commands.ask, methods=["POST"]),
             Route("/inhouse/index", commands.index, methods=["POST"]),
@@ -82,6 +85,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
         ],
         exception_handlers={
             InhouseError: _inhouse_error,
+            Refused: _refused,
             HTTPException: _http_error,
             BodyTooLarge: _body_too_large,
             BodyTooSlow: _body_too_slow,
@@ -102,26 +106,34 @@ async def _health(request: Request) -> Response:
 
     Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not.
     """
-    health = {"status": "ok", "pid": os.getpid()}
+    draining = request.app.state.activity.draining
+    health = {"status": "stopping" if draining else "ok", "pid": os.getpid()}
     if nonce := request.query_params.get("nonce"):
         health["proof"] = proof(request.app.state.token, nonce)
-    return JSONResponse(health)
+    return JSONResponse(health, 503 if draining else 200, {"Retry-After": "5"} if draining else None)
 
 
 async def _language_server(websocket: WebSocket) -> None:
     from inhouse_server.language_server import serve_connection
 
     await websocket.accept()
-    await serve_connection(websocket, websocket.app.state.workspace, websocket.scope["caller"])
+    state = websocket.app.state
+    await serve_connection(websocket, state.workspace, websocket.scope["caller"], state.activity)
 
 
 async def _inhouse_error(request: Request, error: Exception) -> Response:
     return error_response(400, str(error), "inhouse_error")
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status)
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return error_response(error.status_code, f"{error.detail}: {request.url.path}", "invalid_request_error")
+    body = error_body(f"{error.detail}: {request.url.path}", "invalid_request_error")
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 async def _body_too_large(request: Request, error: Exception) -> Response:

@@ -24,7 +24,7 @@ from inhouse_server.access import Caller, Callers, Handled, RequestLimits
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.routes import Matched, matched
+from inhouse_server.http_api.routes import WEBSOCKET, Matched, matched
 
 MAX_BODY_BYTES = 4 * 2**20
 MAX_HEADERS = 100
@@ -170,7 +170,7 @@ class Guard:
         if caller is None:  # a route for everyone
             await self._app(scope, taking, exchange.send)
             return
-        lasting = route.access is not None and route.access.lasting
+        lasting = route.access is not None and exchange.method in route.access.lasting
         self._activity.begin(lasting)
         self._limits.begin(caller.id)
         try:
@@ -206,6 +206,7 @@ class _Exchange:
 
     def __init__(self, scope: AsgiScope, send: Send, handled: Callable[[Handled], None]) -> None:
         self.connection = HTTPConnection(scope)
+        self.method: str = scope["method"] if scope["type"] == "http" else WEBSOCKET
         self.caller: Caller | None = None
         self.route = ""
         self.status = 0
@@ -215,10 +216,9 @@ class _Exchange:
         self._started = time.perf_counter()
 
     def note(self, status: int) -> None:
-        scope = self.connection.scope
-        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         client = self.connection.client.host if self.connection.client else ""
-        self._handled(Handled(self.caller, method, self.route, status, time.perf_counter() - self._started, client))
+        seconds = time.perf_counter() - self._started
+        self._handled(Handled(self.caller, self.method, self.route, status, seconds, client))
 
     async def send(self, message: Message) -> None:
         kind = message["type"]

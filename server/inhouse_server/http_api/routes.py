@@ -14,6 +14,8 @@ from starlette.types import Scope as AsgiScope
 
 from inhouse_server.access import Scope
 
+WEBSOCKET = "WEBSOCKET"
+"""Stands where an HTTP request has its method."""
 UNKNOWN = "unknown"
 """How the audit log and the metrics name a path that is no route: the path itself may hold anything."""
 
@@ -25,12 +27,12 @@ class Access:
     Attributes:
         scope: a token's; ``None`` where nobody needs a token.
         cookie: whether the chat page's cookie stands for the token: never, only with the page's header, or by itself.
-        lasting: a connection that stays open while nothing is asked, so that nobody waits for its end.
+        lasting: methods whose connections stay open while nothing is asked, so that nobody waits for their end.
     """
 
     scope: Scope | None
     cookie: Literal["no", "with header", "alone"] = "no"
-    lasting: bool = False
+    lasting: frozenset[str] = frozenset()
 
 
 ACCESS = {
@@ -39,6 +41,9 @@ ACCESS = {
     "/web/{name}": Access(Scope.ASK, cookie="alone"),
     "/v1/models": Access(Scope.ASK),
     "/v1/chat/completions": Access(Scope.ASK),
+    "/v1/completions": Access(Scope.ASK),
+    "/v1/embeddings": Access(Scope.ASK),
+    "/openapi.json": Access(Scope.ASK),
     "/inhouse/search": Access(Scope.ASK),
     "/inhouse/ask": Access(Scope.ASK, cookie="with header"),
     "/inhouse/passage": Access(Scope.ASK),
@@ -48,8 +53,8 @@ ACCESS = {
     "/inhouse/review": Access(Scope.REVIEW),
     "/inhouse/index": Access(Scope.ADMIN),
     "/inhouse/shutdown": Access(Scope.ADMIN),
-    "/mcp": Access(Scope.ASK),
-    "/lsp": Access(Scope.ASK, lasting=True),
+    "/mcp": Access(Scope.ASK, lasting=frozenset({"GET"})),
+    "/lsp": Access(Scope.ASK, lasting=frozenset({WEBSOCKET})),
 }
 """By the route's path as the application spells it; it holds for all of the route's methods."""
 

@@ -25,10 +25,12 @@ from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
     from inhouse_server.access import Caller
+    from inhouse_server.http_api.activity import Activity
     from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+_REQUEST_FAILED = types.LSPErrorCodes.RequestFailed.value
 _KNOWN_KEYS = ("jsonrpc", "id", "method", "params", "result", "error")
 
 
@@ -45,9 +47,14 @@ class QueueWriter:
         self.messages.put_nowait(None)
 
 
-async def serve_connection(websocket: WebSocket, workspace: Workspace, caller: Caller) -> None:
+async def serve_connection(websocket: WebSocket, workspace: Workspace, caller: Caller, activity: Activity) -> None:
     """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled."""
     server = build_server(workspace, on_this_machine=caller.is_owner)
+
+    def answering() -> int:
+        return len(server.protocol.running_requests())
+
+    activity.editors.add(answering)
     writer = QueueWriter()
     server.protocol.set_writer(writer, include_headers=False)
     sender = asyncio.create_task(_send(websocket, writer))
@@ -56,8 +63,10 @@ async def serve_connection(websocket: WebSocket, workspace: Workspace, caller: C
             frame = await websocket.receive()
             if frame["type"] == "websocket.disconnect":
                 break
+            server.stopping = activity.draining
             receive(server, writer, frame.get("text") or frame.get("bytes") or "")
     finally:
+        activity.editors.discard(answering)
         await server.close()
         writer.close()
         await sender
@@ -133,5 +142,7 @@ def _check_order(server: InhouseServer, message: dict[str, Any], message_id: int
         raise JsonRpcInvalidRequest("The server is initialized already.")
     if method != types.INITIALIZE and not server.initialized:
         raise JsonRpcServerNotInitialized("The server is not initialized yet.")
+    if server.stopping and message_id is not None and method != types.SHUTDOWN:
+        raise JsonRpcException("The inhouse server is stopping; ask again in a moment.", _REQUEST_FAILED)
     if server.shutting_down and message_id is not None:
         raise JsonRpcInvalidRequest("The server is shutting down.")

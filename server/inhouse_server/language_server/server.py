@@ -71,6 +71,7 @@ class InhouseServer(LanguageServer):
         reviewed: the findings that this editor was shown.
         changed: which files differ from the main branch.
         exited: the editor said ``exit``; the connection ends.
+        stopping: the owner is to stop; no new request begins.
     """
 
     protocol: InhouseProtocol
@@ -91,6 +92,7 @@ class InhouseServer(LanguageServer):
         self.reviewed = review_command.ReviewedFiles()
         self.changed = code_lens.ChangedFiles(house)
         self.exited = False
+        self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def work_in(self, checkout: Checkout) -> None:
