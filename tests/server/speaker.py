@@ -13,13 +13,17 @@ from typing import Any
 
 
 class Speaker(ThreadingHTTPServer):
-    """``/v1/chat/completions`` that streams one sentence, or words without end until its client leaves."""
+    """``/v1/chat/completions`` that streams one sentence, or words without end.
+
+    The latter until its client leaves, which releases ``left``, or ``finish`` is set.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Speaking)
         self.left = threading.Semaphore(0)
+        self.finish = threading.Event()
 
 
 class _Speaking(BaseHTTPRequestHandler):
@@ -36,9 +40,11 @@ class _Speaking(BaseHTTPRequestHandler):
             self.wfile.write(b"data: [DONE]\n\n")
             return
         try:
-            while True:
+            while not self.server.finish.is_set():
                 self.say(f"{os.urandom(4).hex()} ")
                 time.sleep(0.01)
+            self.say("That is all.", "stop")
+            self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
             self.server.left.release()
 

@@ -20,9 +20,9 @@ from inhouse_server.owner import OwnerAddress, find_owner
 from .house import owner as serving
 from .speaker import speaking
 
-NOT_IN_THE_DOCUMENT = {"/", "/web/{name}", "/lsp", "/mcp", "/openapi.json"}
+NOT_IN_THE_DOCUMENT = {"/", "/web/{name}", "/lsp", "/mcp", "/openapi.json", "/metrics"}
 MODELS = {
-    "ChatRequest": ["inhouse", "speaker", "nobody"],
+    "ChatRequest": ["inhouse", "base", "nobody"],
     "CompletionRequest": ["inhouse", "base", "nobody"],
     "EmbeddingRequest": ["all-MiniLM-L6-v2", "nobody"],
 }

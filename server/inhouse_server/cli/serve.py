@@ -29,6 +29,7 @@ def serve(
         bool | None,
         typer.Option("--behind-proxy", help="A reverse proxy ends TLS in front.", show_default=False),
     ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Write logs as one JSON object a line.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the running owner.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -48,7 +49,7 @@ def serve(
         said.behind_proxy if behind_proxy is None else behind_proxy,
     )
     prepare_state_dir(state_dir)
-    start_logging(state_dir, "owner")
+    start_logging(state_dir, "owner", log_json)
 
     def told(url: str) -> None:
         token_file = state_dir / owner.TOKEN_FILE

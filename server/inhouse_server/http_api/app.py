@@ -13,13 +13,14 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_server.access import Audit, Callers, RequestLimits, TokenStore, token_file
+from inhouse_server.access import Audit, Callers, Handled, RequestLimits, TokenStore, token_file
 from inhouse_server.http_api import chat, commands, embeddings, openapi, web
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
 from inhouse_server.http_api.errors import Refused, error_body, error_response
 from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
+from inhouse_server.http_api.metrics import Metrics, metrics
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
@@ -46,12 +47,20 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
     team.all()
     callers = Callers(token, team)
     audit = Audit(workspace.state_dir)
+    figures = Metrics(activity, lambda: audit.failures)
+    workspace.answered = figures.answer
+
+    def handled(request: Handled) -> None:
+        audit.request(request)
+        figures.request(request)
+
     named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
     mcp = McpEndpoint(workspace)
     app: Starlette = Starlette(
         routes=[
             Route("/healthz", _health),
+            Route("/metrics", metrics),
             Route("/", web.page),
             Route("/web/{name}", web.static),
             Route("/v1/models", chat.models),
@@ -80,7 +89,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
                 allowed_hosts=hosts,
                 activity=activity,
                 routes=lambda: app.routes,
-                handled=audit.request,
+                handled=handled,
             )
         ],
         exception_handlers={
@@ -97,6 +106,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
     app.state.workspace = workspace
     app.state.token = token
     app.state.activity = activity
+    app.state.metrics = figures
     app.state.stop = lambda: None
     return app
 

@@ -24,7 +24,7 @@ from inhouse_server.access import Caller, Callers, Handled, RequestLimits
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.routes import WEBSOCKET, Matched, matched
+from inhouse_server.http_api.routes import METHODS, WEBSOCKET, Matched, matched
 
 MAX_BODY_BYTES = 4 * 2**20
 MAX_HEADERS = 100
@@ -206,7 +206,8 @@ class _Exchange:
 
     def __init__(self, scope: AsgiScope, send: Send, handled: Callable[[Handled], None]) -> None:
         self.connection = HTTPConnection(scope)
-        self.method: str = scope["method"] if scope["type"] == "http" else WEBSOCKET
+        method = scope["method"] if scope["type"] == "http" else WEBSOCKET
+        self.method: str = method if method in METHODS else "other"
         self.caller: Caller | None = None
         self.route = ""
         self.status = 0

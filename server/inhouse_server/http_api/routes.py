@@ -16,6 +16,8 @@ from inhouse_server.access import Scope
 
 WEBSOCKET = "WEBSOCKET"
 """Stands where an HTTP request has its method."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
+"""Others are no concern of any route, and a client may make up as many as it likes."""
 UNKNOWN = "unknown"
 """How the audit log and the metrics name a path that is no route: the path itself may hold anything."""
 
@@ -37,6 +39,7 @@ class Access:
 
 ACCESS = {
     "/healthz": Access(None),
+    "/metrics": Access(Scope.METRICS),
     "/": Access(Scope.ASK, cookie="alone"),
     "/web/{name}": Access(Scope.ASK, cookie="alone"),
     "/v1/models": Access(Scope.ASK),
