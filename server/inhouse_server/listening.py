@@ -1,7 +1,7 @@
 """The owner's HTTP server: uvicorn with what it lacks.
 
-A connection that does not send its first request in time is closed; a first signal lets answers end while new requests
-are refused, and only then stops the server.
+A connection that does not send a request's head in time, or does not read an answer, is closed. A first signal lets
+answers end while new requests are refused, and only then stops the server.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 if TYPE_CHECKING:
     from inhouse_server.http_api.activity import Activity
@@ -23,19 +24,51 @@ log = logging.getLogger(__name__)
 
 HEAD_TIMEOUT_S = 15.0
 """From the connection to the end of its first request's head."""
+SEND_TIMEOUT_S = 60.0
+"""For a peer to make room for what waits to be sent."""
 MAX_HEAD_BYTES = 64 * 2**10
 MAX_CONNECTIONS = 512
 MAX_FRAME_BYTES = 16 * 2**20
 
 
-class PatientProtocol(H11Protocol):
-    """h11 keeps a bound on the bytes of a head, which httptools does not; this adds one on its time."""
+class _PatientWriter(asyncio.Protocol):
+    """Ends a connection whose peer makes no room for what waits to be sent. A mere close would wait for it, too."""
 
+    transport: asyncio.Transport
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = asyncio.get_running_loop().call_later(SEND_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._room()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._room()
+        super().connection_lost(exc)
+
+    def _room(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+class PatientWebSocket(_PatientWriter, WebSocketsSansIOProtocol):
+    """uvicorn's WebSockets, with a bound on the time that a peer takes to read."""
+
+
+class PatientProtocol(_PatientWriter, H11Protocol):
+    """h11 keeps a bound on the bytes of a head, which httptools does not; this adds bounds on its time and on the time
+    that a peer takes to read."""
+
+    transport: asyncio.Transport
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._waiting = self.loop.call_later(HEAD_TIMEOUT_S, transport.abort)  # type: ignore[attr-defined]
+        self._waiting = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -100,6 +133,7 @@ def owner_server(
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
+        ws=PatientWebSocket,
         log_config=None,
         access_log=False,
         proxy_headers=False,  # whose address and scheme count is decided here, never by a header

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -124,11 +126,17 @@ async def _health(request: Request) -> Response:
 
 
 async def _language_server(websocket: WebSocket) -> None:
-    from inhouse_server.language_server import serve_connection
-
+    serve_connection = await run_in_threadpool(_import_language_server)
     await websocket.accept()
     state = websocket.app.state
     await serve_connection(websocket, state.workspace, websocket.scope["caller"], state.activity)
+
+
+def _import_language_server() -> Callable[..., Awaitable[None]]:
+    """In a thread, since it takes a second in which nobody else would be answered."""
+    from inhouse_server.language_server import serve_connection
+
+    return serve_connection
 
 
 async def _inhouse_error(request: Request, error: Exception) -> Response:

@@ -30,8 +30,6 @@ MAX_BODY_BYTES = 4 * 2**20
 MAX_HEADERS = 100
 BODY_TIMEOUT_S = 30.0
 """From the first look at a body to its end: who sends slower than that holds memory for nothing."""
-SEND_TIMEOUT_S = 60.0
-"""For the peer to make room for one piece of an answer."""
 LOOK_AGAIN_S = 1.0
 """How often what runs for a team's token is compared with the tokens that are valid."""
 _RETRY_S = 5.0
@@ -91,10 +89,6 @@ class Guard:
         exchange = _Exchange(scope, send, self._handled)
         try:
             await self._handle(exchange, receive)
-        except TimeoutError:
-            if not exchange.stuck:
-                raise
-            await exchange.give_up()
         finally:
             exchange.note(exchange.status)
 
@@ -200,7 +194,6 @@ class _Exchange:
     """One request or WebSocket, from its head to its end, as the log of requests sees it.
 
     Attributes:
-        stuck: the peer made no room for a piece of the answer in time.
         status: of the answer; 0 when there was none.
     """
 
@@ -211,7 +204,6 @@ class _Exchange:
         self.caller: Caller | None = None
         self.route = ""
         self.status = 0
-        self.stuck = False
         self._send = send
         self._handled = handled
         self._started = time.perf_counter()
@@ -229,14 +221,9 @@ class _Exchange:
             self.note(101)
         elif kind == "websocket.close":
             self.status = self.status or message.get("code", 1000)
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._send(message)
-        except TimeoutError:
-            self.stuck = True
-            raise
+        await self._send(message)
 
-    async def give_up(self, reason: str = "") -> None:
+    async def give_up(self, reason: str) -> None:
         """End what cannot go on. An answer that has begun stays cut short, which its client notices."""
         with contextlib.suppress(Exception):  # it may be over already
             if self.connection.scope["type"] == "websocket":
