@@ -89,7 +89,11 @@ def run_relay(
     Raises:
         InhouseError: ``server_url`` or ``authority`` cannot be used.
     """
-    trust = trusting(authority) if server_url and web_socket_address(server_url).startswith("wss") else None
+    trust = None
+    if server_url is not None:
+        trust = trusting(authority) if web_socket_address(server_url).startswith("wss") else None
+        # What it imports is imported now: in the middle of a handshake it could take longer than the server waits.
+        checkout_here(root, answers_folder(state_dir))
     return asyncio.run(Relay(root, state_dir, server_url, token, trust).run())
 
 

@@ -134,7 +134,13 @@ def owner(shop: Path) -> Iterator[OwnerAddress]:
 
 def _open(owner: OwnerAddress) -> ClientConnection:
     address = owner.url.replace("http", "ws") + "/lsp"
-    editor = connect(address, additional_headers={"Authorization": f"Bearer {owner.token}"}, max_size=None, legacy=True)
+    editor = connect(
+        address,
+        additional_headers={"Authorization": f"Bearer {owner.token}"},
+        max_size=None,
+        open_timeout=PROBE_WAIT_S,
+        legacy=True,
+    )
     hello = {"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": {"capabilities": {}}}
     editor.send(json.dumps(hello))
     _until(editor, "hello")
