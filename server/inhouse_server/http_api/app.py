@@ -126,8 +126,8 @@ async def _health(request: Request) -> Response:
 
 
 async def _language_server(websocket: WebSocket) -> None:
-    serve_connection = await run_in_threadpool(_import_language_server)
     await websocket.accept()
+    serve_connection = await run_in_threadpool(_import_language_server)
     state = websocket.app.state
     await serve_connection(websocket, state.workspace, websocket.scope["caller"], state.activity)
 
