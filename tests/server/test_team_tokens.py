@@ -110,6 +110,14 @@ def answer(client: TestClient, method: str, path: str, headers: dict[str, str]) 
         return int(refused.code) - 1000
 
 
+def request(session: Any, identifier: int, method: str, params: Any) -> dict[str, Any]:
+    """The answer of the language server."""
+    session.send_json({"jsonrpc": "2.0", "id": identifier, "method": method, "params": params})
+    while (told := session.receive_json()).get("id") != identifier or "method" in told:
+        pass
+    return dict(told)
+
+
 def test_every_route_is_in_the_table_once_and_nothing_else_is(app: Starlette) -> None:
     paths = [getattr(route, "path", repr(route)) for route in app.routes]
     assert sorted(paths) == sorted(ACCESS)
@@ -381,12 +389,6 @@ def test_an_editor_of_the_team_cannot_name_files_of_the_server(
     secret = workspace.state_dir / "token"
     secret.write_text(OWNER_TOKEN)
 
-    def request(session: Any, identifier: int, method: str, params: Any) -> dict[str, Any]:
-        session.send_json({"jsonrpc": "2.0", "id": identifier, "method": method, "params": params})
-        while (told := session.receive_json()).get("id") != identifier or "method" in told:
-            pass
-        return dict(told)
-
     with reaching_nothing(workspace), client.websocket_connect(LSP, headers=bearer(text)) as session:
         refused = request(session, 1, "initialize", {"capabilities": {}, "rootUri": workspace.root.as_uri()})
         assert "checkout" in refused["error"]["message"]
@@ -398,6 +400,21 @@ def test_an_editor_of_the_team_cannot_name_files_of_the_server(
             {"jsonrpc": "2.0", "method": "textDocument/didSave", "params": {"textDocument": {"uri": uri}}}
         )
         request(session, 9, "shutdown", None)
+
+
+def test_questions_of_an_editor_are_counted_and_noted(workspace: Workspace, store: TokenStore) -> None:
+    server = workspace.settings.server.model_copy(update={"requests_per_minute": 2})
+    workspace.settings = workspace.settings.model_copy(update={"server": server})
+    client = TestClient(build_app(workspace, OWNER_TOKEN, "127.0.0.1", PORT), ADDRESS)
+    text, _ = store.create("Ada", [Scope.ASK], DAY)
+    elsewhere = {"inhouseCheckout": {"rootUri": "file:///home/ada", "answersUri": "file:///a", "commit": None}}
+    with client.websocket_connect(LSP, headers=bearer(text)) as session:
+        request(session, 1, "initialize", {"capabilities": {}, "initializationOptions": elsewhere})
+        empty = [request(session, number, "inhouse/ask", {"question": " "}) for number in (2, 3)]
+    assert "empty" in empty[0]["error"]["message"], "let through, and found to ask nothing"
+    assert "asked too much" in empty[1]["error"]["message"]
+    noted = [(line["name"], line["method"], line["route"], line["status"]) for line in audit_lines(workspace)]
+    assert noted[1:3] == [("Ada", "LSP", "inhouse/ask", 200), ("Ada", "LSP", "inhouse/ask", 429)]
 
 
 def test_a_revoked_token_s_editor_is_sent_away(client: TestClient, store: TokenStore) -> None:

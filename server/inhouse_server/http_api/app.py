@@ -128,8 +128,8 @@ async def _health(request: Request) -> Response:
 async def _language_server(websocket: WebSocket) -> None:
     await websocket.accept()
     serve_connection = await run_in_threadpool(_import_language_server)
-    state = websocket.app.state
-    await serve_connection(websocket, state.workspace, websocket.scope["caller"], state.activity)
+    state, scope = websocket.app.state, websocket.scope
+    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"].is_owner)
 
 
 def _import_language_server() -> Callable[..., Awaitable[None]]:

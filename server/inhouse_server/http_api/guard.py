@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -55,7 +56,8 @@ class _Refusal:
 class Guard:
     """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence.
 
-    The application finds the caller under ``scope["caller"]``.
+    The application finds the caller under ``scope["caller"]``; under ``scope["asking"]`` what it calls with the name of
+    each question that comes over a WebSocket.
 
     Args:
         routes: gives the routes of the application that it stands before.
@@ -160,6 +162,7 @@ class Guard:
         caller = exchange.caller
         scope = exchange.connection.scope
         scope["caller"] = caller
+        scope["asking"] = functools.partial(self._asking, exchange)
         taking = _limited(receive) if scope["type"] == "http" else receive
         if caller is None:  # a route for everyone
             await self._app(scope, taking, exchange.send)
@@ -175,6 +178,13 @@ class Guard:
         finally:
             self._limits.end(caller.id)
             self._activity.end(lasting)
+
+    def _asking(self, exchange: _Exchange, what: str) -> float:
+        """Count and note a question that came over a connection which is open already; the seconds to wait, or 0."""
+        caller = exchange.caller
+        wait = 0.0 if caller is None or caller.is_owner else self._limits.take(caller.id)
+        self._handled(Handled(caller, "LSP", what, 429 if wait else 200, 0.0, exchange.client))
+        return wait
 
     async def _run_while_valid(self, caller: Caller, exchange: _Exchange, receive: Receive) -> None:
         running = asyncio.ensure_future(self._app(exchange.connection.scope, receive, exchange.send))
@@ -201,6 +211,7 @@ class _Exchange:
         self.connection = HTTPConnection(scope)
         method = scope["method"] if scope["type"] == "http" else WEBSOCKET
         self.method: str = method if method in METHODS else "other"
+        self.client = self.connection.client.host if self.connection.client else ""
         self.caller: Caller | None = None
         self.route = ""
         self.status = 0
@@ -209,9 +220,8 @@ class _Exchange:
         self._started = time.perf_counter()
 
     def note(self, status: int) -> None:
-        client = self.connection.client.host if self.connection.client else ""
         seconds = time.perf_counter() - self._started
-        self._handled(Handled(self.caller, self.method, self.route, status, seconds, client))
+        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client))
 
     async def send(self, message: Message) -> None:
         kind = message["type"]

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -24,7 +25,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
-    from inhouse_server.access import Caller
     from inhouse_server.http_api.activity import Activity
     from inhouse_server.workspace import Workspace
 
@@ -47,9 +47,21 @@ class QueueWriter:
         self.messages.put_nowait(None)
 
 
-async def serve_connection(websocket: WebSocket, workspace: Workspace, caller: Caller, activity: Activity) -> None:
-    """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled."""
-    server = build_server(workspace, on_this_machine=caller.is_owner)
+async def serve_connection(
+    websocket: WebSocket,
+    workspace: Workspace,
+    activity: Activity,
+    asking: Callable[[str], float],
+    on_this_machine: bool,
+) -> None:
+    """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled.
+
+    Args:
+        activity: told how many requests are being answered.
+        asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        on_this_machine: the editor may name files of the server's own checkout.
+    """
+    server = build_server(workspace, on_this_machine, asking)
 
     def answering() -> int:
         return len(server.protocol.running_requests())

@@ -65,6 +65,7 @@ class InhouseServer(LanguageServer):
 
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
+        asking: counts a question by its method; the seconds to wait where there were too many, or 0.
         on_this_machine: the editor may name files of the server's own checkout.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
@@ -76,7 +77,9 @@ class InhouseServer(LanguageServer):
 
     protocol: InhouseProtocol
 
-    def __init__(self, house: Workspace, on_this_machine: bool = True) -> None:
+    def __init__(
+        self, house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+    ) -> None:
         super().__init__(
             "inhouse",
             version("inhouse"),
@@ -86,6 +89,7 @@ class InhouseServer(LanguageServer):
         )
         self.house = house
         self.on_this_machine = on_this_machine
+        self.asking = asking
         # Until `initialize` says otherwise; also after one that was refused.
         self.work_in(Checkout(house.root, None if on_this_machine else NOWHERE))
         self.saves = saving.RefreshOnSave(house)
@@ -129,9 +133,11 @@ class InhouseServer(LanguageServer):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def build_server(house: Workspace, on_this_machine: bool = True) -> InhouseServer:
+def build_server(
+    house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, for one connection."""
-    server = InhouseServer(house, on_this_machine)
+    server = InhouseServer(house, on_this_machine, asking)
     for method, handler, options in FEATURES:
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:
