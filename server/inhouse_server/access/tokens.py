@@ -22,8 +22,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
 
 if TYPE_CHECKING:
@@ -238,6 +236,9 @@ class TokenStore:
     @contextmanager
     def _changing(self) -> Iterator[list[Token]]:
         """The tokens as a list to change; written when the block ends well. Two commands take turns."""
+        # Imported here: every command imports this module, and an editor waits for `inhouse lsp`.
+        from filelock import FileLock
+
         try:
             with FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=10, mode=0o600):
                 tokens = self.all()
