@@ -134,7 +134,9 @@ def test_deep_json_is_refused(served: Served, path: str, nest: str) -> None:
     assert answer.status_code == 400, answer.text[:300]
 
 
-def test_deep_json_of_an_editor_is_answered_and_the_session_goes_on(served: Served) -> None:
+def test_deep_json_of_an_editor_is_answered_and_the_session_goes_on(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
         others_unaffected(served),
         connect(f"ws://127.0.0.1:{served.port}/lsp", additional_headers=AUTHORISED) as editor,
@@ -144,6 +146,12 @@ def test_deep_json_of_an_editor_is_answered_and_the_session_goes_on(served: Serv
             assert json.loads(editor.recv(20))["error"]["code"] == -32700
         editor.send(json.dumps({"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": {"capabilities": {}}}))
         assert json.loads(editor.recv(20))["result"]["capabilities"]
+        # Found by fuzzing: the answer to nothing, under an id that cannot be looked up.
+        for identifier in ([1], {"a": 1}):
+            editor.send(json.dumps({"jsonrpc": "2.0", "id": identifier, "result": 1}))
+        editor.send(json.dumps({"jsonrpc": "2.0", "id": 3, "method": "no/such/method"}))
+        assert json.loads(editor.recv(20))["id"] == 3
+    assert "Traceback" not in caplog.text
 
 
 def test_a_message_of_an_editor_that_is_too_long_costs_that_connection_alone(served: Served) -> None:

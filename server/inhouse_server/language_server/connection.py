@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import (
     JsonRpcException,
+    JsonRpcInvalidParams,
     JsonRpcInvalidRequest,
     JsonRpcParseError,
     JsonRpcServerNotInitialized,
@@ -139,9 +140,11 @@ def _request_id(message: dict[str, Any]) -> int | str | None:
         return None
     identifier = message["id"]
     if isinstance(identifier, bool) or not isinstance(identifier, int | str):
-        if "method" not in message:
-            return None
-        raise JsonRpcInvalidRequest("The id of a request is a number or a string.")
+        if "method" in message:
+            raise JsonRpcInvalidRequest("The id of a request is a number or a string.")
+        if isinstance(identifier, list | dict):  # pygls looks it up, which these cannot be
+            raise JsonRpcInvalidParams("The id of an answer is a number or a string.")
+        return None
     return identifier if "method" in message else None
 
 
