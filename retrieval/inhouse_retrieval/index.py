@@ -140,6 +140,11 @@ class Index:
         with suppress(CatalogCorrupt):
             self._unembedded = self._catalog.counts()[2]
 
+    @property
+    def encoder(self) -> Encoder:
+        """What makes this index's vectors."""
+        return self._encoder
+
     @classmethod
     def open(cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None) -> Index:
         """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.

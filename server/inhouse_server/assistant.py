@@ -43,15 +43,22 @@ class Assistant:
 
     Args:
         engine: returns the loaded engine; the first call may take seconds.
+        answered: told of each answer when it has ended.
     """
 
     def __init__(
-        self, engine: Callable[[], Engine], index: Index, registry: Registry, settings: AnswerSettings
+        self,
+        engine: Callable[[], Engine],
+        index: Index,
+        registry: Registry,
+        settings: AnswerSettings,
+        answered: Callable[[AnswerFinished], None] = lambda finished: None,
     ) -> None:
         self._engine = engine
         self._index = index
         self._registry = registry
         self._settings = settings
+        self._answered = answered
 
     def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         """Stream the answer: text deltas, then one :class:`AnswerFinished`.
@@ -105,7 +112,7 @@ class Assistant:
                 finished = event
         reason = "repetition" if stop.by_itself else finished.reason
         ended = time.perf_counter()
-        yield AnswerFinished(
+        answer = AnswerFinished(
             citations=prompt.included,
             omitted=prompt.omitted,
             notes=_notes(prompt, found, reason),
@@ -124,6 +131,8 @@ class Assistant:
                 completion_tokens=finished.completion_tokens,
             ),
         )
+        self._answered(answer)
+        yield answer
 
     def _adapter(self, name: str) -> str:
         """The version (or the base) that this answer is pinned to from its first token to its last."""

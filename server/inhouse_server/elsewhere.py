@@ -50,6 +50,10 @@ class Elsewhere:
         raise ValueError(f"{CHECKOUT_OPTION} in initializationOptions needs rootUri, answersUri and commit.")
 
 
+NOWHERE = Elsewhere("inhouse-nowhere:", "inhouse-nowhere:")
+"""The checkout of an editor elsewhere that has not said where: no file lies in it."""
+
+
 def checkout_here(root: Path, answers: Path, root_uri: object = None) -> Elsewhere:
     """The checkout at ``root``.
 

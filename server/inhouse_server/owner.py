@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inhouse_retrieval.errors import Busy, InhouseError
+from inhouse_server.tls import Protected, check_certificate, check_listener, trusting_only
 
 if TYPE_CHECKING:
     from inhouse_retrieval import IndexReport
@@ -42,10 +44,15 @@ IDLE_EXIT_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class OwnerAddress:
-    """Where an owner listens, and the token that it wants."""
+    """Where an owner listens, the token that it wants, and the certificate that it shows over TLS."""
 
     url: str
     token: str
+    certificate: Path | None = None
+
+    def verify(self) -> ssl.SSLContext | bool:
+        """What clients on this machine pass as ``verify``: they trust that certificate alone."""
+        return trusting_only(self.certificate) if self.certificate else True
 
 
 def read_token(state_dir: Path) -> str | None:
@@ -79,17 +86,21 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
     try:
         written = json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
         url, pid = str(written["url"]), int(written["pid"])
+        certificate = Path(written["certificate"]) if written.get("certificate") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if token is None:
         return None
+    found = OwnerAddress(url, token, certificate)
     try:
         nonce = secrets.token_hex(16)
-        health = httpx.get(f"{url}/healthz", params={"nonce": nonce}, timeout=5, trust_env=False).json()
+        asked = httpx.get(f"{url}/healthz", params={"nonce": nonce}, timeout=5, trust_env=False, verify=found.verify())
+        health = asked.json()
         proven = health["pid"] == pid and hmac.compare_digest(health["proof"], proof(token, nonce))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        alive = proven and health["status"] == "ok"
+    except (httpx.HTTPError, httpx.InvalidURL, InhouseError, ValueError, KeyError, TypeError):
         return None
-    return OwnerAddress(url, token) if proven else None
+    return found if alive else None
 
 
 def proof(token: str, nonce: str) -> str:
@@ -204,7 +215,7 @@ def stop_owner(state_dir: Path, timeout_s: float = 60) -> bool:
         return False
     headers = {"Authorization": f"Bearer {found.token}"}
     with contextlib.suppress(httpx.HTTPError):  # it may be gone already, which the lock tells
-        httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False)
+        httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False, verify=found.verify())
     deadline = time.monotonic() + timeout_s
     while is_held(state_dir):
         if time.monotonic() > deadline:
@@ -241,24 +252,31 @@ def serve(
     port: int | None = None,
     exit_when_idle: bool = False,
     told: Callable[[str], None] | None = None,
+    protected: Protected | None = None,
 ) -> None:
     """Hold the repository and serve until a signal comes.
 
     Args:
         told: called with the address once the owner listens.
+        protected: how clients reach it; without it, as settings say.
 
     Raises:
-        InhouseError: the repository is held already, or the port cannot be had.
+        InhouseError: the repository is held already, the port cannot be had, the certificate cannot be used, or tokens
+            would cross a network in the clear.
     """
     from inhouse_server.workspace import Workspace
 
     with Workspace.open(root, SERVE) as workspace:
         server = workspace.settings.server
+        protected = protected or Protected.of(server, workspace.root)
+        check_listener(host or server.host, protected.certificate is not None, protected.behind_proxy)
+        if protected.certificate is not None and protected.key is not None:
+            check_certificate(protected.certificate, protected.key)
         listener = bind(host or server.host, server.port if port is None else port)
         try:
-            asyncio.run(_serve(workspace, listener, exit_when_idle, told))
+            asyncio.run(_serve(workspace, listener, exit_when_idle, told, protected))
         except KeyboardInterrupt:
-            # SIGINT and SIGTERM are how a service is stopped: uvicorn has finished the answers in flight by now.
+            # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
         finally:
             listener.close()
@@ -266,31 +284,27 @@ def serve(
 
 
 async def _serve(
-    workspace: Workspace, listener: socket.socket, exit_when_idle: bool, told: Callable[[str], None] | None
+    workspace: Workspace,
+    listener: socket.socket,
+    exit_when_idle: bool,
+    told: Callable[[str], None] | None,
+    protected: Protected,
 ) -> None:
-    import uvicorn
-
     from inhouse_server.http_api import build_app
+    from inhouse_server.listening import owner_server
 
     host, port = listener.getsockname()[:2]
     token = ensure_token(workspace.state_dir)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    app = build_app(workspace, token, host, port)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            ws_max_size=16 * 2**20,
-            h11_max_incomplete_event_size=64 * 2**10,
-            timeout_graceful_shutdown=10,
-        )
-    )
-    app.state.stop = lambda: setattr(server, "should_exit", True)
+    scheme = "http" if protected.certificate is None else "https"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    app = build_app(workspace, token, host, port, secure=scheme == "https" or protected.behind_proxy)
+    drain_s = workspace.settings.server.drain_seconds
+    server = owner_server(app, app.state.activity, drain_s, protected.certificate, protected.key)
+    app.state.stop = server.drain
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    _write_address(workspace.state_dir, url)
+    _write_address(workspace.state_dir, url, protected.certificate)
     log.info("listening on %s", url)
     if told is not None:
         told(url)
@@ -328,7 +342,9 @@ def _load(workspace: Workspace) -> None:
         log.error("%s", error)
 
 
-def _write_address(state_dir: Path, url: str) -> None:
+def _write_address(state_dir: Path, url: str, certificate: Path | None) -> None:
     partial = state_dir / f"{ADDRESS_FILE}.{os.getpid()}"
-    partial.write_text(json.dumps({"url": url, "pid": os.getpid(), "started": time.time()}), encoding="utf-8")
+    shown = str(certificate) if certificate else None
+    address = {"url": url, "pid": os.getpid(), "started": time.time(), "certificate": shown}
+    partial.write_text(json.dumps(address), encoding="utf-8")
     partial.replace(state_dir / ADDRESS_FILE)

@@ -16,6 +16,7 @@ import os
 import queue
 import select
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -44,6 +45,7 @@ from inhouse_server.relay_memory import (
     shown_info,
     shown_warning,
 )
+from inhouse_server.tls import is_loopback, trusting, trusting_only, web_socket_address
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +57,23 @@ _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STABLE_S = 5.0
 _STOPPED = (1001, 1012)
 """WebSocket close codes of a server that was told to stop: going away, and restarting."""
+_REFUSED = {
+    401: "refused the token",
+    403: "refused the token, or does not answer for that host name",
+    429: "says that this token is used too much",
+    503: "is stopping",
+}
 _GONE = 1
 """Exit code when the editor closed its pipe without ``shutdown``."""
 
 
-def run_relay(root: Path, state_dir: Path, server_url: str | None = None, token: str | None = None) -> int:
+def run_relay(
+    root: Path,
+    state_dir: Path,
+    server_url: str | None = None,
+    token: str | None = None,
+    authority: Path | None = None,
+) -> int:
     """Relay between this process's stdio and the server until the editor leaves.
 
     Args:
@@ -67,21 +81,33 @@ def run_relay(root: Path, state_dir: Path, server_url: str | None = None, token:
         state_dir: of that repository.
         server_url: a team's server to use instead of a local owner.
         token: bearer token for ``server_url``.
+        authority: a file of certificates to trust instead of the system's.
 
     Returns:
         Exit code: 0 after ``shutdown`` and ``exit``, 1 when the editor went away without them.
+
+    Raises:
+        InhouseError: ``server_url`` or ``authority`` cannot be used.
     """
-    return asyncio.run(Relay(root, state_dir, server_url, token).run())
+    trust = None
+    if server_url is not None:
+        trust = trusting(authority) if web_socket_address(server_url).startswith("wss") else None
+        # What it imports is imported now: in the middle of a handshake it could take longer than the server waits.
+        checkout_here(root, answers_folder(state_dir))
+    return asyncio.run(Relay(root, state_dir, server_url, token, trust).run())
 
 
 class Relay:
     """One editor's session, across any number of connections."""
 
-    def __init__(self, root: Path, state_dir: Path, server_url: str | None, token: str | None) -> None:
+    def __init__(
+        self, root: Path, state_dir: Path, server_url: str | None, token: str | None, trust: ssl.SSLContext | None
+    ) -> None:
         self._root = root
         self._answers = answers_folder(state_dir)
         self._server_url = server_url
         self._token = token
+        self._trust = trust
         self._memory = SessionMemory()
         self._to_server: asyncio.Queue[str | None] | None = None
         self._held: list[Message] = []
@@ -256,17 +282,19 @@ class Relay:
         Raises:
             InhouseError: it cannot be had, with the reason.
         """
-        url, token = self._server_url, self._token
+        url, token, trust = self._server_url, self._token, self._trust
         if url is None:
             # Imported here: a relay to a team's server needs none of it.
             from inhouse_server.owner import ensure_owner
 
             address = await run_in_thread(lambda: ensure_owner(self._root))
             url, token = address.url, address.token
-        local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+            trust = trusting_only(address.certificate) if address.certificate else None
+        local = is_loopback(urlsplit(url).hostname or "")
         try:
             return await connect(
-                f"ws{url.removeprefix('http').rstrip('/')}/lsp",
+                web_socket_address(url),
+                ssl=trust,
                 additional_headers={"Authorization": f"Bearer {token}"} if token else None,
                 proxy=None if local else True,
                 compression=None if local else "deflate",
@@ -278,9 +306,7 @@ class Relay:
             )
         except InvalidStatus as error:
             status = error.response.status_code
-            refused = {401: "refused the token", 403: "refused the token, or does not answer for that host name"}.get(
-                status, f"answered with HTTP status {status}"
-            )
+            refused = _REFUSED.get(status, f"answered with HTTP status {status}")
             raise InhouseError(f"The inhouse server at {url} {refused}.", "Check the address and the token.") from None
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
             reason = str(error) or type(error).__name__

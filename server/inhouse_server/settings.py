@@ -146,6 +146,15 @@ class ServerSettings(_Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8470, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     allowed_hosts: list[str] = Field(default_factory=list, description="further Host names that requests may carry")
+    tls_cert: str | None = Field(None, description="certificate chain in PEM, to listen with TLS")
+    tls_key: str | None = Field(None, description="its key in PEM, without a password")
+    behind_proxy: bool = Field(False, description="a reverse proxy ends TLS in front of this server")
+    drain_seconds: int = Field(30, ge=0, description="how long answers may take to end when the server is to stop")
+    tokens: str | None = Field(
+        None, description="file of the team's tokens instead of tokens.json in the state directory"
+    )
+    requests_per_minute: int = Field(120, ge=0, description="requests of one team token a minute; 0 for any number")
+    requests_at_once: int = Field(8, ge=0, description="requests and editors of one team token at once; 0 for any")
 
 
 class Settings(_Section):

@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder
 from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
 from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
 from inhouse_server.review.past_remarks import PastRemarks
@@ -54,7 +56,11 @@ def _unwritable(state_dir: Path, error: OSError) -> StateUnwritable:
 
 
 class Workspace:
-    """One repository, held by this process until :meth:`close`. Methods may be called from any thread."""
+    """One repository, held by this process until :meth:`close`. Methods may be called from any thread.
+
+    Attributes:
+        answered: told of each answer when it has ended, in the thread that made it.
+    """
 
     def __init__(self, repository: Repository, settings: Settings, state_dir: Path, lock: FileLock) -> None:
         self.repository = repository
@@ -73,6 +79,7 @@ class Workspace:
         self._definitions: Definitions | None = None
         self._knowing = threading.Lock()
         self._house: tuple[str, House] | None = None
+        self.answered: Callable[[AnswerFinished], None] = lambda finished: None
 
     @classmethod
     def open(cls, path: Path, command: str) -> Workspace:
@@ -143,7 +150,7 @@ class Workspace:
 
     def assistant(self) -> Assistant:
         """An assistant over this workspace; cheap, the models load with the first question."""
-        return Assistant(self.engine, self.index, self.registry, self.settings.answer)
+        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered)
 
     def reader(self) -> Reader:
         """The reviewer that reads with the current adapter.

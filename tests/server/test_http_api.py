@@ -57,6 +57,9 @@ def test_the_token_is_private(shop: Path, owner: OwnerAddress) -> None:
     [
         ("GET", "/v1/models"),
         ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("GET", "/openapi.json"),
         ("POST", "/inhouse/search"),
         ("POST", "/inhouse/ask"),
         ("POST", "/inhouse/index"),
@@ -125,8 +128,8 @@ def test_a_page_of_the_owner_itself_is_let_in(owner: OwnerAddress) -> None:
     assert answer.status_code == 200
 
 
-def test_models_list_the_current_one_and_the_base(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["inhouse", "SmolLM2-135M-Instruct"]
+def test_models_list_the_current_one_the_base_and_the_encoder(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["inhouse", "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2"]
 
 
 def test_a_streamed_answer_cites_passages_and_says_what_produced_it(client: openai.OpenAI, shop: Path) -> None:
@@ -228,6 +231,66 @@ def test_an_answer_follows_the_response_format(client: openai.OpenAI) -> None:
             messages=[{"role": "user", "content": "x"}],
             response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}},
         )
+
+
+def test_a_completion_answers_its_prompt_as_the_chat_does(client: openai.OpenAI) -> None:
+    prompt, model = "Name a colour.", "SmolLM2-135M-Instruct"
+    whole = client.completions.create(model=model, prompt=prompt, max_tokens=8)
+    assert whole.object == "text_completion" and whole.usage is not None and whole.usage.completion_tokens <= 8
+    provenance = (whole.model_extra or {})["inhouse"]["provenance"]
+    assert provenance["index_commit"] is None, "nothing was retrieved"
+    chunks = list(client.completions.create(model=model, prompt=prompt, max_tokens=8, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    chat = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": prompt}],
+        max_tokens=8,
+        extra_body={"inhouse": {"retrieve": False}},
+    )
+    assert chat.choices[0].message.content == whole.choices[0].text
+
+
+def test_embeddings_are_those_of_the_index_s_encoder(client: openai.OpenAI) -> None:
+    def vectors(*texts: str, **more: Any) -> list[list[float]]:
+        answer = client.embeddings.create(model="all-MiniLM-L6-v2", input=list(texts), **more)
+        assert answer.usage.prompt_tokens > 0
+        return [each.embedding for each in answer.data]
+
+    near, far, query = vectors("couriers come at noon", "a receipt of pennies", "when do couriers come")
+    assert len(near) == 384 and sum(x * x for x in near) == pytest.approx(1, abs=1e-3)
+    assert sum(a * b for a, b in zip(near, query, strict=True)) > sum(a * b for a, b in zip(far, query, strict=True))
+    # The client asks for base64 unless told otherwise; both say the same.
+    assert vectors("noon", encoding_format="float")[0] == pytest.approx(vectors("noon")[0], abs=1e-6)
+    with pytest.raises(openai.BadRequestError, match="the encoder reads"):
+        vectors("why " * 400)
+    assert vectors("why " * 400, extra_body={"inhouse": {"truncate": True}})
+    with pytest.raises(openai.BadRequestError, match="384 dimensions"):
+        vectors("why", dimensions=10)
+    with pytest.raises(openai.NotFoundError, match="encoder here is"):
+        client.embeddings.create(model="text-embedding-3-small", input="why")
+
+
+def test_tools_and_what_no_model_here_does_are_refused_by_name(client: openai.OpenAI) -> None:
+    function = {"name": "look", "parameters": {"type": "object"}}
+    asked: dict[str, Any] = {"model": "inhouse", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    for field, value in {
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": "auto",
+        "functions": [function],
+        "logprobs": True,
+        "logit_bias": {"1": 1},
+        "audio": {"voice": "alloy", "format": "wav"},
+    }.items():
+        with pytest.raises(openai.BadRequestError, match=f"leave '{field}' out") as refused:
+            client.chat.completions.create(**asked, extra_body={field: value})
+        assert (refused.value.param, refused.value.code) == (field, "unsupported_parameter")
+    with pytest.raises(openai.BadRequestError, match="suffix"):
+        client.completions.create(model="inhouse", prompt="def f(", suffix="return")
+    harmless = {"tools": [], "tool_choice": "none", "user": "Ada", "metadata": {"a": "b"}, "logprobs": False}
+    assert client.chat.completions.create(**asked, extra_body=harmless).choices
+    with pytest.raises(openai.BadRequestError, match="retreive"):
+        client.chat.completions.create(**asked, extra_body={"inhouse": {"retreive": False}})
 
 
 def test_a_review_reads_with_the_owner_s_model(owner: OwnerAddress, shop: Path) -> None:

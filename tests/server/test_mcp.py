@@ -12,11 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,56 +29,15 @@ from mcp.shared.exceptions import MCPError
 from inhouse_server.owner import OwnerAddress, find_owner, stop_owner
 from tests.server.conftest import git
 from tests.server.house import owner as serving
+from tests.server.speaker import Speaker, speaking
 
 TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
 
 
-class Speaker(ThreadingHTTPServer):
-    """``/v1/chat/completions`` that streams one sentence, or words without end until its client leaves."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Speaking)
-        self.left = threading.Semaphore(0)
-
-
-class _Speaking(BaseHTTPRequestHandler):
-    server: Speaker
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        if "without end" not in asked["messages"][-1]["content"]:
-            self.say("Couriers come ")
-            self.say("at noon.", "stop")
-            self.wfile.write(b"data: [DONE]\n\n")
-            return
-        try:
-            while True:
-                self.say(f"{os.urandom(4).hex()} ")
-                time.sleep(0.01)
-        except OSError:
-            self.server.left.release()
-
-    def say(self, text: str, reason: str | None = None) -> None:
-        choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
-        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
-        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def speaker() -> Iterator[Speaker]:
-    running = Speaker()
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield running
-    running.shutdown()
-    running.server_close()
+    with speaking() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

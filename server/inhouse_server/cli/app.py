@@ -25,6 +25,7 @@ from inhouse_server.cli import (
     serve,
     status,
     sync,
+    token,
     train,
     webhook,
 )
@@ -75,6 +76,7 @@ app.add_typer(_review, name="review")
 app.command("post-review", hidden=True)(post_review.post_review)
 app.add_typer(webhook.app, name="webhook")
 app.command("serve")(serve.serve)
+app.add_typer(token.app, name="token")
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)
 app.command("mcp")(mcp.mcp)

@@ -161,7 +161,13 @@ class OwnerBackend:
 
         with _plain_connection_errors():
             answer = httpx.request(
-                method, f"{self._owner.url}{route}", json=body, headers=self._headers, timeout=60, trust_env=False
+                method,
+                f"{self._owner.url}{route}",
+                json=body,
+                headers=self._headers,
+                timeout=60,
+                trust_env=False,
+                verify=self._owner.verify(),
             )
             if answer.is_error:
                 raise InhouseError(answer.json()["error"]["message"])
@@ -193,6 +199,7 @@ class OwnerBackend:
                 headers=self._headers,
                 timeout=httpx.Timeout(10, read=None),
                 trust_env=False,
+                verify=self._owner.verify(),
             ) as answer,
         ):
             if answer.is_error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,9 @@ def lsp(
     server: Annotated[
         str | None, typer.Option("--server", help=f"A team's server; its token is in {TOKEN_VARIABLE}.")
     ] = None,
+    authority: Annotated[
+        Path | None, typer.Option("--ca", help="Certificates to trust for --server instead of the system's, in PEM.")
+    ] = None,
 ) -> int:
     """Speak LSP on standard input and output, for an editor."""
     from inhouse_server.relay import run_relay
@@ -31,4 +35,4 @@ def lsp(
     token = os.environ.get(TOKEN_VARIABLE)
     if server and not token:
         raise InhouseError(f"The server {server} wants a token.", f"Set {TOKEN_VARIABLE}.")
-    return run_relay(root, state_dir, server, token)
+    return run_relay(root, state_dir, server, token, authority)

@@ -56,6 +56,7 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -
         settings.base_model,
         api_key=owner.token,
         extra_body={"inhouse": {"retrieve": False}},
+        verify=owner.verify(),
     )
     adapter = str(backend.status()["adapter"] or BASE)
     remarks = PastRemarks.of(state_dir)

@@ -21,19 +21,35 @@ def serve(
     exit_when_idle: Annotated[
         bool, typer.Option("--exit-when-idle", help="End when nobody has asked for a quarter of an hour.")
     ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Listen with TLS: the certificate chain, in PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key, in PEM, without a password.")] = None,
+    behind_proxy: Annotated[
+        bool | None,
+        typer.Option("--behind-proxy", help="A reverse proxy ends TLS in front.", show_default=False),
+    ] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Write logs as one JSON object a line.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the running owner.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Hold the model and the index, and answer over HTTP and LSP."""
     from inhouse_server import owner
+    from inhouse_server.tls import Protected
     from inhouse_server.workspace import prepare_state_dir
 
-    root, _, state_dir = locate(repo)
+    root, settings, state_dir = locate(repo)
     if stop:
         _stop(state_dir, json)
         return
+    said = Protected.of(settings.server, root)
+    protected = Protected(
+        tls_cert.absolute() if tls_cert else said.certificate,
+        tls_key.absolute() if tls_key else said.key,
+        said.behind_proxy if behind_proxy is None else behind_proxy,
+    )
     prepare_state_dir(state_dir)
-    start_logging(state_dir, "owner")
+    start_logging(state_dir, "owner", log_json)
 
     def told(url: str) -> None:
         token_file = state_dir / owner.TOKEN_FILE
@@ -45,7 +61,7 @@ def serve(
                 token = quote(owner.read_token(state_dir) or "", safe="")
                 typer.echo(f"In a browser: {url}/?token={token}", err=True)
 
-    owner.serve(root, host, port, exit_when_idle, told)
+    owner.serve(root, host, port, exit_when_idle, told, protected)
 
 
 def _stop(state_dir: Path, json: bool) -> None:

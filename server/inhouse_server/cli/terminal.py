@@ -14,6 +14,7 @@ from typing import Any
 
 from inhouse_retrieval.progress import Progress
 from inhouse_server.locations import file_uri
+from inhouse_server.logs import JsonLines, PlainLines
 
 LOG_VARIABLE = "INHOUSE_LOG"
 
@@ -50,8 +51,8 @@ def log_to_stderr() -> None:
     _log_to([logging.StreamHandler(sys.stderr)], _level())
 
 
-def start_logging(state_dir: Path, name: str) -> None:
-    """Write what is logged to ``state_dir/logs/NAME.log`` as well.
+def start_logging(state_dir: Path, name: str, json: bool = False) -> None:
+    """Write what is logged to ``state_dir/logs/NAME.log`` as well; both as text, or as one JSON object a line.
 
     A state directory that does not exist yet is not made for a log alone.
     """
@@ -65,16 +66,17 @@ def start_logging(state_dir: Path, name: str) -> None:
         to_file = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
         to_file.setLevel(level)
         handlers.append(to_file)
-    _log_to(handlers, level)
+    _log_to(handlers, level, json)
 
 
 def _level() -> int:
     return logging.getLevelNamesMapping().get(os.environ.get(LOG_VARIABLE, "warning").upper(), logging.WARNING)
 
 
-def _log_to(handlers: list[logging.Handler], level: int) -> None:
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level, handlers=handlers, format=form, force=True)
+def _log_to(handlers: list[logging.Handler], level: int, json: bool = False) -> None:
+    for handler in handlers:
+        handler.setFormatter(JsonLines() if json else PlainLines())
+    logging.basicConfig(level=level, handlers=handlers, force=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import contextlib
 import json
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
@@ -51,6 +52,7 @@ class OpenAIEngine:
         context_tokens: longest prompt plus answer that the server was started with.
         timeout_s: seconds without a byte after which the server counts as lost.
         extra_body: fields of the request that only this server knows.
+        verify: whose certificates are trusted; True for those that the system trusts.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class OpenAIEngine:
         context_tokens: int = 8192,
         timeout_s: float = 120.0,
         extra_body: Mapping[str, Any] | None = None,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
         self._url = url
         self._base = model
@@ -75,6 +78,7 @@ class OpenAIEngine:
             api_key=api_key or "none",
             max_retries=0,
             timeout=httpx2.Timeout(timeout_s, connect=5.0),
+            http_client=None if verify is True else openai.DefaultHttpxClient(verify=verify),
         )
 
     @property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -13,38 +15,61 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_server.http_api import chat, commands, web
+from inhouse_server.access import Audit, Callers, Handled, RequestLimits, TokenStore, token_file
+from inhouse_server.http_api import chat, commands, embeddings, openapi, web
+from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
-from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.guard import Activity, BodyTooLarge, Guard, host_in_header
+from inhouse_server.http_api.errors import Refused, error_body, error_response
+from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
+from inhouse_server.http_api.metrics import Metrics, metrics
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlette:
+def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bool = False) -> Starlette:
     """The application for one held repository.
 
     Args:
-        token: bearer token that every route but ``/healthz`` wants; a browser that showed it once gets a cookie for
-            the page at ``/`` and what that page asks.
+        token: the owner's own, which opens everything; a team's tokens open what their scopes name. A browser that
+            showed one gets a cookie for the page at ``/`` and what that page asks.
         host: address that the owner listens on; requests may name it, loopback, and the configured host and
             ``allowed_hosts``.
         port: where it listens; the cookie's name holds it.
+        secure: clients reach it over TLS.
+
+    Raises:
+        InhouseError: the file of the team's tokens cannot be used.
     """
     activity = Activity()
-    named = (host, workspace.settings.server.host, *workspace.settings.server.allowed_hosts)
+    server = workspace.settings.server
+    team = TokenStore(token_file(workspace.settings, workspace.root, workspace.state_dir))
+    team.all()
+    callers = Callers(token, team)
+    audit = Audit(workspace.state_dir)
+    figures = Metrics(activity, lambda: audit.failures)
+    workspace.answered = figures.answer
+
+    def handled(request: Handled) -> None:
+        audit.request(request)
+        figures.request(request)
+
+    named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
     mcp = McpEndpoint(workspace)
-    app = Starlette(
+    app: Starlette = Starlette(
         routes=[
             Route("/healthz", _health),
+            Route("/metrics", metrics),
             Route("/", web.page),
             Route("/web/{name}", web.static),
             Route("/v1/models", chat.models),
             Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
+            Route("/v1/completions", chat.completions, methods=["POST"]),
+            Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
+            Route("/openapi.json", openapi.document),
             Route("/inhouse/search", commands.search, methods=["POST"]),
             Route("/inhouse/ask", commands.ask, methods=["POST"]),
             Route("/inhouse/index", commands.index, methods=["POST"]),
@@ -58,19 +83,32 @@ def build_app(workspace: Workspace, token: str, host: str, port: int) -> Starlet
             WebSocketRoute("/lsp", _language_server),
         ],
         middleware=[
-            Middleware(Guard, token=token, allowed_hosts=hosts, activity=activity, browser=BrowserSession(token, port))
+            Middleware(
+                Guard,
+                callers=callers,
+                browser=BrowserSession(token, port, callers, secure),
+                limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
+                allowed_hosts=hosts,
+                activity=activity,
+                routes=lambda: app.routes,
+                handled=handled,
+            )
         ],
         exception_handlers={
             InhouseError: _inhouse_error,
+            Refused: _refused,
             HTTPException: _http_error,
             BodyTooLarge: _body_too_large,
+            BodyTooSlow: _body_too_slow,
             Exception: _unexpected,
         },
         lifespan=mcp.lifespan,
     )
+    app.router.redirect_slashes = False  # a path is a route's or it is none
     app.state.workspace = workspace
     app.state.token = token
     app.state.activity = activity
+    app.state.metrics = figures
     app.state.stop = lambda: None
     return app
 
@@ -80,30 +118,48 @@ async def _health(request: Request) -> Response:
 
     Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not.
     """
-    health = {"status": "ok", "pid": os.getpid()}
+    draining = request.app.state.activity.draining
+    health = {"status": "stopping" if draining else "ok", "pid": os.getpid()}
     if nonce := request.query_params.get("nonce"):
         health["proof"] = proof(request.app.state.token, nonce)
-    return JSONResponse(health)
+    return JSONResponse(health, 503 if draining else 200, {"Retry-After": "5"} if draining else None)
 
 
 async def _language_server(websocket: WebSocket) -> None:
+    await websocket.accept()
+    serve_connection = await run_in_threadpool(_import_language_server)
+    state, scope = websocket.app.state, websocket.scope
+    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"].is_owner)
+
+
+def _import_language_server() -> Callable[..., Awaitable[None]]:
+    """In a thread, since it takes a second in which nobody else would be answered."""
     from inhouse_server.language_server import serve_connection
 
-    await websocket.accept()
-    await serve_connection(websocket, websocket.app.state.workspace)
+    return serve_connection
 
 
 async def _inhouse_error(request: Request, error: Exception) -> Response:
     return error_response(400, str(error), "inhouse_error")
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status)
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return error_response(error.status_code, f"{error.detail}: {request.url.path}", "invalid_request_error")
+    body = error_body(f"{error.detail}: {request.url.path}", "invalid_request_error")
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 async def _body_too_large(request: Request, error: Exception) -> Response:
     return error_response(413, "The body is too large.", "body_too_large")
+
+
+async def _body_too_slow(request: Request, error: Exception) -> Response:
+    return error_response(408, "The body took too long to arrive.", "request_timeout")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

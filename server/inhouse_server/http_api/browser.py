@@ -1,32 +1,27 @@
 """How a browser signs in: once with the token in an address, and from then on with a cookie.
 
-Cookies are weaker than the token, so three things hold them. A browser sends the cookies of a host to every port of
-that host: the cookie is made from the token, never the token itself, and opens only what the page uses. Pages of other
-sites cannot have it sent, since it is SameSite=Strict. Pages of another port count as the same site and can, but cannot
-add :data:`PAGE_HEADER` to the request: a browser first asks the server whether another origin may, and this one never
-agrees.
+Cookies are weaker than the token, so four things hold them. A browser sends the cookies of a host to every port of
+that host: the cookie is made from the owner's token, is never a token itself, opens only what the page uses, and ends
+after :data:`LIFETIME_S`. Pages of other sites cannot have it sent, since it is SameSite=Strict. Pages of another port
+count as the same site and can, but cannot add :data:`PAGE_HEADER` to the request: a browser first asks the server
+whether another origin may, and this one never agrees. A member of the team signs in with a token of their own: their
+cookie has that token's scopes, and ends with it.
 """
 
 from __future__ import annotations
 
 import hmac
-from urllib.parse import urlsplit
+import time
 
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from inhouse_server.access import Caller, Callers
+from inhouse_server.http_api.routes import Matched
+
 PAGE = "/"
-STATIC = "/web/"
 PAGE_HEADER = "x-inhouse"
-ASKED_BY_PAGE = frozenset(
-    {
-        ("GET", "/inhouse/adapters"),
-        ("GET", "/inhouse/status"),
-        ("POST", "/inhouse/ask"),
-        ("POST", "/inhouse/feedback"),
-    }
-)
-"""What the cookie opens beside the page's own files, if :data:`PAGE_HEADER` comes with it."""
+LIFETIME_S = 7 * 24 * 3600
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -39,53 +34,74 @@ HEADERS = {
 _LOCKED = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>inhouse</title>
 <p>To open this page, use the address that <code>inhouse serve</code> prints in a terminal, or add <code>?token=</code>
-and the content of <code>.inhouse/token</code> to this one.</p></html>
+and the content of <code>.inhouse/token</code>, or your own token, to this one. A link on another page cannot sign you
+in.</p></html>
 """
 
 
 class BrowserSession:
-    """The cookie of the owner that listens on ``port``; its name says which, since ports share a host's cookies."""
+    """The cookies of the owner that listens on ``port``; their name says which, since ports share a host's cookies.
 
-    def __init__(self, token: str, port: int) -> None:
-        self._token = token.encode()
-        self._name = f"inhouse-{port}"
-        self._value = hmac.new(self._token, f"browser:{port}".encode(), "sha256").hexdigest()
+    Args:
+        token: the owner's own, which the cookies are made from.
+        secure: browsers reach the owner over TLS.
+    """
 
-    def sign_in(self, connection: HTTPConnection) -> Response | None:
-        """The answer to the page's address with a valid token: the cookie, and the way to the page without it."""
-        given = connection.query_params.get("token", "").encode()
-        if not _reads(connection, PAGE) or not hmac.compare_digest(given, self._token):
+    def __init__(self, token: str, port: int, callers: Callers, secure: bool = False) -> None:
+        self._key = token.encode()
+        self._port = port
+        self._callers = callers
+        self._secure = secure
+        # The prefix makes a browser refuse one that came without TLS or from another host of the domain.
+        self._name = f"__Host-inhouse-{port}" if secure else f"inhouse-{port}"
+
+    def signing_in(self, connection: HTTPConnection) -> Caller | None:
+        """Who opens the page's address with a token in it.
+
+        Not by a link of another site, which could sign somebody in under a name that is not theirs.
+        """
+        if not _reads_page(connection) or "token" not in connection.query_params:
             return None
+        if connection.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return None
+        return self._callers.by_token(connection.query_params["token"])
+
+    def welcome(self, caller: Caller) -> Response:
+        """The cookie, and the way to the page without the token."""
         answer = RedirectResponse(PAGE, 303, {**HEADERS, "Cache-Control": "no-store"})
-        answer.set_cookie(
-            self._name, self._value, httponly=True, samesite="strict", secure=connection.scope["scheme"] == "https"
-        )
+        expires = str(int(time.time()) + LIFETIME_S)
+        value = f"{caller.id}.{expires}.{self._proof(caller.id, expires)}"
+        answer.set_cookie(self._name, value, httponly=True, samesite="strict", secure=self._secure)
         return answer
 
-    def admits(self, connection: HTTPConnection) -> bool:
-        """Whether the request has the cookie and is one that the page makes."""
-        given = connection.cookies.get(self._name, "").encode()
-        if connection.scope["type"] != "http" or not hmac.compare_digest(given, self._value.encode()):
-            return False
+    def caller(self, connection: HTTPConnection, route: Matched) -> Caller | None:
+        """Whose cookie the request has, if it is one that the page makes."""
+        if connection.scope["type"] != "http" or route.access is None or not route.exact:
+            return None
+        by_header = route.access.cookie == "with header" and connection.headers.get(PAGE_HEADER) == "1"
+        if not (by_header or route.access.cookie == "alone"):
+            return None
         origin = connection.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != connection.headers["host"].lower():
-            return False  # the guard lets every port of the host in, for clients that bring the token
-        if _reads(connection, PAGE) or _reads(connection, STATIC):
-            return True
-        asked = connection.scope["method"], connection.scope["path"]
-        return asked in ASKED_BY_PAGE and connection.headers.get(PAGE_HEADER) == "1"
+        ours = f"{'https' if self._secure else 'http'}://{connection.headers['host']}"
+        if origin is not None and origin.lower() != ours.lower():
+            return None  # the guard lets every port of the host in, for clients that bring the token
+        token_id, _, rest = connection.cookies.get(self._name, "").partition(".")
+        expires, _, given = rest.partition(".")
+        if not hmac.compare_digest(given.encode(), self._proof(token_id, expires).encode()):
+            return None
+        return self._callers.by_id(token_id) if time.time() < int(expires) else None
+
+    def _proof(self, token_id: str, expires: str) -> str:
+        return hmac.new(self._key, f"browser:{self._port}:{token_id}:{expires}".encode(), "sha256").hexdigest()
 
 
-def locked_page(connection: HTTPConnection) -> Response | None:
+def locked_page(connection: HTTPConnection, status: int) -> Response | None:
     """What a browser without token or cookie is told; ``None`` where it did not ask for the page."""
-    if not _reads(connection, PAGE):
+    if not _reads_page(connection):
         return None
-    return HTMLResponse(_LOCKED, 401, {**HEADERS, "WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+    return HTMLResponse(_LOCKED, status, {**HEADERS, "WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
 
 
-def _reads(connection: HTTPConnection, place: str) -> bool:
-    """Whether this is a GET of ``place``, or of what lies under :data:`STATIC`."""
-    if connection.scope["type"] != "http" or connection.scope["method"] not in ("GET", "HEAD"):
-        return False
-    path: str = connection.scope["path"]
-    return path.startswith(STATIC) if place == STATIC else path == place
+def _reads_page(connection: HTTPConnection) -> bool:
+    scope = connection.scope
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] == PAGE

@@ -1,27 +1,27 @@
-"""`/v1/models` and `/v1/chat/completions`, as the `openai` client expects them.
+"""`/v1/models`, `/v1/chat/completions` and `/v1/completions`, as the `openai` client expects them.
 
 Models: ``inhouse`` (the current adapter with retrieval), the base model, and each adapter version, so that a client can
-ask two of them and compare. The last user message is the question; retrieval is on unless ``inhouse.retrieve`` is
-false.
+ask two of them and compare; and the encoder of the index, for embeddings.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Sampling
 from inhouse_server.background import cancellable
-from inhouse_server.http_api.errors import bad_request, error_body, error_response
+from inhouse_server.http_api.errors import Refused, error_body
+from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest
+from inhouse_server.http_api.reading import read_openai
 from inhouse_server.http_api.streaming import server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
@@ -32,74 +32,12 @@ log = logging.getLogger(__name__)
 CURRENT_MODEL = "inhouse"
 
 
-class _TextPart(BaseModel):
-    type: Literal["text"]
-    text: str
-
-
-class _ChatMessage(BaseModel):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[_TextPart]
-
-    def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
-
-
-class _Extensions(BaseModel):
-    """What inhouse adds to the request, in one field of its own."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    retrieve: bool = True
-
-
-class _StreamOptions(BaseModel):
-    include_usage: bool = False
-
-
-class _JsonSchema(BaseModel):
-    name: str = "answer"
-    schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
-
-
-class _ResponseFormat(BaseModel):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _JsonSchema | None = None
-
-    def schema_text(self) -> str:
-        if self.type == "json_schema" and self.json_schema is not None:
-            return json.dumps(self.json_schema.schema_)
-        return '{"type": "object"}' if self.type == "json_object" else ""
-
-
-class _ChatRequest(BaseModel):
-    model: str
-    messages: list[_ChatMessage] = Field(min_length=1)
-    stream: bool = False
-    stream_options: _StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, le=4096)
-    max_completion_tokens: int | None = Field(None, ge=1, le=4096)
-    temperature: float = Field(0, ge=0, le=2)
-    top_p: float = Field(1, gt=0, le=1)
-    stop: str | list[str] | None = Field(None, max_length=16)
-    seed: int = 0
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
-    n: Literal[1] | None = None
-    response_format: _ResponseFormat | None = None
-    tools: None = None
-    functions: None = None
-    inhouse: _Extensions = Field(default_factory=_Extensions)
-
-
 async def models(request: Request) -> Response:
-    """List what can be asked."""
+    """List what can be asked, and the encoder."""
     workspace: Workspace = request.app.state.workspace
     names = [CURRENT_MODEL, workspace.settings.base_model]
     names += [version.version for version in workspace.registry.list()]
+    names.append(workspace.settings.encoder)
     return JSONResponse(
         {
             "object": "list",
@@ -110,62 +48,85 @@ async def models(request: Request) -> Response:
 
 async def chat_completions(request: Request) -> Response:
     """Answer the last user message."""
-    try:
-        body = _ChatRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return bad_request(error)
-    workspace: Workspace = request.app.state.workspace
-    adapter = _adapter(body.model, workspace)
-    if adapter is None:
-        return error_response(404, f"The model {body.model!r} does not exist here.", "model_not_found", "model")
+    body = await read_openai(request, ChatRequest, "chat")
     if body.messages[-1].role != "user":
-        return error_response(400, "The last message must have the role 'user'.", "invalid_request_error", "messages")
+        raise Refused(400, "The last message must have the role 'user'.", "invalid_request_error", "messages")
     question = Question(
         text=body.messages[-1].text(),
         history=tuple(
             Message("system" if turn.role == "developer" else turn.role, turn.text()) for turn in body.messages[:-1]
         ),
-        adapter=adapter,
+        adapter=_adapter(body.model, request.app.state.workspace),
         retrieve=body.inhouse.retrieve,
         max_tokens=body.max_completion_tokens or body.max_tokens,
-        sampling=Sampling(
-            body.temperature,
-            body.top_p,
-            (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
-            body.seed,
-            body.response_format.schema_text() if body.response_format is not None else "",
-        ),
+        sampling=_sampling(body, body.response_format.schema_text() if body.response_format is not None else ""),
     )
-    assistant = workspace.assistant()
+    return await _answer(request, question, body, _CHAT)
+
+
+async def completions(request: Request) -> Response:
+    """Answer the prompt as one question, without retrieval unless it is asked for."""
+    body = await read_openai(request, CompletionRequest, "completion")
+    question = Question(
+        text=body.prompt,
+        adapter=_adapter(body.model, request.app.state.workspace),
+        retrieve=body.inhouse.retrieve,
+        max_tokens=body.max_tokens,
+        sampling=_sampling(body),
+    )
+    return await _answer(request, question, body, _COMPLETION)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a route writes an answer: its names, and the part of a choice that holds text."""
+
+    prefix: str
+    whole: str
+    chunk: str
+    text: Callable[[str], dict[str, Any]]
+    delta: Callable[[str | None], dict[str, Any]]
+    opening: dict[str, Any] | None = None
+
+
+_CHAT = _Shape(
+    "chatcmpl",
+    "chat.completion",
+    "chat.completion.chunk",
+    text=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
+    delta=lambda text: {"delta": {} if text is None else {"content": text}},
+    opening={"delta": {"role": "assistant", "content": ""}},
+)
+_COMPLETION = _Shape(
+    "cmpl",
+    "text_completion",
+    "text_completion",
+    text=lambda text: {"text": text},
+    delta=lambda text: {"text": text or ""},
+)
+
+
+def _sampling(body: ChatRequest | CompletionRequest, schema: str = "") -> Sampling:
+    return Sampling(body.temperature, body.top_p, tuple(body.stops()), body.seed, schema)
+
+
+async def _answer(
+    request: Request, question: Question, body: ChatRequest | CompletionRequest, shape: _Shape
+) -> Response:
+    assistant = request.app.state.workspace.assistant()
     events = cancellable(lambda cancel: assistant.ask(question, cancel))
-    identity = {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "created": int(time.time()),
-        "model": body.model,
-    }
+    identity = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return StreamingResponse(_chunks(events, identity, usage), media_type="text/event-stream")
+        return StreamingResponse(_chunks(events, identity, usage, shape), media_type="text/event-stream")
     answered = await unless_left(request, _whole(events))
     if answered is None:
         return Response(status_code=499)  # as nginx logs it: nobody is there to read this
     text, finished = answered
-    return JSONResponse(
-        {
-            **identity,
-            "object": "chat.completion",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
-                    "finish_reason": "length" if finished.reason == "length" else "stop",
-                    "logprobs": None,
-                }
-            ],
-            "usage": _usage(finished),
-            "inhouse": answer_json(text, finished),
-        }
-    )
+    reason = "length" if finished.reason == "length" else "stop"
+    choice = {"index": 0, **shape.text(text), "finish_reason": reason, "logprobs": None}
+    answer = {**identity, "object": shape.whole, "choices": [choice], "usage": _usage(finished)}
+    return JSONResponse({**answer, "inhouse": answer_json(text, finished)})
 
 
 async def _whole(events: AsyncIterator[TextDelta | AnswerFinished]) -> tuple[str, AnswerFinished]:
@@ -177,36 +138,36 @@ async def _whole(events: AsyncIterator[TextDelta | AnswerFinished]) -> tuple[str
     raise AssertionError("an answer always ends with AnswerFinished")
 
 
-def _adapter(model: str, workspace: Workspace) -> str | None:
+def _adapter(model: str, workspace: Workspace) -> str:
     if model == CURRENT_MODEL:
         return CURRENT
     if model in (workspace.settings.base_model, BASE):
         return BASE
-    known = {version.version for version in workspace.registry.list()}
-    return model if model in known else None
+    if model not in {version.version for version in workspace.registry.list()}:
+        raise Refused(404, f"The model {model!r} does not exist here.", "model_not_found", "model")
+    return model
 
 
 async def _chunks(
-    events: AsyncIterator[TextDelta | AnswerFinished], identity: dict[str, Any], usage: bool
+    events: AsyncIterator[TextDelta | AnswerFinished], identity: dict[str, Any], usage: bool, shape: _Shape
 ) -> AsyncIterator[bytes]:
-    def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        return server_sent({**identity, "object": "chat.completion.chunk", "choices": [choice], **more})
+    def chunk(said: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, **said, "finish_reason": reason, "logprobs": None}
+        return server_sent({**identity, "object": shape.chunk, "choices": [choice], **more})
 
-    yield chunk({"role": "assistant", "content": ""})
+    if shape.opening is not None:
+        yield chunk(shape.opening)
     text = ""
     try:
         async for event in events:
             if isinstance(event, TextDelta):
                 text += event.text
-                yield chunk({"content": event.text})
+                yield chunk(shape.delta(event.text))
                 continue
             reason = "length" if event.reason == "length" else "stop"
-            yield chunk({}, reason, inhouse=answer_json(text, event))
+            yield chunk(shape.delta(None), reason, inhouse=answer_json(text, event))
             if usage:
-                yield server_sent(
-                    {**identity, "object": "chat.completion.chunk", "choices": [], "usage": _usage(event)}
-                )
+                yield server_sent({**identity, "object": shape.chunk, "choices": [], "usage": _usage(event)})
     except InhouseError as error:
         yield server_sent(error_body(str(error), "inhouse_error"))
     except Exception:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from threading import Event
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -16,7 +16,7 @@ from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
-from inhouse_server.http_api.errors import bad_request
+from inhouse_server.http_api.reading import read_body
 from inhouse_server.http_api.streaming import server_sent
 from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
 from inhouse_server.mcp.in_owner import read_passage, review_for_client
@@ -26,7 +26,7 @@ from inhouse_training import Message, TextDelta
 log = logging.getLogger(__name__)
 
 
-class _SearchRequest(BaseModel):
+class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     query: str
@@ -40,7 +40,7 @@ class _Turn(BaseModel):
     content: str
 
 
-class _AskRequest(BaseModel):
+class AskRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     question: str
@@ -51,7 +51,7 @@ class _AskRequest(BaseModel):
     passages: bool = False
 
 
-class _PassageRequest(BaseModel):
+class PassageRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: str
@@ -59,7 +59,7 @@ class _PassageRequest(BaseModel):
     end_line: int
 
 
-class _ReviewRequest(BaseModel):
+class ReviewRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     revisions: str | None = None
@@ -68,10 +68,7 @@ class _ReviewRequest(BaseModel):
 
 async def search(request: Request) -> Response:
     """``{"query", "limit"}`` -> the search contract."""
-    try:
-        body = _SearchRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return bad_request(error)
+    body = await read_body(request, SearchRequest)
     workspace: Workspace = request.app.state.workspace
     return JSONResponse(search_json(await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit))))
 
@@ -82,10 +79,7 @@ async def ask(request: Request) -> Response:
     ``history`` are earlier turns, oldest first. With ``passages``, ``finished`` also holds what was cited as the search
     contract has it, text and all.
     """
-    try:
-        body = _AskRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return bad_request(error)
+    body = await read_body(request, AskRequest)
     workspace: Workspace = request.app.state.workspace
     question = Question(
         body.question,
@@ -123,10 +117,7 @@ async def index(request: Request) -> Response:
 
 async def passage(request: Request) -> Response:
     """``{"path", "start_line", "end_line"}`` -> the passage contract."""
-    try:
-        body = _PassageRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return bad_request(error)
+    body = await read_body(request, PassageRequest)
     workspace: Workspace = request.app.state.workspace
     return JSONResponse(
         await run_in_threadpool(lambda: read_passage(workspace, body.path, body.start_line, body.end_line))
@@ -135,10 +126,7 @@ async def passage(request: Request) -> Response:
 
 async def review(request: Request) -> Response:
     """Server-sent events: ``progress``, then ``finished`` with the review contract, or ``error``."""
-    try:
-        body = _ReviewRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return bad_request(error)
+    body = await read_body(request, ReviewRequest)
     workspace: Workspace = request.app.state.workspace
 
     def work(progress: Progress, cancel: Event) -> dict[str, Any]:

@@ -1,110 +1,261 @@
-"""Who may call: Host, Origin, token and body size, checked before any route runs.
+"""Who may call: Host, Origin, token, scope, limits and sizes, checked before any route runs.
 
 Other users of the machine and web pages reach loopback too. The Host check stops DNS rebinding, the Origin check stops
-a page of another site, and the token, or the cookie that a browser got for it, stops everyone else.
+a page of another site, and the token, or the cookie that a browser got for it, stops everyone else. What a token opens
+stands in the table of :mod:`~inhouse_server.http_api.routes`.
 """
 
 from __future__ import annotations
 
-import hmac
+import asyncio
+import contextlib
+import functools
 import re
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from inhouse_server.access import Caller, Callers, Handled, RequestLimits
+from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
+from inhouse_server.http_api.routes import METHODS, WEBSOCKET, Matched, matched
 
 MAX_BODY_BYTES = 4 * 2**20
-OPEN_PATHS = frozenset({"/healthz"})
-
-
-class Activity:
-    """When the owner was last used; says when a detached one may exit."""
-
-    def __init__(self) -> None:
-        self._open = 0
-        self._last = time.monotonic()
-
-    def begin(self) -> None:
-        """A request or an editor came."""
-        self._open += 1
-
-    def end(self) -> None:
-        """It went."""
-        self._open -= 1
-        self._last = time.monotonic()
-
-    def idle_for(self, seconds: float) -> bool:
-        """Nobody is connected, and nobody was for ``seconds``."""
-        return self._open == 0 and time.monotonic() - self._last > seconds
+MAX_HEADERS = 100
+BODY_TIMEOUT_S = 30.0
+"""From the first look at a body to its end: who sends slower than that holds memory for nothing."""
+LOOK_AGAIN_S = 1.0
+"""How often what runs for a team's token is compared with the tokens that are valid."""
+_RETRY_S = 5.0
+_POLICY_VIOLATION = 1008
 
 
 class BodyTooLarge(Exception):
     """The request body is above :data:`MAX_BODY_BYTES`."""
 
 
+class BodyTooSlow(Exception):
+    """The request body took longer than :data:`BODY_TIMEOUT_S`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    message: str
+    kind: str
+    retry_s: float = 0.0
+
+
 class Guard:
-    """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence."""
+    """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence.
+
+    The application finds the caller under ``scope["caller"]``; under ``scope["asking"]`` what it calls with the name of
+    each question that comes over a WebSocket.
+
+    Args:
+        routes: gives the routes of the application that it stands before.
+        handled: told of each request after it ended, and of each WebSocket when it opened, too.
+    """
 
     def __init__(
-        self, app: ASGIApp, token: str, allowed_hosts: frozenset[str], activity: Activity, browser: BrowserSession
+        self,
+        app: ASGIApp,
+        callers: Callers,
+        browser: BrowserSession,
+        limits: RequestLimits,
+        allowed_hosts: frozenset[str],
+        activity: Activity,
+        routes: Callable[[], Sequence[BaseRoute]],
+        handled: Callable[[Handled], None],
     ) -> None:
         self._app = app
-        self._token = token.encode()
+        self._callers = callers
         self._browser = browser
+        self._limits = limits
         self._hosts = allowed_hosts
         self._activity = activity
+        self._routes = routes
+        self._handled = handled
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        connection = HTTPConnection(scope)
-        foreign = self._foreign(connection)
-        if foreign is None and (welcome := self._browser.sign_in(connection)):
-            await welcome(scope, receive, send)
-            return
-        if refusal := foreign or self._refusal(connection):
-            status, message, kind = refusal
-            if scope["type"] == "websocket":
-                await receive()
-                await send({"type": "websocket.close", "code": 1008, "reason": message})
-            else:
-                locked = locked_page(connection) if status == 401 else None
-                await (locked or error_response(status, message, kind))(scope, receive, send)
-            return
-        counted = scope["path"] not in OPEN_PATHS
-        if counted:
-            self._activity.begin()
+        exchange = _Exchange(scope, send, self._handled)
         try:
-            await self._app(scope, _limited(receive) if scope["type"] == "http" else receive, send)
+            await self._handle(exchange, receive)
         finally:
-            if counted:
-                self._activity.end()
+            exchange.note(exchange.status)
 
-    def _foreign(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
+    async def _handle(self, exchange: _Exchange, receive: Receive) -> None:
+        connection = exchange.connection
+        route = matched(self._routes(), connection.scope)
+        exchange.route = route.path
+        refusal = self._foreign(connection)
+        signing_in = False
+        if refusal is None:
+            exchange.caller, signing_in = self._identify(connection, route)
+            refusal = self._forbidden(route, exchange.caller) or self._beyond_limits(connection, exchange.caller)
+        if refusal is not None:
+            await _refuse(refusal, connection, receive, exchange.send)
+        elif signing_in and exchange.caller is not None:
+            await self._browser.welcome(exchange.caller)(connection.scope, receive, exchange.send)
+        else:
+            await self._run(exchange, route, receive)
+
+    def _foreign(self, connection: HTTPConnection) -> _Refusal | None:
+        if len(connection.scope["headers"]) > MAX_HEADERS:
+            return _Refusal(431, f"A request may have at most {MAX_HEADERS} headers.", "too_many_headers")
         host = _host_name(connection.headers.get("host", ""))
         if host not in self._hosts:
-            return 403, f"This server does not answer for the host {host!r}.", "forbidden_host"
+            return _Refusal(403, f"This server does not answer for the host {host!r}.", "forbidden_host")
         origin = connection.headers.get("origin")
         if origin is not None and _origin_host(origin) not in self._hosts:
-            return 403, "Requests from pages of another origin are refused.", "forbidden_origin"
+            return _Refusal(403, "Requests from pages of another origin are refused.", "forbidden_origin")
         return None
 
-    def _refusal(self, connection: HTTPConnection) -> tuple[int, str, str] | None:
-        if connection.scope["path"] in OPEN_PATHS:  # not ``url.path``: that is built from the Host header
-            return None
+    def _identify(self, connection: HTTPConnection, route: Matched) -> tuple[Caller | None, bool]:
+        """Who asks, and whether that is by an address that signs a browser in."""
+        if signing_in := self._browser.signing_in(connection):
+            return signing_in, True
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        known = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
-        if not known and not self._browser.admits(connection):
-            return 401, "A valid bearer token is needed; it lies in .inhouse/token.", "invalid_api_key"
-        length = connection.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            return 413, f"The body may have at most {MAX_BODY_BYTES} bytes.", "body_too_large"
+        caller = self._callers.by_token(given.strip()) if scheme.lower() == "bearer" else None
+        return caller or self._browser.caller(connection, route), False
+
+    def _forbidden(self, route: Matched, caller: Caller | None) -> _Refusal | None:
+        access = route.access
+        if access is not None and access.scope is None:
+            return None
+        if caller is None:
+            return _Refusal(
+                401, "A valid bearer token is needed; the owner's own lies in .inhouse/token.", "invalid_api_key"
+            )
+        if access is None:
+            # A path that is no route is told so; a route that the table forgot is opened by nothing.
+            return _Refusal(403, "No token opens this.", "insufficient_scope") if route.named else None
+        if access.scope is not None and not caller.may(access.scope):
+            return _Refusal(403, f"The token lacks the scope {access.scope.value!r}.", "insufficient_scope")
         return None
+
+    def _beyond_limits(self, connection: HTTPConnection, caller: Caller | None) -> _Refusal | None:
+        length = connection.headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()) or len(length) > 18 or int(length) > MAX_BODY_BYTES:
+            return _Refusal(413, f"The body may have at most {MAX_BODY_BYTES} bytes.", "body_too_large")
+        if caller is None:
+            return None
+        if self._activity.draining:
+            return _Refusal(503, "The server is stopping.", "stopping", _RETRY_S)
+        if not caller.is_owner and (wait := self._limits.take(caller.id)):
+            return _Refusal(429, "This token has asked too much in the last minute.", "rate_limit_exceeded", wait)
+        if not caller.is_owner and self._limits.is_full(caller.id):
+            return _Refusal(429, "This token has too many requests open.", "rate_limit_exceeded", _RETRY_S)
+        return None
+
+    async def _run(self, exchange: _Exchange, route: Matched, receive: Receive) -> None:
+        caller = exchange.caller
+        scope = exchange.connection.scope
+        scope["caller"] = caller
+        scope["asking"] = functools.partial(self._asking, exchange)
+        taking = _limited(receive) if scope["type"] == "http" else receive
+        if caller is None:  # a route for everyone
+            await self._app(scope, taking, exchange.send)
+            return
+        lasting = route.access is not None and exchange.method in route.access.lasting
+        self._activity.begin(lasting)
+        self._limits.begin(caller.id)
+        try:
+            if caller.is_owner:
+                await self._app(scope, taking, exchange.send)
+            else:
+                await self._run_while_valid(caller, exchange, taking)
+        finally:
+            self._limits.end(caller.id)
+            self._activity.end(lasting)
+
+    def _asking(self, exchange: _Exchange, what: str) -> float:
+        """Count and note a question that came over a connection which is open already; the seconds to wait, or 0."""
+        caller = exchange.caller
+        wait = 0.0 if caller is None or caller.is_owner else self._limits.take(caller.id)
+        self._handled(Handled(caller, "LSP", what, 429 if wait else 200, 0.0, exchange.client))
+        return wait
+
+    async def _run_while_valid(self, caller: Caller, exchange: _Exchange, receive: Receive) -> None:
+        running = asyncio.ensure_future(self._app(exchange.connection.scope, receive, exchange.send))
+        try:
+            while not (await asyncio.wait({running}, timeout=LOOK_AGAIN_S))[0]:
+                if self._callers.by_id(caller.id) is None:
+                    await exchange.give_up("The token is not valid any more.")
+                    running.cancel()
+                    await asyncio.wait({running})
+                    return
+            await running
+        finally:
+            running.cancel()
+
+
+class _Exchange:
+    """One request or WebSocket, from its head to its end, as the log of requests sees it.
+
+    Attributes:
+        status: of the answer; 0 when there was none.
+    """
+
+    def __init__(self, scope: AsgiScope, send: Send, handled: Callable[[Handled], None]) -> None:
+        self.connection = HTTPConnection(scope)
+        method = scope["method"] if scope["type"] == "http" else WEBSOCKET
+        self.method: str = method if method in METHODS else "other"
+        self.client = self.connection.client.host if self.connection.client else ""
+        self.caller: Caller | None = None
+        self.route = ""
+        self.status = 0
+        self._send = send
+        self._handled = handled
+        self._started = time.perf_counter()
+
+    def note(self, status: int) -> None:
+        seconds = time.perf_counter() - self._started
+        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client))
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            self.status = message["status"]
+        elif kind == "websocket.accept":
+            self.note(101)
+        elif kind == "websocket.close":
+            self.status = self.status or message.get("code", 1000)
+        await self._send(message)
+
+    async def give_up(self, reason: str) -> None:
+        """End what cannot go on. An answer that has begun stays cut short, which its client notices."""
+        with contextlib.suppress(Exception):  # it may be over already
+            if self.connection.scope["type"] == "websocket":
+                self.status = _POLICY_VIOLATION
+                closing = {"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason}
+                await asyncio.wait_for(self._send(closing), 1)
+            elif self.status == 0:
+                await error_response(401, reason, "invalid_api_key")(self.connection.scope, _nothing, self.send)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _refuse(refusal: _Refusal, connection: HTTPConnection, receive: Receive, send: Send) -> None:
+    if connection.scope["type"] == "websocket" and not refusal.retry_s:
+        await receive()
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
+        return
+    locked = locked_page(connection, refusal.status) if refusal.status == 401 else None
+    answer = error_response(refusal.status, refusal.message, refusal.kind, retry_s=refusal.retry_s)
+    await (locked or answer)(connection.scope, receive, send)
 
 
 def _origin_host(origin: str) -> str:
@@ -130,15 +281,24 @@ def host_in_header(host: str) -> str:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Count a chunked body too, which announces no length."""
-    seen = 0
+    """Count a chunked body too, which announces no length, and do not wait for it for ever."""
+    seen, whole = 0, False
+    until: float | None = None
 
     async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, whole, until
+        if whole:  # what comes now says that the client left
+            return await receive()
+        until = until or asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow from None
         seen += len(message.get("body", b""))
         if seen > MAX_BODY_BYTES:
             raise BodyTooLarge
+        whole = not message.get("more_body", False)
         return message
 
     return limited

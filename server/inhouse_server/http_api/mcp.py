@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
+from inhouse_server.access import Caller
+from inhouse_server.access import Scope as AccessScope
 from inhouse_server.background import run_in_thread
 from inhouse_server.workspace import Workspace
 
@@ -17,11 +19,34 @@ if TYPE_CHECKING:
 
 
 class McpEndpoint:
-    """ASGI application. It starts with its first request, since importing the SDK takes a second that an owner does not
-    have before it listens."""
+    """ASGI application. Callers that may review have sessions of their own, since a session keeps its tools."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self._reading = _Sessions(workspace, frozenset({"review"}))
+        self._reviewing = _Sessions(workspace)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller = scope["caller"]
+        sessions = self._reviewing if caller.may(AccessScope.REVIEW) else self._reading
+        await sessions(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Ends the sessions with the application."""
+        try:
+            yield
+        finally:
+            await self._reading.end()
+            await self._reviewing.end()
+
+
+class _Sessions:
+    """They start with their first request, since importing the SDK takes a second that an owner does not have before it
+    listens."""
+
+    def __init__(self, workspace: Workspace, without: frozenset[str] = frozenset()) -> None:
         self._workspace = workspace
+        self._without = without
         self._manager: StreamableHTTPSessionManager | None = None
         self._running: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -33,15 +58,10 @@ class McpEndpoint:
                 self._manager = await self._start()
         await self._manager.asgi_app(scope, receive, send)
 
-    @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Ends the sessions with the application."""
-        try:
-            yield
-        finally:
-            self._stop.set()
-            if self._running is not None:
-                await self._running
+    async def end(self) -> None:
+        self._stop.set()
+        if self._running is not None:
+            await self._running
 
     async def _start(self) -> StreamableHTTPSessionManager:
         manager = await run_in_thread(self._build)
@@ -67,4 +87,4 @@ class McpEndpoint:
         from inhouse_server.mcp.in_owner import InOwner
         from inhouse_server.mcp.tools import build_server
 
-        return StreamableHTTPSessionManager(build_server(InOwner(self._workspace)))
+        return StreamableHTTPSessionManager(build_server(InOwner(self._workspace), self._without))

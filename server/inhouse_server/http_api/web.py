@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from inhouse_server.answers import Provenance
 from inhouse_server.feedback import Feedback, keep_feedback
 from inhouse_server.http_api.browser import HEADERS
-from inhouse_server.http_api.errors import bad_request
+from inhouse_server.http_api.reading import read_body
 from inhouse_server.json_contracts import adapter_json
 from inhouse_server.workspace import Workspace
 
@@ -36,7 +36,7 @@ class _Provenance(BaseModel):
     pending: int = Field(ge=0)
 
 
-class _FeedbackRequest(BaseModel):
+class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     question: str = Field(min_length=1, max_length=8000)
@@ -75,10 +75,7 @@ async def adapters(request: Request) -> Response:
 
 async def feedback(request: Request) -> Response:
     """``{"question", "provenance", "verdict", "note"}`` -> ``{"kept": true}``; a line in the state directory."""
-    try:
-        body = _FeedbackRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        return bad_request(error)
+    body = await read_body(request, FeedbackRequest)
     workspace: Workspace = request.app.state.workspace
     said = Feedback(
         question=body.question,

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 from pygls.exceptions import (
     JsonRpcException,
+    JsonRpcInvalidParams,
     JsonRpcInvalidRequest,
     JsonRpcParseError,
     JsonRpcServerNotInitialized,
@@ -24,10 +26,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
+    from inhouse_server.http_api.activity import Activity
     from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+_REQUEST_FAILED = types.LSPErrorCodes.RequestFailed.value
 _KNOWN_KEYS = ("jsonrpc", "id", "method", "params", "result", "error")
 
 
@@ -44,9 +48,26 @@ class QueueWriter:
         self.messages.put_nowait(None)
 
 
-async def serve_connection(websocket: WebSocket, workspace: Workspace) -> None:
-    """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled."""
-    server = build_server(workspace)
+async def serve_connection(
+    websocket: WebSocket,
+    workspace: Workspace,
+    activity: Activity,
+    asking: Callable[[str], float],
+    on_this_machine: bool,
+) -> None:
+    """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled.
+
+    Args:
+        activity: told how many requests are being answered.
+        asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        on_this_machine: the editor may name files of the server's own checkout.
+    """
+    server = build_server(workspace, on_this_machine, asking)
+
+    def answering() -> int:
+        return len(server.protocol.running_requests())
+
+    activity.editors.add(answering)
     writer = QueueWriter()
     server.protocol.set_writer(writer, include_headers=False)
     sender = asyncio.create_task(_send(websocket, writer))
@@ -55,8 +76,10 @@ async def serve_connection(websocket: WebSocket, workspace: Workspace) -> None:
             frame = await websocket.receive()
             if frame["type"] == "websocket.disconnect":
                 break
+            server.stopping = activity.draining
             receive(server, writer, frame.get("text") or frame.get("bytes") or "")
     finally:
+        activity.editors.discard(answering)
         await server.close()
         writer.close()
         await sender
@@ -117,9 +140,11 @@ def _request_id(message: dict[str, Any]) -> int | str | None:
         return None
     identifier = message["id"]
     if isinstance(identifier, bool) or not isinstance(identifier, int | str):
-        if "method" not in message:
-            return None
-        raise JsonRpcInvalidRequest("The id of a request is a number or a string.")
+        if "method" in message:
+            raise JsonRpcInvalidRequest("The id of a request is a number or a string.")
+        if isinstance(identifier, list | dict):  # pygls looks it up, which these cannot be
+            raise JsonRpcInvalidParams("The id of an answer is a number or a string.")
+        return None
     return identifier if "method" in message else None
 
 
@@ -132,5 +157,7 @@ def _check_order(server: InhouseServer, message: dict[str, Any], message_id: int
         raise JsonRpcInvalidRequest("The server is initialized already.")
     if method != types.INITIALIZE and not server.initialized:
         raise JsonRpcServerNotInitialized("The server is not initialized yet.")
+    if server.stopping and message_id is not None and method != types.SHUTDOWN:
+        raise JsonRpcException("The inhouse server is stopping; ask again in a moment.", _REQUEST_FAILED)
     if server.shutting_down and message_id is not None:
         raise JsonRpcInvalidRequest("The server is shutting down.")

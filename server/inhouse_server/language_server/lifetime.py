@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 def initialize(ls: InhouseServer, params: types.InitializeParams) -> None:
     try:
-        ls.work_in(Checkout(ls.house.root, Elsewhere.from_options(params.initialization_options)))
+        elsewhere = Elsewhere.from_options(params.initialization_options)
     except ValueError as error:
         raise JsonRpcInvalidParams(str(error)) from error
+    if elsewhere is None and not ls.on_this_machine:
+        # Else a file: address would name any file of the server's own folder, and its answers would be written there.
+        raise JsonRpcInvalidParams("A team's server wants to know the checkout; start 'inhouse lsp --server'.")
+    ls.work_in(Checkout(ls.house.root, elsewhere))
 
 
 def initialized(ls: InhouseServer, params: types.InitializedParams) -> None:

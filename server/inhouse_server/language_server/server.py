@@ -16,6 +16,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
 from inhouse_retrieval import Cancelled, InhouseError
+from inhouse_server.elsewhere import NOWHERE
 from inhouse_server.language_server import (
     ask,
     code_actions,
@@ -64,16 +65,21 @@ class InhouseServer(LanguageServer):
 
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
+        asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        on_this_machine: the editor may name files of the server's own checkout.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
         changed: which files differ from the main branch.
         exited: the editor said ``exit``; the connection ends.
+        stopping: the owner is to stop; no new request begins.
     """
 
     protocol: InhouseProtocol
 
-    def __init__(self, house: Workspace) -> None:
+    def __init__(
+        self, house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+    ) -> None:
         super().__init__(
             "inhouse",
             version("inhouse"),
@@ -82,11 +88,15 @@ class InhouseServer(LanguageServer):
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
-        self.work_in(Checkout(house.root))
+        self.on_this_machine = on_this_machine
+        self.asking = asking
+        # Until `initialize` says otherwise; also after one that was refused.
+        self.work_in(Checkout(house.root, None if on_this_machine else NOWHERE))
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
         self.changed = code_lens.ChangedFiles(house)
         self.exited = False
+        self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def work_in(self, checkout: Checkout) -> None:
@@ -123,9 +133,11 @@ class InhouseServer(LanguageServer):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def build_server(house: Workspace) -> InhouseServer:
+def build_server(
+    house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, for one connection."""
-    server = InhouseServer(house)
+    server = InhouseServer(house, on_this_machine, asking)
     for method, handler, options in FEATURES:
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:

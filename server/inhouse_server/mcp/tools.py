@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -275,16 +275,21 @@ TOOLS = {
 }
 
 
-def build_server(backend: ToolBackend) -> Server[Any]:
-    """The MCP server over ``backend``; any transport may run it."""
+def build_server(backend: ToolBackend, without: Collection[str] = ()) -> Server[Any]:
+    """The MCP server over ``backend``; any transport may run it.
+
+    Args:
+        without: tools that this server does not have.
+    """
+    tools = {name: tool for name, tool in TOOLS.items() if name not in without}
 
     async def list_tools(context: ServerRequestContext[Any], params: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=[_described(name, tool) for name, tool in TOOLS.items()])
+        return ListToolsResult(tools=[_described(name, tool) for name, tool in tools.items()])
 
     async def call_tool(context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
-        tool = TOOLS.get(params.name)
+        tool = tools.get(params.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"There is no tool {params.name!r}; there are {', '.join(TOOLS)}.")
+            raise MCPError(INVALID_PARAMS, f"There is no tool {params.name!r}; there are {', '.join(tools)}.")
         try:
             arguments = tool.arguments.model_validate(params.arguments or {})
             return _succeeded(tool, await tool.run(backend, arguments, _Reporter(context)))

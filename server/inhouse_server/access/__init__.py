@@ -1,0 +1,19 @@
+"""Who may ask the owner for what: tokens with scopes, limits on each, and the log of what was asked."""
+
+from __future__ import annotations
+
+from inhouse_server.access.audit import Audit, Handled
+from inhouse_server.access.limits import RequestLimits
+from inhouse_server.access.tokens import Caller, Callers, Scope, Token, TokenStore, token_file
+
+__all__ = [
+    "Audit",
+    "Caller",
+    "Callers",
+    "Handled",
+    "RequestLimits",
+    "Scope",
+    "Token",
+    "TokenStore",
+    "token_file",
+]

@@ -1,0 +1,95 @@
+"""`inhouse token`: make, list and revoke the tokens of a team."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inhouse_retrieval.errors import StateUnwritable
+from inhouse_server.access import Audit, Scope, TokenStore, token_file
+from inhouse_server.access.tokens import SCOPES
+from inhouse_server.cli.backend import locate
+from inhouse_server.cli.options import HERE, JsonOption, RepoOption
+from inhouse_server.cli.terminal import plain, print_json
+
+NEVER = "never"
+app = typer.Typer(help="Tokens for a team: named, scoped, expiring, kept as hashes.", no_args_is_help=True)
+_SCOPE_HELP = "May be given more than once. " + "; ".join(f"{scope.value}: {what}" for scope, what in SCOPES.items())
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    scope: Annotated[list[Scope] | None, typer.Option("--scope", help=f"{_SCOPE_HELP}.", show_default="ask")] = None,
+    expires: Annotated[str, typer.Option("--expires", help="After how long, such as 12h or 90d; or never.")] = "90d",
+    repo: RepoOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Make a token and show it, once: only its hash is kept."""
+    from inhouse_training import parse_interval
+
+    store, state_dir = _store(repo)
+    lifetime = None if expires == NEVER else parse_interval(expires)
+    text, token = store.create(name, scope or [Scope.ASK], lifetime)
+    _note(state_dir, "token create", token.id, token.name)
+    ends = token.expires.isoformat() if token.expires else None
+    if json:
+        print_json({"token": text, "id": token.id, "name": name, "scopes": sorted(token.scopes), "expires": ends})
+        return
+    typer.echo(f"The token of {name!r} ({', '.join(sorted(token.scopes))}), valid until {ends or 'revoked'}:", err=True)
+    typer.echo(text)
+    typer.echo("It is not kept and cannot be shown again.", err=True)
+
+
+@app.command("list")
+def list_tokens(repo: RepoOption = HERE, json: JsonOption = False) -> None:
+    """List every token, oldest first; none of them as text."""
+    now = datetime.now(UTC)
+    tokens = _store(repo)[0].all()
+    if json:
+        shown = ({k: v for k, v in token.to_json().items() if k != "sha256"} for token in tokens)
+        print_json([row | {"state": token.state(now)} for row, token in zip(shown, tokens, strict=True)])
+        return
+    if not tokens:
+        typer.echo("No token yet. 'inhouse token create' makes one; the owner's own is not listed.")
+    for token in tokens:
+        ends = f"until {token.expires.isoformat()}" if token.expires else "for ever"
+        typer.echo(f"{token.id}  {token.state(now):7}  {','.join(sorted(token.scopes))}  {ends}  {plain(token.name)}")
+
+
+@app.command("revoke")
+def revoke(
+    named: Annotated[str, typer.Argument(metavar="ID_OR_NAME", help="Its id or its name.")],
+    repo: RepoOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Revoke a token. The owner refuses it at once, and ends what runs for it within a second."""
+    store, state_dir = _store(repo)
+    revoked = store.revoke(named)
+    for token in revoked:
+        _note(state_dir, "token revoke", token.id, token.name)
+    if json:
+        print_json({"revoked": [token.id for token in revoked]})
+    else:
+        typer.echo(f"Revoked {', '.join(token.id for token in revoked)}.")
+
+
+def _store(repo: Path) -> tuple[TokenStore, Path]:
+    from inhouse_server.workspace import prepare_state_dir
+
+    root, settings, state_dir = locate(repo)
+    prepare_state_dir(state_dir)
+    return TokenStore(token_file(settings, root, state_dir)), state_dir
+
+
+def _note(state_dir: Path, act: str, token_id: str, name: str) -> None:
+    try:
+        Audit(state_dir).act(act, token_id, name)
+    except OSError as error:
+        raise StateUnwritable(
+            f"It is done, but the audit log in {state_dir} cannot be written: {error.strerror}.",
+            "Free some space, or make it writable.",
+        ) from error

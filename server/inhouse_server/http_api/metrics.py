@@ -1,0 +1,78 @@
+"""`/metrics`: what the owner does, as Prometheus reads it. No label holds what anybody sent or asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inhouse_server.access import Handled
+from inhouse_server.answers import AnswerFinished
+from inhouse_server.http_api.activity import Activity
+
+_SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """The figures of one owner.
+
+    Args:
+        audit_failures: lines of the audit log that could not be written.
+    """
+
+    def __init__(self, activity: Activity, audit_failures: Callable[[], int]) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "inhouse_requests", "Requests by route and status", ["route", "method", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "inhouse_request_seconds", "Time until a request ended", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self._answers = Counter("inhouse_answers", "Answers by why they ended", ["reason"], registry=registry)
+        self._tokens = Counter("inhouse_tokens", "Tokens read and written", ["kind"], registry=registry)
+        self._first_token = Histogram(
+            "inhouse_first_token_seconds", "Time to the first token", buckets=_SECONDS, registry=registry
+        )
+        self._retrieve = Histogram(
+            "inhouse_retrieve_seconds", "Time of the search before an answer", buckets=_SECONDS, registry=registry
+        )
+        for name, what, value in (
+            ("inhouse_answering", "Requests that are being answered", lambda: activity.answering),
+            ("inhouse_connections", "Those and editors that are connected", lambda: activity.open),
+            ("inhouse_draining", "1 while the owner is stopping", lambda: int(activity.draining)),
+            ("inhouse_audit_failures", "Lines of the audit log that were lost", audit_failures),
+        ):
+            Gauge(name, what, registry=registry).set_function(value)
+
+    def request(self, handled: Handled) -> None:
+        """Count a request that ended."""
+        self._requests.labels(handled.route, handled.method, str(handled.status)).inc()
+        if handled.status != 101:  # a WebSocket that has only opened
+            self._seconds.labels(handled.route).observe(handled.seconds)
+
+    def answer(self, finished: AnswerFinished) -> None:
+        """Count an answer, of whatever surface."""
+        timings = finished.timings
+        self._answers.labels(finished.reason).inc()
+        self._tokens.labels("prompt").inc(timings.prompt_tokens)
+        self._tokens.labels("completion").inc(timings.completion_tokens)
+        self._first_token.observe(timings.first_token_ms / 1000)
+        self._retrieve.observe(timings.retrieve_ms / 1000)
+
+
+async def metrics(request: Request) -> Response:
+    """The figures, in Prometheus' text format."""
+    text = await run_in_threadpool(generate_latest, request.app.state.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

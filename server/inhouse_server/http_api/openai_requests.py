@@ -1,0 +1,142 @@
+"""The bodies of the OpenAI-compatible routes, and the documents' schemas with them.
+
+What would change the answer and is not served is refused by name; what would not, such as ``user``, is passed over.
+``inhouse`` holds what this server adds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_INPUTS = 128
+NO_TOOLS = "tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"
+NOT_SERVED = {
+    "chat": (*NO_TOOLS, "logprobs", "top_logprobs", "logit_bias", "audio", "prediction", "web_search_options"),
+    "completion": (*NO_TOOLS, "suffix", "logprobs", "logit_bias"),
+    "embedding": NO_TOOLS,
+}
+"""Fields that are refused unless they say nothing."""
+_NOTHING: tuple[object, ...] = (None, False, 0, [], {}, "", "none")
+
+NotBlank = Annotated[str, StringConstraints(pattern=r"\S")]
+
+
+def not_served(kind: str, body: object) -> str | None:
+    """The first field of ``body`` that asks for what no model here does; ``None`` when there is none."""
+    if not isinstance(body, dict):
+        return None
+    return next((field for field in NOT_SERVED[kind] if body.get(field) not in _NOTHING), None)
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class AskExtensions(BaseModel):
+    """What inhouse adds to the request, in one field of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    retrieve: bool = True
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class JsonSchema(BaseModel):
+    name: str = "answer"
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def schema_text(self) -> str:
+        if self.type == "json_schema" and self.json_schema is not None:
+            return json.dumps(self.json_schema.schema_)
+        return '{"type": "object"}' if self.type == "json_object" else ""
+
+
+class _Sampled(BaseModel):
+    """What chats and completions share."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, le=4096)
+    temperature: float = Field(0, ge=0, le=2)
+    top_p: float = Field(1, gt=0, le=1)
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    seed: int = 0
+    frequency_penalty: Literal[0] | None = None
+    presence_penalty: Literal[0] | None = None
+    n: Literal[1] | None = None
+
+    def stops(self) -> Sequence[str]:
+        return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+
+
+class ChatRequest(_Sampled):
+    """The last message, of the user, is the question; retrieval is on unless ``inhouse.retrieve`` is false."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=4096)
+    response_format: ResponseFormat | None = None
+    inhouse: AskExtensions = Field(default_factory=AskExtensions)
+
+
+class CompletionExtensions(BaseModel):
+    """What inhouse adds to a completion."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    retrieve: bool = False
+
+
+class CompletionRequest(_Sampled):
+    """The prompt is put to the model as one user message, since instruct models are tuned on turns."""
+
+    prompt: NotBlank
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    inhouse: CompletionExtensions = Field(default_factory=CompletionExtensions)
+
+
+class EmbeddingExtensions(BaseModel):
+    """What inhouse adds: ``query`` for texts that are searched with, ``truncate`` to read long texts in part."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: bool = False
+    truncate: bool = False
+
+
+class EmbeddingRequest(BaseModel):
+    """Texts for the encoder of the index."""
+
+    model: str
+    input: NotBlank | Annotated[list[NotBlank], Field(min_length=1, max_length=MAX_INPUTS)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    inhouse: EmbeddingExtensions = Field(default_factory=EmbeddingExtensions)
+
+    def texts(self) -> list[str]:
+        return [self.input] if isinstance(self.input, str) else self.input

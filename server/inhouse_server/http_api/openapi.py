@@ -1,0 +1,145 @@
+"""`/openapi.json`: what the API takes and gives, as OpenAPI 3.1, made from the models that read the requests."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from inhouse_server.http_api.commands import AskRequest, PassageRequest, ReviewRequest, SearchRequest
+from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from inhouse_server.http_api.routes import ACCESS
+from inhouse_server.http_api.web import FeedbackRequest
+
+Schema = dict[str, Any]
+
+
+def _object(required: str = "", **properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": required.split() or [*properties]}
+
+
+def _list(of: Schema) -> Schema:
+    return {"type": "array", "items": of}
+
+
+_TEXT, _COUNT, _NUMBER, _YES = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
+_MAYBE: Schema = {"type": ["string", "null"]}
+_PLACE = _object(path=_TEXT, start_line=_COUNT, end_line=_COUNT)
+_PROVENANCE = _object(base_model=_TEXT, adapter=_MAYBE, index_commit=_MAYBE, pending=_COUNT)
+_ANSWER = _object(
+    "answer citations provenance reason",
+    answer=_TEXT,
+    citations=_list(_PLACE),
+    omitted=_list(_PLACE),
+    notes=_list(_TEXT),
+    reason=_TEXT,
+    provenance=_PROVENANCE,
+    timings={"type": "object"},
+)
+_USAGE = _object("prompt_tokens total_tokens", prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT)
+
+
+def _completion(kind: str, **said: Schema) -> Schema:
+    choice = _object(
+        f"index finish_reason {' '.join(said)}", index=_COUNT, finish_reason={"enum": ["stop", "length"]}, **said
+    )
+    return _object(
+        id=_TEXT, created=_COUNT, model=_TEXT, object={"const": kind}, choices=_list(choice), usage=_USAGE,
+        inhouse=_ANSWER,
+    )  # fmt: skip
+
+
+_ANSWERS: dict[str, Schema] = {
+    "Health": _object("status pid", status=_TEXT, pid=_COUNT, proof=_TEXT),
+    "Models": _object(object={"const": "list"}, data=_list(_object("id object", id=_TEXT, object={"const": "model"}))),
+    "Chat": _completion("chat.completion", message=_object("role content", role=_TEXT, content=_TEXT)),
+    "Completion": _completion("text_completion", text=_TEXT),
+    "Embeddings": _object(
+        object={"const": "list"},
+        data=_list(
+            _object(object={"const": "embedding"}, index=_COUNT, embedding={"anyOf": [_list(_NUMBER), _TEXT]})
+        ),
+        model=_TEXT,
+        usage=_USAGE,
+    ),
+    "Search": _object(results=_list(_PLACE), index_commit=_TEXT, pending=_COUNT, unembedded=_COUNT),
+    "Passage": _object(path=_TEXT, start_line=_COUNT, end_line=_COUNT, total_lines=_COUNT, text=_TEXT),
+    "Status": _object("root base_model adapter index_commit files chunks pending", root=_TEXT, base_model=_TEXT,
+                      adapter=_MAYBE, index_commit=_MAYBE, files=_COUNT, chunks=_COUNT, pending=_COUNT),
+    "Adapters": _object(adapters=_list(_object("version current", version=_TEXT, current=_YES))),
+    "Kept": _object(kept={"const": True}),
+    "Stopping": _object(stopping={"const": True}),
+    "Error": _object(
+        error=_object(message=_TEXT, type=_TEXT, param=_MAYBE, code=_MAYBE),
+    ),
+}  # fmt: skip
+_EVENTS = "server-sent events"
+_OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, str], ...] = (
+    ("/healthz", "get", "Alive; needs no token", None, "Health"),
+    ("/v1/models", "get", "What can be asked", None, "Models"),
+    ("/v1/chat/completions", "post", "Answer the last message", ChatRequest, "Chat"),
+    ("/v1/completions", "post", "Answer a prompt as one question", CompletionRequest, "Completion"),
+    ("/v1/embeddings", "post", "Vectors of the index's encoder", EmbeddingRequest, "Embeddings"),
+    ("/inhouse/search", "post", "Passages, best first", SearchRequest, "Search"),
+    ("/inhouse/ask", "post", "An answer as it is written", AskRequest, _EVENTS),
+    ("/inhouse/passage", "post", "Lines of a file", PassageRequest, "Passage"),
+    ("/inhouse/review", "post", "A review of what the checkout holds", ReviewRequest, _EVENTS),
+    ("/inhouse/index", "post", "Bring the index up to date", None, _EVENTS),
+    ("/inhouse/status", "get", "What the owner holds", None, "Status"),
+    ("/inhouse/adapters", "get", "Adapter versions, oldest first", None, "Adapters"),
+    ("/inhouse/feedback", "post", "Keep a verdict on an answer", FeedbackRequest, "Kept"),
+    ("/inhouse/shutdown", "post", "Stop after the answers in flight", None, "Stopping"),
+)
+
+
+@cache
+def openapi() -> Schema:
+    """The document. The page, `/web`, `/lsp` and `/mcp` are not in it: they speak HTML and protocols of their own."""
+    bodies = [(body, "validation") for *_, body, _ in _OPERATIONS if body is not None]
+    _, made = models_json_schema(bodies, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    paths: dict[str, Any] = {}
+    for path, method, summary, body, answer in _OPERATIONS:
+        scope = ACCESS[path].scope
+        operation: Schema = {
+            "operationId": f"{method}{path}".replace("/", "_"),
+            "summary": summary,
+            "description": f"Needs a token with the scope {scope.value}." if scope else "",
+            "responses": {"200": _ok(answer, streams=path.startswith("/v1/") and body is not EmbeddingRequest)}
+            | {"default": {"description": "What is wrong", "content": _json("Error")}},
+        }
+        if scope is None:
+            operation["security"] = []
+        if body is not None:
+            operation["requestBody"] = {"required": True, "content": _json(body.__name__)}
+        paths[path] = {method: operation}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "inhouse", "version": version("inhouse"), "description": "Answers about one repository."},
+        "paths": paths,
+        "components": {
+            "schemas": {**made["$defs"], **_ANSWERS},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _ok(answer: str, streams: bool) -> Schema:
+    events: Schema = {"text/event-stream": {"schema": {}}}
+    if answer == _EVENTS:
+        return {"description": _EVENTS, "content": events}
+    return {"description": "Done", "content": _json(answer) | (events if streams and answer != "Models" else {})}
+
+
+def _json(name: str) -> Schema:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+async def document(request: Request) -> Response:
+    """This document."""
+    return JSONResponse(openapi())

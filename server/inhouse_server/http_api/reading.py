@@ -1,0 +1,52 @@
+"""Reading a request's body as the model of its route."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from inhouse_server.http_api.errors import Refused
+from inhouse_server.http_api.openai_requests import NO_TOOLS, not_served
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Body]) -> Body:
+    """The body as ``model``.
+
+    Raises:
+        Refused: it is none; the first field that is wrong is named.
+    """
+    return _validated(await request.body(), model)
+
+
+async def read_openai(request: Request, model: type[Body], kind: str) -> Body:
+    """The body of an OpenAI-compatible route, without anything that is not served.
+
+    Raises:
+        Refused: it is none, or asks for tools or other things that no model here does.
+    """
+    raw = await request.body()
+    body = _validated(raw, model)
+    field = not_served(kind, _Anything.model_validate_json(raw).model_extra)
+    if field is not None:
+        what = "No model here calls tools" if field in NO_TOOLS else f"{field!r} is not served here"
+        raise Refused(
+            400, f"{what}; leave {field!r} out.", "invalid_request_error", field, code="unsupported_parameter"
+        )
+    return body
+
+
+class _Anything(BaseModel, extra="allow"):
+    """A JSON object."""
+
+
+def _validated(raw: bytes, model: type[Body]) -> Body:
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        param = ".".join(str(part) for part in detail["loc"])
+        raise Refused(400, f"{param or 'body'}: {detail['msg']}.", "invalid_request_error", param or None) from None

@@ -1,0 +1,69 @@
+"""A scripted model server for the `openai` engine: it speaks while it is listened to, which no small model does."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Speaker(ThreadingHTTPServer):
+    """``/v1/chat/completions`` that streams one sentence, or words without end.
+
+    The latter until its client leaves, which releases ``left``, or ``finish`` is set.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Speaking)
+        self.left = threading.Semaphore(0)
+        self.finish = threading.Event()
+
+
+class _Speaking(BaseHTTPRequestHandler):
+    server: Speaker
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        if "without end" not in asked["messages"][-1]["content"]:
+            self.say("Couriers come ")
+            self.say("at noon.", "stop")
+            self.wfile.write(b"data: [DONE]\n\n")
+            return
+        try:
+            while not self.server.finish.is_set():
+                self.say(f"{os.urandom(4).hex()} ")
+                time.sleep(0.01)
+            self.say("That is all.", "stop")
+            self.wfile.write(b"data: [DONE]\n\n")
+        except OSError:
+            self.server.left.release()
+
+    def say(self, text: str, reason: str | None = None) -> None:
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def speaking() -> Iterator[Speaker]:
+    """A speaker that runs until the block ends."""
+    running = Speaker()
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        yield running
+    finally:
+        running.shutdown()
+        running.server_close()
