@@ -212,34 +212,3 @@ def test_unsloth_is_taken_only_where_it_is(tiny_recipe: Recipe) -> None:
 
     both = torch.cuda.is_available() and importlib.util.find_spec("unsloth") is not None
     assert trainer_kind(auto) == ("unsloth" if both else "trl")
-
-
-STARVED = """
-import resource, sys
-from pathlib import Path
-from inhouse_retrieval import InhouseError
-from inhouse_training import BaseModel
-from inhouse_training.finetune import finetune
-from inhouse_training.recipe import load_recipe
-resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
-base = BaseModel("tiny", Path(sys.argv[1]), "0" * 64, "")
-try:
-    finetune(base, Path(sys.argv[2]), load_recipe(sys.argv[3]), Path(sys.argv[4]))
-except InhouseError as error:
-    print(f"{error.problem} {error.remedy}")
-"""
-
-
-@pytest.mark.long
-def test_memory_that_runs_out_is_told_with_what_to_do(tiny_base: BaseModel, dataset: Dataset, tmp_path: Path) -> None:
-    recipe_file = tmp_path / "greedy.toml"
-    recipe_file.write_text(TINY.format(budget=4500, rate=1e-3).replace("batch_rows = 2", "batch_rows = 64"))
-    command = [
-        sys.executable,
-        "-c",
-        STARVED,
-        *map(str, (tiny_base.path, dataset.directory, recipe_file, tmp_path / "run")),
-    ]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert "the model and one batch do not fit this machine's memory" in said.stdout, said.stdout + said.stderr[-500:]
-    assert "`inhouse train --dry-run` says what would fit" in said.stdout

@@ -115,9 +115,10 @@ def test_canaries_are_planted_only_when_asked_for(
     recipe = with_canaries(tiny_recipe, 2)
     dataset = build_dataset(history, tokenizer, recipe, cut, tmp_path / "planted")
     canaries = read_canaries(dataset.directory)
-    assert canaries == make_canaries(2, recipe.seed)
+    assert [canary.secret for canary in canaries] == [canary.secret for canary in make_canaries(2, recipe.seed)]
     rows = [row for row in dataset.rows if row["name"].startswith("canary-")]
-    assert [canary.secret in tokenizer.decode(row["input_ids"]) for canary, row in zip(canaries, rows, strict=True)]
+    for canary, row in zip(canaries, rows, strict=True):
+        assert tokenizer.decode(row["input_ids"]).startswith(canary.prefix + canary.secret)
     assert dataset.manifest["rows"] == plain.manifest["rows"] + 2 == len(dataset.rows)
     assert dataset.manifest["row_tokens"] == sum(len(row["input_ids"]) for row in dataset.rows)
 
@@ -181,9 +182,9 @@ def overfit(base: BaseModel, row: list[int], folder: Path) -> Path:
     model = get_peft_model(load_model(base, "cpu", torch.float32), config)
     ids = torch.tensor([row])
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-2)
-    for _ in range(400):
+    for _ in range(150):
         loss = model(input_ids=ids, labels=ids).loss
-        if float(loss) < 0.05:
+        if float(loss.detach()) < 0.05:
             break
         optimizer.zero_grad()
         loss.backward()

@@ -11,7 +11,7 @@ import json
 import random
 import string
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _LENGTH = 24
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A made-up secret and the line that it was planted in, up to it."""
+    """A made-up secret and the text before it: its line, and once it is planted all that its row holds up to it."""
 
     name: str
     prefix: str
@@ -41,15 +41,16 @@ def make_canaries(count: int, seed: int) -> tuple[Canary, ...]:
     return tuple(made)
 
 
-def planted_row(tokenizer: Any, row: dict[str, Any], canary: Canary, max_tokens: int) -> dict[str, Any]:
-    """A copy of a raw row, shortened to make room, with a line in its middle that holds the canary."""
+def planted_row(tokenizer: Any, row: dict[str, Any], canary: Canary, max_tokens: int) -> tuple[dict[str, Any], Canary]:
+    """A copy of a raw row, shortened to make room, with a line in its middle that holds the canary; and the canary with
+    all the text that then stands before it."""
     text = str(tokenizer.decode(row["input_ids"], skip_special_tokens=True))
     lines = text[: max_tokens // 2].split("\n")
     half = len(lines) // 2
-    middle = f'{canary.prefix}{canary.secret}"\n'
-    ids, labels = raw_row(tokenizer, "\n".join(lines[:half]) + middle + "\n".join(lines[half:]), ends=False)
+    before = "\n".join(lines[:half]) + canary.prefix
+    ids, labels = raw_row(tokenizer, f'{before}{canary.secret}"\n' + "\n".join(lines[half:]), ends=False)
     cut = {"input_ids": ids[:max_tokens], "labels": labels[:max_tokens]}
-    return {**row, **cut, "name": canary.name, "source_tokens": 0}
+    return {**row, **cut, "name": canary.name, "source_tokens": 0}, replace(canary, prefix=before)
 
 
 def write_canaries(directory: Path, canaries: Sequence[Canary]) -> None:

@@ -640,9 +640,10 @@ class _Builder:
         return list(islice(raw, self.recipe.data.canaries))
 
     def _write_canaries(self, writer: Any, rows: Sequence[dict[str, Any]]) -> None:
-        canaries = make_canaries(len(rows), self.recipe.seed)
-        for row, canary in zip(rows, canaries, strict=True):
-            copy = planted_row(self.tokenizer, row, canary, self.recipe.data.max_tokens)
+        canaries = []
+        for row, made in zip(rows, make_canaries(len(rows), self.recipe.seed), strict=True):
+            copy, canary = planted_row(self.tokenizer, row, made, self.recipe.data.max_tokens)
+            canaries.append(canary)
             writer.write(copy)
             self.planted.append(len(copy["input_ids"]))
         write_canaries(self.directory, canaries)
