@@ -17,9 +17,9 @@ from inhouse_server.cli.terminal import explain, log_to_stderr
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code. Whatever goes wrong is told in plain words, never as a traceback."""
-    stop = _Stop()
     try:
-        stop.listen()
+        signal.signal(signal.SIGTERM, _terminate)
+        sys.unraisablehook = _unraisable
         log_to_stderr()
         return _run(arguments)
     except InhouseError as error:
@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        if stop.asked:
-            # Python wraps an interrupt that comes while a class is made, and libraries do as they like with it.
+        if _is_interrupt(error):
             return _cancelled()
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
         explain(
@@ -69,27 +68,19 @@ def _cancelled() -> int:
     return Cancelled.exit_code
 
 
-class _Stop:
-    """Ctrl-C and SIGTERM, each a KeyboardInterrupt, so that a job ends cleanly; remembers that one came."""
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a job as Ctrl-C does: cleanly."""
+    raise KeyboardInterrupt
 
-    def __init__(self) -> None:
-        self.asked = False
 
-    def listen(self) -> None:
-        signal.signal(signal.SIGTERM, self._interrupt)
-        # A shell has its background jobs ignore Ctrl-C, and that stays so.
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._interrupt)
-        sys.unraisablehook = self._unraisable
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether ``error`` was made of one: Python 3.11 wraps an interrupt that comes while a class is made."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__))
 
-    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
-        self.asked = True
-        raise KeyboardInterrupt
 
-    @staticmethod
-    def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-        """An interrupt raised where nothing can be raised, such as a weak reference's callback, is sent again."""
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
-        else:
-            sys.__unraisablehook__(lost)
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """An interrupt raised where nothing can be raised, such as a weak reference's callback, is sent again."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(lost)

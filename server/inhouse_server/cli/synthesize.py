@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -53,29 +50,13 @@ def synthesize(
             if json:
                 print_json({"kinds": list(wanted), "max_tokens": bound, "estimate": asdict(predicted)})
             return
-        with hold_runs(job.state_dir), ReplyCache(job.state_dir) as cache, _interrupted_by_asyncio():
+        with hold_runs(job.state_dir), ReplyCache(job.state_dir) as cache:
             report = run(tasks, generator, cache, bound, progress)
     if json:
         estimated = {"kinds": list(wanted), "max_tokens": bound, "estimate": asdict(predicted)}
         print_json({**estimated, **report.to_json()})
     else:
         _say(report)
-
-
-@contextmanager
-def _interrupted_by_asyncio() -> Iterator[None]:
-    """Leave Ctrl-C, and SIGTERM as if it were that, to asyncio: it ends the requests under way without a traceback."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if former[signal.SIGINT] is signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _kinds(named: str | None, job: TrainingJob) -> tuple[Kind, ...]:
