@@ -84,8 +84,10 @@ def _is_header(match: re.Match[str]) -> bool:
 
 
 def _is_login(match: re.Match[str]) -> bool:
-    """The password of an address, unless its host is one for documentation or it is as well known as the name."""
-    return _is_password(match) and match["secret"] != match["user"] and not _NO_REAL_HOST.match(match["host"])
+    """The password of an address, unless it is as well known as the name, or its host is one for documentation and it
+    does not look drawn."""
+    documented = _NO_REAL_HOST.match(match["host"]) and not _is_random(match)
+    return _is_password(match) and match["secret"] != match["user"] and not documented
 
 
 _NAMES = ("pass", "pwd", "secret", "token", "key", "credential")

@@ -119,7 +119,7 @@ def test_every_model_can_be_asked_and_answers_say_which_one_spoke(ledger: Path, 
     with owner_of(ledger) as owner:
         client = openai.OpenAI(base_url=f"{owner.url}/v1", api_key=owner.token, max_retries=0)
         models = [model.id for model in client.models.list()]
-        assert models == ["inhouse", "SmolLM2-135M-Instruct", retrained["candidate"]]
+        assert models == ["inhouse", "SmolLM2-135M-Instruct", retrained["candidate"], "all-MiniLM-L6-v2"]
         spoke = {}
         for model in models:
             answer = client.chat.completions.create(
