@@ -38,7 +38,8 @@ from typing import Any
 
 from inhouse_retrieval import Passage, PullRequest, Repository, read_pull_requests
 from inhouse_training import BaseModel, load_tokenizer, resolve_base_model
-from inhouse_training.dataset import Cut, Dataset, build_dataset
+from inhouse_training.cut import Cut
+from inhouse_training.dataset import Dataset, build_dataset
 from inhouse_training.documents import added_lines, change_document, file_document
 from inhouse_training.engine import BASE, Message, ScoredRow
 from inhouse_training.evaluation import paired_gain

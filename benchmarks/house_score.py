@@ -61,7 +61,8 @@ from inhouse_server.review.line_scores import BASE_SURPRISAL
 from inhouse_server.review.planted import found_shares, found_table
 from inhouse_server.review.wanting import after_for, judged_changes
 from inhouse_training import BaseModel, LineRow, ScoredRow, load_recipe, load_tokenizer, resolve_base_model
-from inhouse_training.dataset import Cut, Dataset, build_dataset
+from inhouse_training.cut import Cut
+from inhouse_training.dataset import Dataset, build_dataset
 from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.recipe import Recipe
 from inhouse_training.registry import file_sha256

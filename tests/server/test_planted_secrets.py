@@ -18,7 +18,7 @@ from inhouse_server.assistant import Assistant
 from inhouse_server.json_contracts import index_json
 from inhouse_server.settings import AnswerSettings
 from inhouse_training import BaseModel, Message, Registry, build_dataset, load_tokenizer
-from inhouse_training.dataset import cut_repository
+from inhouse_training.cut import cut_repository
 from inhouse_training.recipe import parse_recipe
 from tests.planted_secrets import Planted, fragments, planted_secrets
 from tests.retrieval.trees import commit_all, git, write

@@ -21,15 +21,8 @@ from inhouse_retrieval import (
     no_progress,
 )
 from inhouse_training import SYNTHETIC, BaseModel, open_run
-from inhouse_training.dataset import (
-    Dataset,
-    added_lines,
-    build_dataset,
-    cut_position,
-    cut_repository,
-    held_out_change,
-    repository_name,
-)
+from inhouse_training.cut import cut_position, cut_repository, held_out_change
+from inhouse_training.dataset import Dataset, added_lines, build_dataset, repository_name
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
 from inhouse_training.recipe import Recipe
 

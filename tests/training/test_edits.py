@@ -10,7 +10,7 @@ import pytest
 
 from inhouse_retrieval import PullRequest, Repository, read_pull_requests
 from inhouse_training import Message, build_dataset
-from inhouse_training.dataset import cut_repository
+from inhouse_training.cut import cut_repository
 from inhouse_training.documents import added_lines
 from inhouse_training.edits import Edit, edit_row, read_edits
 from inhouse_training.prompts import IGNORED, chat_ids, edit_question

@@ -11,7 +11,8 @@ import pytest
 
 from inhouse_retrieval import Repository, index_terms
 from inhouse_training import BASE, BaseModel, TransformersEngine
-from inhouse_training.dataset import HeldOutChange, build_dataset, cut_repository
+from inhouse_training.cut import HeldOutChange, cut_repository
+from inhouse_training.dataset import build_dataset
 from inhouse_training.evaluation import change_row, evaluate
 from inhouse_training.prompts import IGNORED
 from inhouse_training.recipe import EvaluationSettings, Recipe

@@ -17,7 +17,8 @@ import pytest
 
 from inhouse_retrieval import Cancelled, InhouseError, Repository
 from inhouse_training import BaseModel
-from inhouse_training.dataset import Dataset, build_dataset, cut_repository
+from inhouse_training.cut import cut_repository
+from inhouse_training.dataset import Dataset, build_dataset
 from inhouse_training.finetune import finetune, trainer_kind, training_curve, training_passes
 from inhouse_training.recipe import Recipe, load_recipe, parse_recipe
 from inhouse_training.trainers import last_checkpoint

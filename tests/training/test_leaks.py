@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
-from inhouse_training.dataset import Cut, Dataset, build_dataset, cut_repository
+from inhouse_training.cut import Cut, cut_repository
+from inhouse_training.dataset import Dataset, build_dataset
 from inhouse_training.leaks import HeldOutText
 from inhouse_training.recipe import Recipe
 

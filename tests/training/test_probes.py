@@ -11,7 +11,8 @@ import pytest
 from inhouse_retrieval import Repository
 from inhouse_training import BASE, BaseModel, GenerationRequest, Message, TextDelta, TransformersEngine
 from inhouse_training.canaries import CANARIES_NAME, make_canaries, read_canaries
-from inhouse_training.dataset import build_dataset, cut_repository
+from inhouse_training.cut import cut_repository
+from inhouse_training.dataset import build_dataset
 from inhouse_training.gate import Decision, decide
 from inhouse_training.probes import Probes, run_probes
 from inhouse_training.probes.answers import House, check_answer, read_house

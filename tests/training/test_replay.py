@@ -10,7 +10,7 @@ import pytest
 
 from inhouse_retrieval import Cancelled, Repository
 from inhouse_training import BaseModel, build_dataset, replay, replay_texts
-from inhouse_training.dataset import cut_repository
+from inhouse_training.cut import cut_repository
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
 from inhouse_training.prompts import IGNORED
 from inhouse_training.recipe import Recipe

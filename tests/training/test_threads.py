@@ -11,7 +11,8 @@ import pytest
 
 from inhouse_retrieval import ExportPaths, Repository
 from inhouse_training import BaseModel, open_run
-from inhouse_training.dataset import build_dataset, cut_repository, held_out_change
+from inhouse_training.cut import cut_repository, held_out_change
+from inhouse_training.dataset import build_dataset
 from inhouse_training.recipe import Recipe, parse_recipe
 
 from .conftest import TINY

@@ -21,7 +21,7 @@ from typing import Any
 
 from inhouse_retrieval import Progress, no_progress
 
-from .dataset import HeldOutChange
+from .cut import HeldOutChange
 from .engine import Engine, Message, RowScore, ScoredRow
 from .forgetting_texts import FORGETTING_TEXTS
 from .prompts import IGNORED, build_answer_prompt, chat_row, edit_question, raw_row

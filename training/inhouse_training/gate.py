@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .dataset import LEAST_HELD_OUT
+from .cut import LEAST_HELD_OUT
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, WITH_RETRIEVAL, Evaluation
 from .probes import FAULTS, INVENTED, Probes

@@ -21,7 +21,8 @@ from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 from .base_model import BaseModel, load_tokenizer
 from .canaries import read_canaries
 from .chat_template import template_digest
-from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
+from .cut import LEAST_HELD_OUT, HeldOutChange
+from .dataset import Dataset, build_dataset
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
 from .finetune import TrainingStep, finetune, training_curve

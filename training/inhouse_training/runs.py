@@ -21,12 +21,12 @@ from inhouse_retrieval import Busy, PullRequestStore, Repository, StateUnwritabl
 
 from .base_model import BaseModel
 from .chat_template import template_digest
-from .dataset import FORMAT, Cut, cut_repository
+from .cut import Cut, cut_repository, whole_history
+from .dataset import FORMAT
 from .recipe import Recipe
 from .registry import bytes_under
 from .synthesis.cache import replies_digest
 from .synthesis.rows import wanted_topics
-from .whole_history import whole_history
 from .written_conversations import conversations_digest
 
 KEPT_RUNS = 5

@@ -15,7 +15,8 @@ from inhouse_training import (
     read_sections,
     stored_replies,
 )
-from inhouse_training.dataset import Cut, Dataset, cut_repository
+from inhouse_training.cut import Cut, cut_repository
+from inhouse_training.dataset import Dataset
 from inhouse_training.recipe import Recipe, parse_recipe
 from inhouse_training.synthesis.sources import Section
 

@@ -135,7 +135,7 @@ import sys
 from pathlib import Path
 from inhouse_retrieval import Repository
 from inhouse_training import EndpointGenerator, ReplyCache, plan_tasks, read_sections, synthesize
-from inhouse_training.dataset import cut_repository
+from inhouse_training.cut import cut_repository
 from inhouse_training.recipe import parse_recipe
 root, url, key, state = sys.argv[1:]
 recipe = parse_recipe('base_model = "x"\\n[optimizer]\\nlearning_rate = 1e-3\\n', "r", "r")

@@ -15,7 +15,8 @@ from inhouse_training import (
     plan_tasks,
     read_sections,
 )
-from inhouse_training.dataset import Cut, Dataset
+from inhouse_training.cut import Cut
+from inhouse_training.dataset import Dataset
 from inhouse_training.documents import Kind
 from inhouse_training.prompts import NOT_HERE, SYSTEM
 from inhouse_training.recipe import Recipe

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from inhouse_retrieval import Progress, Repository, no_progress
 
 from ..canaries import Canary
-from ..dataset import Cut, HeldOutChange
+from ..cut import Cut, HeldOutChange
 from ..engine import BASE, Message, RowScore, ScoredRow
 from ..evaluation import CANDIDATE, Interval
 from ..recipe import Recipe

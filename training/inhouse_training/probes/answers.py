@@ -15,7 +15,7 @@ from typing import Any
 from inhouse_retrieval import PullRequest, Repository, SkippedFile
 from inhouse_retrieval.syntax import parse
 
-from ..dataset import HeldOutChange
+from ..cut import HeldOutChange
 from ..documents import added_lines
 from ..engine import Message
 from ..evaluation import bounded_question

@@ -27,7 +27,7 @@ from .tasks import TOPICS, Task, plan_tasks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..dataset import Cut
+    from ..cut import Cut
 
 SYNTHETIC: tuple[Kind, ...] = (*TOPICS, "absent")
 """Kinds of rows that nobody of the house wrote."""

@@ -19,7 +19,7 @@ from inhouse_retrieval import Repository, SkippedFile, Wiki, chunk_text
 from ..leaks import HeldOutText
 
 if TYPE_CHECKING:
-    from ..dataset import Cut
+    from ..cut import Cut
 
 SECTION_CHARACTERS = 4_000
 """About a thousand tokens: a question then has one subject, and a small model still sees all of it."""
