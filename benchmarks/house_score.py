@@ -245,11 +245,12 @@ def training_rows(arguments: argparse.Namespace, base: BaseModel, folder: Path) 
 
 
 def shortened(material: Material, arguments: argparse.Namespace) -> Material:
-    """For a trial: the first rows only, of those that fit."""
+    """For a trial: some of the rows that fit, those of pull requests with lines found wanting first."""
     if not arguments.scored:
         return material
+    careless = {request for request, lines in zip(material.requests, material.wanting, strict=True) if lines}
     chosen = [at for at, row in enumerate(material.rows) if len(row.row.input_ids) <= arguments.tokens]
-    chosen = chosen[: arguments.scored]
+    chosen = sorted(chosen, key=lambda at: material.requests[at] not in careless)[: arguments.scored]
     columns = (
         tuple(column[at] for at in chosen)
         for column in (material.rows, material.requests, material.wanting, material.planted)

@@ -196,6 +196,8 @@ def table(evaluation: LineEvaluation) -> list[list[str]]:
     """The rows to print, a heading first."""
 
     def shown(interval: Interval, sign: str = "") -> str:
+        if math.isnan(interval.mean):
+            return "no case"
         return f"{interval.mean:{sign}.3f} ({interval.low:{sign}.3f} to {interval.high:{sign}.3f})"
 
     rows = [["score", "ROC-AUC pooled", "within pull requests", "over base surprisal, pooled", "within"]]
