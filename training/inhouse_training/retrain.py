@@ -22,6 +22,8 @@ from .base_model import BaseModel, load_tokenizer
 from .canaries import read_canaries
 from .chat_template import template_digest
 from .dataset import LEAST_HELD_OUT, Dataset, HeldOutChange, build_dataset
+from .decay import days_since, measure_decay
+from .earlier_versions import earlier_decays
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
 from .finetune import TrainingStep, finetune, training_curve
@@ -132,8 +134,10 @@ def _make_candidate(
     if remark:
         decision = Decision(decision.promote, (*decision.reasons, remark))
     curve = training_curve(run.training)
+    decay = measure_decay(evaluation, days_since(run.cut))
     metrics = {
         **evaluation.metrics(),
+        "decay": decay.to_json(),
         "probes": probes.metrics(),
         "gate": list(decision.reasons),
         "training": training_metrics(curve),
@@ -143,8 +147,9 @@ def _make_candidate(
     if decision.promote and registry.current() != version.version:
         registry.promote(version.version, " ".join(decision.reasons))
     content = ReportInput(
-        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision
-    )
+        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision,
+        decay, earlier_decays(registry, version.version),
+    )  # fmt: skip
     report = write_report(content, run.directory)
     outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
     return RetrainResult(outcome, decision.reasons, version.version, registry.current(), metrics, report)
