@@ -12,8 +12,9 @@ from filelock import FileLock
 
 from inhouse_retrieval import Busy, InhouseError, Repository, StateUnwritable
 from inhouse_training import BaseModel, Registry, open_run
+from inhouse_training.measures.model import evaluate_version
 from inhouse_training.recipe import Recipe, parse_recipe
-from inhouse_training.retrain import evaluate_version, retrain
+from inhouse_training.retrain import retrain
 
 from .history import commit, git, handler, make_history
 

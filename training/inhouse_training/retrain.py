@@ -196,51 +196,6 @@ def _judged(
     return evaluation, probes
 
 
-def evaluate_version(
-    repository: Repository,
-    state_dir: Path,
-    recipe: Recipe,
-    base: BaseModel,
-    version: str = "current",
-    progress: Progress = no_progress,
-    retrieval: bool = True,
-) -> Evaluation:
-    """Score the base model and one registered version on the changes that this repository holds out now.
-
-    Args:
-        version: a version, or ``"current"``.
-
-    Raises:
-        InhouseError: there is no such version, or it was trained on one of the changes that would judge it.
-    """
-    from .transformers_engine import TransformersEngine
-
-    registry = Registry(state_dir / "adapters")
-    name = registry.current() if version == "current" else version
-    if name is None:
-        raise InhouseError("No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter.")
-    snapshot = registry.get(name).manifest.snapshot
-    run = open_run(repository, state_dir, recipe, base, retrieval)
-    if repository.git("rev-list", "--max-count=1", f"{run.cut.snapshot}..{snapshot}").strip():
-        raise InhouseError(
-            f"{name} was trained on changes that would judge it.", "Evaluate a version of an older snapshot."
-        )
-    tokenizer = load_tokenizer(base)
-    with hold_runs(state_dir):
-        start_run(run)
-        replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
-        generated = partial(stored_replies, state_dir)
-        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
-    search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
-    engine = TransformersEngine(base, registry.verify)
-    names = {BASE: BASE, CANDIDATE: name}
-    try:
-        return evaluate(engine, tokenizer, dataset.held_out, search, names, recipe.evaluation, progress)
-    finally:
-        if search is not None:
-            search.close()
-
-
 def _current_before(registry: Registry, base: BaseModel, run: Run) -> tuple[str | None, str]:
     """The adapter that the candidate competes with, and a sentence when the current one cannot.
 
