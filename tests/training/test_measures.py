@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from inhouse_retrieval import Repository
+from inhouse_server.cli.evaluation_text import evaluation_lines
 from inhouse_training import BASE, BaseModel, RowScore, TransformersEngine
 from inhouse_training.dataset import cut_repository
 from inhouse_training.measures import Likelihood, bits_by_byte, paired_difference
@@ -26,11 +27,13 @@ from inhouse_training.measures.completion import (
 )  # fmt: skip
 from inhouse_training.measures.conflicts import altered_values, answers_by_code, answers_by_page, find_conflicts
 from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
-from inhouse_training.measures.model import score_texts
+from inhouse_training.measures.model import evaluate_version, score_texts
 from inhouse_training.prompts import IGNORED, NOT_HERE
 from inhouse_training.recipe import EvaluationSettings, Recipe
+from inhouse_training.registry import AdapterManifest, Registry
 from inhouse_training.snapshot_search import SnapshotSearch
 
+from .adapters import random_adapter
 from .history import commit, make_history
 
 SETTINGS = EvaluationSettings(prompt_tokens=320, scored_tokens=16)
@@ -204,3 +207,26 @@ def test_every_adapter_answers_the_same_questions_with_and_without_passages(
     }  # fmt: skip
     assert metrics["next_line_edit_similarity"]["closed_book"]["base"] < 0.5
     assert grade([], []) == {}
+
+
+@pytest.mark.long
+def test_a_version_is_judged_beside_the_current_one_and_the_base(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "adapters")
+    snapshot = cut_repository(history, tiny_recipe).snapshot
+    manifest = AdapterManifest("tiny", tiny_base.sha256, snapshot)
+    old, new = (registry.add(random_adapter(tiny_base, tmp_path / str(r), r=r), manifest).version for r in (4, 8))
+    registry.promote(old)
+    result = evaluate_version(history, tmp_path, tiny_recipe, tiny_base, new, generate=1)
+    metrics = result.metrics()
+    assert result.remarks == ()
+    for mode in ("closed_book", "with_retrieval"):
+        assert set(metrics["likelihood"]["later_edits"][mode]) == {"base", "current", "candidate", "gain"}
+        assert set(metrics["answers"]["next_line_exact_match"][mode]["difference"]) == {"to_base", "to_current"}
+    edits = metrics["likelihood"]["later_edits"]
+    assert edits["closed_book"]["candidate"]["nats_per_token"] == metrics["held_out"]["closed_book"]["candidate"]
+    assert sum(each["changes"] for each in metrics["decay"]["bins"]) == edits["items"] == 11
+    lines = list(evaluation_lines(metrics))
+    assert any(line.startswith("later edits, 11, with passages: base ") for line in lines)
+    assert lines[-1].endswith(" s of asking")

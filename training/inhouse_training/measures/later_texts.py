@@ -18,6 +18,8 @@ from ..prompts import IGNORED, code_block, literal_ids, passage_remark, raw_row
 from ..recipe import EvaluationSettings
 from ..snapshot_search import Retriever
 
+MOST_FILES = 200
+"""Scored at most; a change that brings a whole library in would otherwise take hours."""
 _PASSAGES = 8
 _CHARACTERS_A_TOKEN = 32
 """A token is rarely longer, so a text that is cut there still fills the cap."""
@@ -40,7 +42,8 @@ class LaterText:
 
 
 def later_files(changes: Sequence[PullRequest]) -> list[LaterText]:
-    """The files that later changes added, once each, in the order of the changes."""
+    """The files that later changes added, once each, in the order of the changes; of more than :data:`MOST_FILES`, that
+    many at equal distances."""
     found: dict[str, LaterText] = {}
     for change in changes:
         for file in change.files:
@@ -48,7 +51,9 @@ def later_files(changes: Sequence[PullRequest]) -> list[LaterText]:
             if file.status == "added" and text.strip():
                 query = f"{redact(shorten(change.title))[0]} {file.path}"
                 found.setdefault(file.path, LaterText(file.path, query, file_document(file.path, "").header, text))
-    return list(found.values())
+    files = list(found.values())
+    count = min(len(files), MOST_FILES)
+    return [files[len(files) * at // count] for at in range(count)]
 
 
 def later_changes(changes: Sequence[PullRequest]) -> list[LaterText]:
