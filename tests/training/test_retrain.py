@@ -12,8 +12,9 @@ from filelock import FileLock
 
 from inhouse_retrieval import Busy, InhouseError, Repository, StateUnwritable
 from inhouse_training import BaseModel, Registry, open_run
+from inhouse_training.measures.model import evaluate_version
 from inhouse_training.recipe import Recipe, parse_recipe
-from inhouse_training.retrain import evaluate_version, retrain
+from inhouse_training.retrain import retrain
 
 from .history import commit, git, handler, make_history
 
@@ -71,6 +72,12 @@ def test_a_repository_is_learned_judged_and_promoted(base_model: BaseModel, tmp_
     assert result.candidate in page
     assert "data:image/svg+xml;base64," in page
     assert "95 % interval" in result.report.with_suffix(".md").read_text()
+    # Seven changes of one moment: a bin, and no word on how often to retrain.
+    (oldest,) = result.metrics["decay"]["bins"]
+    assert oldest["changes"] == 7 and oldest["gain"]["mean"] == pytest.approx(
+        result.metrics["gain"]["over_base"]["mean"], abs=1e-3
+    )
+    assert result.metrics["decay"]["advice"] == "" and "alt='Decay'" in page
     told = json.loads(json.dumps(result.to_json()))
     assert set(told) == {"decision", "reasons", "candidate", "current", "metrics", "report"}
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .machines import Machine as Machine
     from .machines import named_card as named_card
     from .machines import this_machine as this_machine
+    from .measures.model import evaluate_version as evaluate_version
     from .plan import RetrainPlan as RetrainPlan
     from .plan import plan_retraining as plan_retraining
     from .plan import with_forecast as with_forecast
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from .repetition import Repetition as Repetition
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
-    from .retrain import evaluate_version as evaluate_version
     from .runs import Run as Run
     from .runs import forget_runs as forget_runs
     from .runs import hold_runs as hold_runs
@@ -134,7 +134,7 @@ _MODULE_OF = {
     "open_run": "runs",
     "load_recipe": "recipe",
     "finetune": "finetune",
-    "evaluate_version": "retrain",
+    "evaluate_version": "measures.model",
     "build_dataset": "dataset",
     "repository_name": "dataset",
     "EndpointGenerator": "synthesis.generator",

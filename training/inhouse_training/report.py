@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .decay import Decay
+from .decay_plot import plot_decay
 from .engine import BASE
 from .evaluation import CANDIDATE, CLOSED_BOOK, WITH_RETRIEVAL, Evaluation
 from .finetune import TrainingStep
@@ -21,7 +23,12 @@ _MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with retrieved passage
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
-    """What a report tells of."""
+    """What a report tells of.
+
+    Attributes:
+        decay: how the candidate's gain changes with the days since its snapshot.
+        earlier: the curves of earlier versions, by version, oldest first.
+    """
 
     candidate: str
     current: str | None
@@ -32,16 +39,21 @@ class ReportInput:
     evaluation: Evaluation
     probes: Probes
     decision: Decision
+    decay: Decay
+    earlier: Sequence[tuple[str, Decay]] = ()
 
 
 def write_report(content: ReportInput, directory: Path) -> Path:
-    """Write ``report.html``, ``report.md`` and ``loss.svg`` into ``directory``; returns the HTML file."""
-    plot = directory / "loss.svg"
-    plot_losses(content, plot)
+    """Write ``report.html``, ``report.md`` and their plots into ``directory``; returns the HTML file."""
+    plots = {"Loss": directory / "loss.svg"}
+    plot_losses(content, plots["Loss"])
+    if content.decay.bins:
+        plots["Decay"] = directory / "decay.svg"
+        plot_decay(content.candidate, content.decay, content.earlier, plots["Decay"])
     blocks = _blocks(content)
-    (directory / "report.md").write_text(_markdown(content, blocks, plot.name), encoding="utf-8")
+    (directory / "report.md").write_text(_markdown(content, blocks, plots), encoding="utf-8")
     page = directory / "report.html"
-    page.write_text(_html(content, blocks, plot.read_bytes()), encoding="utf-8")
+    page.write_text(_html(content, blocks, plots), encoding="utf-8")
     return page
 
 
@@ -91,6 +103,7 @@ def _blocks(content: ReportInput) -> list[_Table]:
             "Paired bootstrap over changes.",
         ),
         _Table("Forgetting (nats per token on general text)", ("text", *labels), tuple(forgetting)),
+        *_decay_tables(content.decay, content.earlier),
         *_probe_tables(content.probes),
         _Table(
             "What it learned from (tokens)",
@@ -101,6 +114,34 @@ def _blocks(content: ReportInput) -> list[_Table]:
             f"{overlap['also_in_training']} of {overlap['held_out_lines']}; "
             f"{overlap['leaked']} of them did not stand in the repository at the snapshot.",
         ),
+    ]
+
+
+def _decay_tables(decay: Decay, earlier: Sequence[tuple[str, Decay]]) -> list[_Table]:
+    if not decay.bins:
+        return []
+    rows = [(f"{each.first_day:.0f} to {each.last_day:.0f}", str(each.changes), each) for each in decay.bins]
+    note = f"Asked {_MODES[decay.mode]}; 95 % intervals from a bootstrap over changes. {decay.advice}".rstrip()
+    if earlier:
+        names = ", ".join(version for version, _ in earlier)
+        note += f" The thin lines are earlier versions ({names}), each on the changes that followed its own snapshot."
+    return [
+        _Table(
+            "Decay: the same by days since the snapshot",
+            ("days", "changes", "gain over the base model", "95 % interval", "loss", "95 % interval"),
+            tuple(
+                (
+                    days,
+                    changes,
+                    f"{each.gain.mean:+.3f}",
+                    f"{each.gain.low:+.3f} to {each.gain.high:+.3f}",
+                    f"{each.loss.mean:.3f}",
+                    f"{each.loss.low:.3f} to {each.loss.high:.3f}",
+                )
+                for days, changes, each in rows
+            ),
+            note,
+        )
     ]
 
 
@@ -152,11 +193,12 @@ def _summary(content: ReportInput) -> list[tuple[str, str]]:
     ]
 
 
-def _markdown(content: ReportInput, tables: Sequence[_Table], plot: str) -> str:
+def _markdown(content: ReportInput, tables: Sequence[_Table], plots: Mapping[str, Path]) -> str:
     verdict = "promoted" if content.decision.promote else "not promoted"
     lines = [f"# Adapter {content.candidate}: {verdict}", ""]
     lines += [f"- {reason}" for reason in content.decision.reasons] + [""]
-    lines += [f"- {name}: {value}" for name, value in _summary(content)] + ["", f"![Loss]({plot})", ""]
+    lines += [f"- {name}: {value}" for name, value in _summary(content)] + [""]
+    lines += [f"![{name}]({plot.name})" for name, plot in plots.items()] + [""]
     for table in tables:
         lines += [f"## {table.title}", ""]
         lines += ["| " + " | ".join(table.head) + " |", "|" + " --- |" * len(table.head)]
@@ -165,7 +207,7 @@ def _markdown(content: ReportInput, tables: Sequence[_Table], plot: str) -> str:
     return "\n".join(lines)
 
 
-def _html(content: ReportInput, tables: Sequence[_Table], plot: bytes) -> str:
+def _html(content: ReportInput, tables: Sequence[_Table], plots: Mapping[str, Path]) -> str:
     verdict = "promoted" if content.decision.promote else "not promoted"
     title = html.escape(f"Adapter {content.candidate}: {verdict}")
     parts = [
@@ -178,8 +220,11 @@ def _html(content: ReportInput, tables: Sequence[_Table], plot: bytes) -> str:
         *(f"<li>{html.escape(reason)}</li>" for reason in content.decision.reasons),
         "</ul><dl>",
         *(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _summary(content)),
-        f"</dl><img alt='Loss' src='data:image/svg+xml;base64,{base64.b64encode(plot).decode('ascii')}'>",
+        "</dl>",
     ]
+    for name, plot in plots.items():
+        drawn = base64.b64encode(plot.read_bytes()).decode("ascii")
+        parts.append(f"<img alt='{name}' src='data:image/svg+xml;base64,{drawn}'>")
     for table in tables:
         parts += [f"<h2>{html.escape(table.title)}</h2><table><tr>"]
         parts += [f"<th>{html.escape(cell)}</th>" for cell in table.head] + ["</tr>"]

@@ -23,6 +23,8 @@ from .canaries import read_canaries
 from .chat_template import template_digest
 from .cut import LEAST_HELD_OUT, HeldOutChange
 from .dataset import Dataset, build_dataset
+from .decay import days_since, measure_decay
+from .earlier_versions import earlier_decays
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
 from .finetune import TrainingStep, finetune, training_curve
@@ -133,8 +135,10 @@ def _make_candidate(
     if remark:
         decision = Decision(decision.promote, (*decision.reasons, remark))
     curve = training_curve(run.training)
+    decay = measure_decay(evaluation, days_since(run.cut))
     metrics = {
         **evaluation.metrics(),
+        "decay": decay.to_json(),
         "probes": probes.metrics(),
         "gate": list(decision.reasons),
         "training": training_metrics(curve),
@@ -144,8 +148,9 @@ def _make_candidate(
     if decision.promote and registry.current() != version.version:
         registry.promote(version.version, " ".join(decision.reasons))
     content = ReportInput(
-        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision
-    )
+        version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision,
+        decay, earlier_decays(registry, version.version),
+    )  # fmt: skip
     report = write_report(content, run.directory)
     outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
     return RetrainResult(outcome, decision.reasons, version.version, registry.current(), metrics, report)
@@ -190,51 +195,6 @@ def _judged(
             search.close()
     write_json(path, {"current": current, "evaluation": evaluation.to_json(), "probes": probes.to_json()})
     return evaluation, probes
-
-
-def evaluate_version(
-    repository: Repository,
-    state_dir: Path,
-    recipe: Recipe,
-    base: BaseModel,
-    version: str = "current",
-    progress: Progress = no_progress,
-    retrieval: bool = True,
-) -> Evaluation:
-    """Score the base model and one registered version on the changes that this repository holds out now.
-
-    Args:
-        version: a version, or ``"current"``.
-
-    Raises:
-        InhouseError: there is no such version, or it was trained on one of the changes that would judge it.
-    """
-    from .transformers_engine import TransformersEngine
-
-    registry = Registry(state_dir / "adapters")
-    name = registry.current() if version == "current" else version
-    if name is None:
-        raise InhouseError("No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter.")
-    snapshot = registry.get(name).manifest.snapshot
-    run = open_run(repository, state_dir, recipe, base, retrieval)
-    if repository.git("rev-list", "--max-count=1", f"{run.cut.snapshot}..{snapshot}").strip():
-        raise InhouseError(
-            f"{name} was trained on changes that would judge it.", "Evaluate a version of an older snapshot."
-        )
-    tokenizer = load_tokenizer(base)
-    with hold_runs(state_dir):
-        start_run(run)
-        replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
-        generated = partial(stored_replies, state_dir)
-        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
-    search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
-    engine = TransformersEngine(base, registry.verify)
-    names = {BASE: BASE, CANDIDATE: name}
-    try:
-        return evaluate(engine, tokenizer, dataset.held_out, search, names, recipe.evaluation, progress)
-    finally:
-        if search is not None:
-            search.close()
 
 
 def _current_before(registry: Registry, base: BaseModel, run: Run) -> tuple[str | None, str]:

@@ -21,9 +21,18 @@ def evaluate(
     repo: RepoOption = HERE,
     recipe: RecipeOption = None,
     adapter: Annotated[str, typer.Option("--adapter", help="'current' or an adapter version.")] = "current",
+    generate: Annotated[
+        int,
+        typer.Option(
+            "--generate",
+            min=0,
+            max=1000,
+            help="Also let each answer this many questions of each kind: completion, made-up names, outdated pages.",
+        ),
+    ] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Score the base model and an adapter on later changes that neither saw."""
+    """Score the base model, the current adapter and another one on later changes that none of them saw."""
     if context.invoked_subcommand is not None:
         return
     from inhouse_training import evaluate_version
@@ -31,15 +40,16 @@ def evaluate(
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "eval")
         evaluation = evaluate_version(
-            job.repository, job.state_dir, job.recipe, job.base, adapter, progress, job.retrieval
+            job.repository, job.state_dir, job.recipe, job.base, adapter, progress, job.retrieval, generate
         )
     metrics = evaluation.metrics()
     if json:
         print_json(metrics)
         return
-    for mode, losses in metrics["held_out"].items():
-        typer.echo(f"{mode}: {losses}")
-    typer.echo(f"forgetting: {metrics.get('forgetting')}")
+    from inhouse_server.cli.evaluation_text import evaluation_lines
+
+    for line in evaluation_lines(metrics):
+        typer.echo(line)
 
 
 @app.command("retrieval")

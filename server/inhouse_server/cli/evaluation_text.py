@@ -1,0 +1,52 @@
+"""What `inhouse eval` prints for people: the figures of its JSON, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_MODES = {"closed_book": "question alone", "with_retrieval": "with passages"}
+_LABELS = ("base", "current", "candidate")
+
+
+def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """The lines, from :meth:`~inhouse_training.measures.model.ModelEvaluation.metrics`."""
+    yield f"{metrics['held_out']['changes']} later changes; nats per token (bits per byte), lower is better"
+    for kind, found in metrics["likelihood"].items():
+        if not found["items"]:
+            yield f"{kind.replace('_', ' ')}: none"
+            continue
+        for mode in (mode for mode in _MODES if mode in found):
+            shown = ", ".join(
+                f"{label} {found[mode][label]['nats_per_token']:.3f} ({found[mode][label]['bits_per_byte']:.3f})"
+                for label in _LABELS
+                if label in found[mode]
+            )
+            gains = "; ".join(
+                f"{other.replace('over_', 'gain over ')} {_shown(gain['nats_per_token'])}"
+                for other, gain in found[mode]["gain"].items()
+            )
+            yield f"{kind.replace('_', ' ')}, {found['items']}, {_MODES[mode]}: {shown}; {gains}"
+    for label, kinds in metrics["forgetting"].items():
+        yield f"general text, {label}: " + ", ".join(f"{kind} {loss:.3f}" for kind, loss in kinds.items())
+    for name, found in metrics["answers"].items():
+        for mode in (mode for mode in _MODES if mode in found):
+            shown = ", ".join(f"{label} {found[mode][label]:.1%}" for label in _LABELS if label in found[mode])
+            change = "; ".join(
+                f"{other.replace('to_', 'difference to ')} {_shown(difference)}"
+                for other, difference in found[mode]["difference"].items()
+            )
+            yield f"{name.replace('_', ' ')}, {found['items']}, {_MODES[mode]}: {shown}; {change}"
+    for each in metrics["decay"]["bins"]:
+        days = f"{each['first_day']:.0f} to {each['last_day']:.0f} days after the snapshot"
+        loss = f"loss {each['loss']['mean']:.3f}"
+        yield f"{days}, {each['changes']} changes: gain over base {_shown(each['gain'])}, {loss}"
+    yield from filter(None, [metrics["decay"]["advice"], *metrics["remarks"]])
+    seconds = metrics["seconds"]
+    yield f"{seconds['scoring']:.0f} s of scoring" + (
+        f", {seconds['asking']:.0f} s of asking" * bool(metrics["answers"])
+    )
+
+
+def _shown(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:+.3f} (95 % interval {interval['low']:+.3f} to {interval['high']:+.3f})"

@@ -1,0 +1,232 @@
+"""What `inhouse eval` measures: later texts, completion, abstention, and the code against an outdated page."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inhouse_retrieval import Repository
+from inhouse_server.cli.evaluation_text import evaluation_lines
+from inhouse_training import BASE, BaseModel, RowScore, TransformersEngine
+from inhouse_training.cut import cut_repository
+from inhouse_training.measures import Likelihood, bits_by_byte, paired_difference
+from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
+from inhouse_training.measures.answered import answered_measures, grade
+from inhouse_training.measures.completion import (
+    NEXT_LINE,
+    SCOPE,
+    added_line_numbers,
+    completed,
+    completions,
+    edit_similarity,
+    exact_match,
+    file_completions,
+)  # fmt: skip
+from inhouse_training.measures.conflicts import altered_values, answers_by_code, answers_by_page, find_conflicts
+from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
+from inhouse_training.measures.model import evaluate_version, score_texts
+from inhouse_training.prompts import IGNORED, NOT_HERE
+from inhouse_training.recipe import EvaluationSettings, Recipe
+from inhouse_training.registry import AdapterManifest, Registry
+from inhouse_training.snapshot_search import SnapshotSearch
+
+from .adapters import random_adapter
+from .history import commit, make_history
+
+SETTINGS = EvaluationSettings(prompt_tokens=320, scored_tokens=16)
+
+
+def test_bits_per_byte_are_the_same_likelihood_by_another_measure() -> None:
+    assert bits_by_byte([RowScore(8 * math.log(2), 2)], [4]) == [RowScore(pytest.approx(8), 4)]
+    scores = {"base": (RowScore(6.0, 2), RowScore(9.0, 3)), "candidate": (RowScore(4.0, 2), RowScore(6.0, 3))}
+    found = Likelihood("later_files", (10, 10), {"closed_book": scores}).metrics()
+    assert found["closed_book"]["base"] == {"nats_per_token": 3.0, "bits_per_byte": round(0.75 / math.log(2), 4)}
+    assert found["closed_book"]["gain"]["over_base"]["nats_per_token"]["mean"] == 1.0
+    assert found["closed_book"]["gain"]["over_base"]["bits_per_byte"]["mean"] == round(0.25 / math.log(2), 4)
+    assert Likelihood("later_files", (), {"closed_book": {"base": (), "candidate": ()}}).metrics()["items"] == 0
+
+
+def test_differences_of_grades_are_paired() -> None:
+    sure = paired_difference([0, 0.5] * 20, [0.5, 1] * 20)
+    assert (sure.mean, sure.low, sure.high) == (0.5, 0.5, 0.5)
+    unsure = paired_difference([0, 1] * 20, [1, 0] * 20)
+    assert unsure.low < 0 == unsure.mean < unsure.high
+
+
+def test_only_what_came_later_is_scored_the_same_with_and_without_passages(
+    history: Repository, tokenizer: Any, tiny_recipe: Recipe, tiny_base: BaseModel
+) -> None:
+    cut = cut_repository(history, tiny_recipe)
+    changes = later_changes(cut.held_out)
+    assert len(changes) == 11 and changes[0].header.endswith(f"{cut.held_out[0].title}\n")
+    assert "update_" in changes[0].text and cut.held_out[0].title not in changes[0].text
+    search = SnapshotSearch(history, cut.snapshot)
+    item = LaterText("a.py", "update invoice handler", "- File: a.py\nContent:\n", "größe = 'ü'\n")
+    (closed, size), (opened, again) = (later_row(tokenizer, item, each, SETTINGS) for each in (None, search))
+    assert size == again == len(item.text.encode())
+    assert len(closed.input_ids) < len(opened.input_ids) <= 320 + 16
+    for row in (closed, opened):
+        assert tokenizer.decode([label for label in row.labels if label != IGNORED]) == item.text
+    assert tokenizer.decode(closed.input_ids).startswith(item.header)
+
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    engine = TransformersEngine(tiny_base, no_adapter)
+    names = {"base": BASE, "candidate": BASE}
+    found = score_texts(engine, tokenizer, "later_changes", changes[:3], search, names, SETTINGS)
+    metrics = found.metrics()
+    for mode in ("closed_book", "with_retrieval"):
+        # A random model: about the logarithm of the vocabulary.
+        assert 9 < metrics[mode]["base"]["nats_per_token"] < 12
+        assert metrics[mode]["gain"]["over_base"]["bits_per_byte"] == {"mean": 0, "low": 0, "high": 0}
+    search.close()
+
+
+def test_files_that_were_added_later_are_found_once(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    repository = make_history(tmp_path / "shop", commits=12)
+    commit(repository.root, "Add a clock", clock_py="NOW = 1\n")
+    commit(repository.root, "Wind the clock", clock_py="NOW = 2\nTHEN = 1\n")
+    (found,) = later_files(cut_repository(repository, tiny_recipe).held_out)
+    assert (found.name, found.text, found.query) == ("clock.py", "NOW = 1", "Add a clock clock.py")
+
+
+PATCH = "@@ -1,3 +1,4 @@\n one\n-two\n+deux\n+trois\n four\n@@ -9 +10,2 @@ def f():\n nine\n+dix"
+
+
+def test_added_lines_have_their_numbers_in_the_new_file() -> None:
+    assert added_line_numbers(PATCH) == [2, 3, 11]
+
+
+def test_the_next_line_and_the_rest_of_a_new_definition_are_asked_for() -> None:
+    old, fresh = (
+        "def old():\n    return 1\n",
+        "def fresh(path):\n    size = measure(path)\n    check(size)\n    return size\n",
+    )
+    text = f"import os\n\n\n{old}\n\n{fresh}"
+    line, scope = file_completions("Measure", "a.py", text, [8, 9, 10, 11])
+    assert (line.kind, line.wanted) == (NEXT_LINE, "    check(size)")
+    assert line.before.text.endswith("size = measure(path)") and "check(size)" not in line.before.text
+    assert (scope.kind, scope.wanted) == (SCOPE, "    size = measure(path)\n    check(size)\n    return size")
+    assert scope.before.text.endswith("def fresh(path):")
+    # A definition that was there before is no new scope.
+    assert [each.kind for each in file_completions("Measure", "a.py", text, [9, 10])] == [NEXT_LINE]
+
+
+def test_completions_come_from_later_changes(history: Repository, tiny_recipe: Recipe) -> None:
+    cut = cut_repository(history, tiny_recipe)
+    found = completions(history, cut.held_out, 4)
+    assert [each.kind for each in found] == [NEXT_LINE] * 4 + [SCOPE] * 4
+    noun = cut.held_out[0].title.rpartition(" ")[2]
+    assert f"update_{noun}" in found[4].question and "return HouseReply.accepted" in found[4].wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "code"),
+    [
+        (NEXT_LINE, "Sure:\n```python\n    check(size)\nreturn\n```\nDone.", "    check(size)"),
+        (NEXT_LINE, "    size = measure(path)\n    check(size)", "    check(size)"),
+        (SCOPE, "```\na()\n\nb()", "a()\nb()"),
+        (NEXT_LINE, "", ""),
+    ],
+)
+def test_the_code_of_an_answer(kind: str, answer: str, code: str) -> None:
+    assert completed(kind, answer, "def fresh(path):\n    size = measure(path)") == code
+
+
+def test_exact_match_and_edit_similarity() -> None:
+    assert exact_match("  a = b\n", "a = b") == 1 and exact_match("a = b", "a = c") == 0
+    assert edit_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
+    assert (edit_similarity("a", ""), edit_similarity("", ""), edit_similarity(" a", "a")) == (0, 1, 1)
+
+
+def test_it_is_said_in_the_words_of_the_product_that_a_name_is_not_here(
+    history: Repository, tiny_recipe: Recipe
+) -> None:
+    assert abstains(NOT_HERE) == 1 == abstains("That is not in\nthis repository.")
+    assert abstains("It is defined in this repository.") == 0
+    cut = cut_repository(history, tiny_recipe)
+    names = names_to_ask(history, cut, 3, seed=1)
+    assert len(names) == 3
+    for each in names:
+        assert each.name not in history.git("grep", "-h", "", cut.snapshot).decode()
+        assert f"`{each.real}`" in real_question(each) and each.name not in real_question(each)
+
+
+def test_a_value_that_a_past_change_altered_makes_a_conflict(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    repository = make_history(tmp_path / "shop", commits=3)
+    commit(repository.root, "Wait", conf_py='RETRIES = 30\nREGION = "north"\nGONE = 11\n')
+    commit(repository.root, "Wait longer", conf_py='RETRIES = 45\nREGION = "south"\nGONE = 12\n')
+    commit(repository.root, "Turn back", conf_py='RETRIES = 45\nREGION = "south"\nGONE = 13  # odd\n')
+    for number in range(8):
+        commit(repository.root, f"Change {number}", notes_py=f"number = {number}\n")
+    cut = cut_repository(repository, tiny_recipe)
+    found = {each.name: each for each in find_conflicts(repository, cut.snapshot, cut.training, 9)}
+    assert {name: (each.old, each.new) for name, each in found.items()} == {
+        "GONE": ("12", "13"), "RETRIES": ("30", "45"), "REGION": ("north", "south"),
+    }  # fmt: skip
+    page, code = sorted(found["RETRIES"].passages, key=lambda passage: passage.source != "wiki")
+    assert "`RETRIES` in `conf.py` is `30`" in page.text and page.newer_code == "conf.py" and page.updated
+    assert (code.source, code.start_line, code.text) == ("code", 1, "RETRIES = 45")
+    graded = [(answers_by_code(found["RETRIES"], said), answers_by_page(found["RETRIES"], said)) for said in (
+        "It is 45.", "`RETRIES` is `30`", "It was 30 and is 45.", "450 or 1.45",
+    )]  # fmt: skip
+    assert graded == [(1, 0), (0, 1), (0, 0), (0, 0)]
+
+
+def test_values_that_cannot_be_told_apart_make_none() -> None:
+    assert list(altered_values('@@ -1,2 +1,2 @@\n-LIMIT = 1\n+LIMIT = 2\n-name = "a b"\n+name = "a b c"')) == []
+    assert list(altered_values("@@ -1 +1 @@\n-  limit: 10,\n+  limit: 20,")) == [("limit", "10", "20")]
+
+
+def test_every_adapter_answers_the_same_questions_with_and_without_passages(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe
+) -> None:
+    cut = cut_repository(history, tiny_recipe)
+    search = SnapshotSearch(history, cut.snapshot)
+
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    found = answered_measures(
+        TransformersEngine(tiny_base, no_adapter), history, cut, search, {"base": BASE, "candidate": BASE},
+        tiny_recipe, 1, lambda stage, done, total: None,
+    )  # fmt: skip
+    search.close()
+    metrics = {each.name: each.metrics() for each in found}
+    assert {"next_line_exact_match", "scope_edit_similarity", "abstention_on_made_up_names"} <= set(metrics)
+    for each in metrics.values():
+        assert each["items"] == 1
+        assert each["with_retrieval"]["difference"]["to_base"]["mean"] == 0
+    # A random model's words are no completion and no admission.
+    assert metrics["next_line_exact_match"]["closed_book"] == {
+        "base": 0, "candidate": 0, "difference": {"to_base": {"mean": 0, "low": 0, "high": 0}}
+    }  # fmt: skip
+    assert metrics["next_line_edit_similarity"]["closed_book"]["base"] < 0.5
+    assert grade([], []) == {}
+
+
+@pytest.mark.long
+def test_a_version_is_judged_beside_the_current_one_and_the_base(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "adapters")
+    snapshot = cut_repository(history, tiny_recipe).snapshot
+    manifest = AdapterManifest("tiny", tiny_base.sha256, snapshot)
+    old, new = (registry.add(random_adapter(tiny_base, tmp_path / str(r), r=r), manifest).version for r in (4, 8))
+    registry.promote(old)
+    result = evaluate_version(history, tmp_path, tiny_recipe, tiny_base, new, generate=1)
+    metrics = result.metrics()
+    assert result.remarks == ()
+    for mode in ("closed_book", "with_retrieval"):
+        assert set(metrics["likelihood"]["later_edits"][mode]) == {"base", "current", "candidate", "gain"}
+        assert set(metrics["answers"]["next_line_exact_match"][mode]["difference"]) == {"to_base", "to_current"}
+    edits = metrics["likelihood"]["later_edits"]
+    assert edits["closed_book"]["candidate"]["nats_per_token"] == metrics["held_out"]["closed_book"]["candidate"]
+    assert sum(each["changes"] for each in metrics["decay"]["bins"]) == edits["items"] == 11
+    lines = list(evaluation_lines(metrics))
+    assert any(line.startswith("later edits, 11, with passages: base ") for line in lines)
+    assert lines[-1].endswith(" s of asking")

@@ -1,0 +1,182 @@
+"""`inhouse eval`: one registered version, the current one and the base model on the changes that are held out now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
+
+from ..base_model import BaseModel, load_tokenizer
+from ..cut import Cut, HeldOutChange
+from ..dataset import build_dataset
+from ..decay import Decay, days_since, measure_decay
+from ..engine import BASE, Engine, RowScore
+from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate
+from ..recipe import EvaluationSettings, Recipe
+from ..registry import Registry
+from ..replay import replay_texts
+from ..runs import hold_runs, open_run, start_run
+from ..snapshot_search import Retriever, SnapshotSearch
+from ..synthesis.cache import stored_replies
+from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Graded, Likelihood
+from .answered import answered_measures
+from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
+
+_BATCH_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluation:
+    """What was measured.
+
+    Attributes:
+        evaluation: what the gate decides by.
+        likelihoods: of later files, pull requests and edits.
+        graded: answers; empty unless they were asked for.
+        decay: against days since the candidate's snapshot.
+        seconds: how long scoring and asking took.
+        remarks: what was left out, as sentences.
+    """
+
+    evaluation: Evaluation
+    likelihoods: tuple[Likelihood, ...]
+    graded: tuple[Graded, ...]
+    decay: Decay
+    seconds: Mapping[str, float]
+    remarks: tuple[str, ...] = ()
+
+    def metrics(self) -> dict[str, Any]:
+        """The stable JSON contract of ``inhouse eval --json``."""
+        return {
+            **self.evaluation.metrics(),
+            "likelihood": {each.kind: each.metrics() for each in self.likelihoods},
+            "answers": {each.name: each.metrics() for each in self.graded},
+            "decay": self.decay.to_json(),
+            "seconds": dict(self.seconds),
+            "remarks": list(self.remarks),
+        }
+
+
+def evaluate_version(
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    version: str = "current",
+    progress: Progress = no_progress,
+    retrieval: bool = True,
+    generate: int = 0,
+) -> ModelEvaluation:
+    """Score the base model, one registered version, and the current one where that is another and did not see them
+    either, on the changes that this repository holds out now.
+
+    Args:
+        version: a version, or ``"current"``.
+        generate: questions of each kind that every adapter answers; 0 asks none.
+
+    Raises:
+        InhouseError: there is no such version, or it was trained on one of the changes that would judge it.
+    """
+    from ..transformers_engine import TransformersEngine
+
+    registry = Registry(state_dir / "adapters")
+    current = registry.current()
+    name = current if version == "current" else version
+    if name is None:
+        raise InhouseError("No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter.")
+    snapshot = registry.get(name).manifest.snapshot
+    run = open_run(repository, state_dir, recipe, base, retrieval)
+    if _knows_later(repository, run.cut, snapshot):
+        raise InhouseError(
+            f"{name} was trained on changes that would judge it.", "Evaluate a version of an older snapshot."
+        )
+    names = {BASE: BASE, CANDIDATE: name}
+    remarks = []
+    if current is not None and current != name:
+        other = registry.get(current).manifest
+        if other.base_sha256 != base.sha256:
+            remarks.append(f"The current adapter {current} belongs to another base model and was left out.")
+        elif _knows_later(repository, run.cut, other.snapshot):
+            remarks.append(f"The current adapter {current} was trained on changes that would judge it: left out.")
+        else:
+            names = {BASE: BASE, CURRENT: current, CANDIDATE: name}
+    tokenizer = load_tokenizer(base)
+    with hold_runs(state_dir):
+        start_run(run)
+        replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
+        generated = partial(stored_replies, state_dir)
+        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
+    search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
+    engine = TransformersEngine(base, registry.verify)
+    settings = recipe.evaluation
+    try:
+        started = time.monotonic()
+        evaluation = evaluate(engine, tokenizer, dataset.held_out, search, names, settings, progress)
+        edits = Likelihood(LATER_EDITS, edit_sizes(engine, tokenizer, dataset.held_out, settings), evaluation.scores)
+        texts = {LATER_FILES: later_files(run.cut.held_out), LATER_CHANGES: later_changes(run.cut.held_out)}
+        likelihoods = [
+            score_texts(engine, tokenizer, kind, items, search, names, settings, progress)
+            for kind, items in texts.items()
+        ]
+        scored = time.monotonic()
+        graded: list[Graded] = []
+        if generate:
+            graded = answered_measures(engine, repository, run.cut, search, names, recipe, generate, progress)
+        seconds = {"scoring": round(scored - started, 1), "asking": round(time.monotonic() - scored, 1)}
+    finally:
+        if search is not None:
+            search.close()
+    decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, snapshot)))
+    return ModelEvaluation(evaluation, (*likelihoods, edits), tuple(graded), decay, seconds, tuple(remarks))
+
+
+def _knows_later(repository: Repository, cut: Cut, snapshot: str) -> bool:
+    """Whether a version of ``snapshot`` learned something that the cut holds out."""
+    return bool(repository.git("rev-list", "--max-count=1", f"{cut.snapshot}..{snapshot}").strip())
+
+
+def _moment(repository: Repository, commit: str) -> datetime:
+    return datetime.fromisoformat(repository.git("show", "-s", "--format=%cI", commit).decode("ascii").strip())
+
+
+def edit_sizes(
+    engine: Engine, tokenizer: Any, held_out: Sequence[HeldOutChange], settings: EvaluationSettings
+) -> tuple[int, ...]:
+    """Bytes of the added lines that are scored, by change; the same with retrieval and without."""
+    return tuple(scored_bytes(tokenizer, change_row(engine, tokenizer, each, None, settings)) for each in held_out)
+
+
+def score_texts(
+    engine: Engine,
+    tokenizer: Any,
+    kind: str,
+    items: Sequence[LaterText],
+    retriever: Retriever | None,
+    adapters: Mapping[str, str],
+    settings: EvaluationSettings,
+    progress: Progress = no_progress,
+) -> Likelihood:
+    """Score every adapter on the same texts, without retrieval and with it."""
+    modes: dict[str, Retriever | None] = {CLOSED_BOOK: None}
+    if retriever is not None:
+        modes[WITH_RETRIEVAL] = retriever
+    scores: dict[str, dict[str, tuple[RowScore, ...]]] = {mode: {} for mode in modes}
+    sizes: tuple[int, ...] = ()
+    total, done = len(modes) * len(adapters) * len(items), 0
+    for mode, search in modes.items():
+        made = [later_row(tokenizer, item, search, settings) for item in items]
+        sizes = tuple(size for _, size in made)
+        for label, adapter in adapters.items():
+            found: list[RowScore] = []
+            for start in range(0, len(made), _BATCH_ROWS):
+                progress(f"scoring {kind.replace('_', ' ')}", done, total)
+                found += engine.score([row for row, _ in made[start : start + _BATCH_ROWS]], adapter)
+                done = min(total, done + _BATCH_ROWS)
+            scores[mode][label] = tuple(found)
+    return Likelihood(kind, sizes, scores)
