@@ -11,8 +11,8 @@ from typing import Any
 from inhouse_server.text_sync import ENCODINGS, UTF16
 
 _INCREMENTAL = 2
-CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "quickfix")
-COMMANDS = ("inhouse.ask", "inhouse.review")
+CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "inhouse.change", "quickfix")
+COMMANDS = ("inhouse.ask", "inhouse.change", "inhouse.review")
 
 
 def initialize_result(params: dict[str, Any]) -> dict[str, Any]:

@@ -40,4 +40,8 @@ def test_code_actions_and_commands_work_in_a_client_that_knows_nothing_of_inhous
     assert told["bars"][0] == "begin" and told["bars"][-1] == "end"
     assert "Answered by SmolLM2-135M-Instruct" in told["answer"]
     assert told["code"] == 0
-    assert told["capabilities"]["executeCommandProvider"]["commands"] == ["inhouse.ask", "inhouse.review"]
+    assert told["capabilities"]["executeCommandProvider"]["commands"] == [
+        "inhouse.ask",
+        "inhouse.change",
+        "inhouse.review",
+    ]

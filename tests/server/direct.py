@@ -26,6 +26,11 @@ class Client:
         message = {"jsonrpc": "2.0", "method": method, "params": params}
         receive(self._server, self._writer, json.dumps(message | ({} if identifier is None else {"id": identifier})))
 
+    def reply(self, request: dict[str, Any], result: Any) -> None:
+        """Answer a request of the server's."""
+        answer = {"jsonrpc": "2.0", "id": request["id"], "result": result}
+        receive(self._server, self._writer, json.dumps(answer))
+
     def start(self, method: str, params: Any) -> int:
         identifier = next(self._ids)
         self.send(method, params, identifier)

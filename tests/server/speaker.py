@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ from typing import Any
 
 
 class Speaker(ThreadingHTTPServer):
-    """``/v1/chat/completions`` that streams one sentence, or words without end.
+    """``/v1/chat/completions`` that streams one sentence (or ``reply``), or words without end.
 
     The latter until its client leaves, which releases ``left``, or ``finish`` is set.
     """
@@ -24,6 +25,9 @@ class Speaker(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Speaking)
         self.left = threading.Semaphore(0)
         self.finish = threading.Event()
+        self.reply = "Couriers come at noon."
+        self.closing = "That is all."
+        self.asked: deque[dict[str, Any]] = deque(maxlen=8)
 
 
 class _Speaking(BaseHTTPRequestHandler):
@@ -31,19 +35,21 @@ class _Speaking(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(asked)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         if "without end" not in asked["messages"][-1]["content"]:
-            self.say("Couriers come ")
-            self.say("at noon.", "stop")
+            half = len(self.server.reply) // 2
+            self.say(self.server.reply[:half])
+            self.say(self.server.reply[half:], "stop")
             self.wfile.write(b"data: [DONE]\n\n")
             return
         try:
             while not self.server.finish.is_set():
                 self.say(f"{os.urandom(4).hex()} ")
                 time.sleep(0.01)
-            self.say("That is all.", "stop")
+            self.say(self.server.closing, "stop")
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:
             self.server.left.release()

@@ -90,7 +90,7 @@ _PARAMS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "codeAction/resolve": st.fixed_dictionaries({"title": _texts}, optional={"data": _anything, "kind": _texts}),
     "workspace/executeCommand": st.fixed_dictionaries(
-        {"command": st.sampled_from(["inhouse.ask", "inhouse.nothing"])},
+        {"command": st.sampled_from(["inhouse.ask", "inhouse.change", "inhouse.nothing"])},
         optional={"arguments": st.lists(st.one_of(_question, _anything), max_size=2)},
     ),
     "inhouse/ask": _question,

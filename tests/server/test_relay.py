@@ -35,7 +35,11 @@ async def test_initialize_is_answered_within_a_second_while_no_owner_runs(root: 
     async with editor([INHOUSE, "lsp", "--repo", root]) as client:
         result = await client.initialize(root)
         elapsed = time.monotonic() - started
-        assert result["capabilities"]["executeCommandProvider"]["commands"] == ["inhouse.ask", "inhouse.review"]
+        assert result["capabilities"]["executeCommandProvider"]["commands"] == [
+            "inhouse.ask",
+            "inhouse.change",
+            "inhouse.review",
+        ]
         assert owner_pid(root) is None, "an owner takes longer than that"
         assert (await client.request("inhouse/status"))["root"] == str(root)
         assert client.shown() == [], "the first connection is nothing to tell"

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .prompts import SYSTEM as SYSTEM
     from .prompts import AnswerPrompt as AnswerPrompt
     from .prompts import build_answer_prompt as build_answer_prompt
+    from .prompts import change_question as change_question
     from .prompts import chat_ids as chat_ids
     from .prompts import chat_row as chat_row
     from .prompts import raw_row as raw_row
@@ -173,6 +174,7 @@ _MODULE_OF = {
     "TextDelta": "engine",
     "TransformersEngine": "transformers_engine",
     "build_answer_prompt": "prompts",
+    "change_question": "prompts",
     "chat_ids": "prompts",
     "chat_row": "prompts",
     "load_model": "base_model",

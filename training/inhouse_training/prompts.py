@@ -221,6 +221,11 @@ def edit_question(title: str, path: str) -> str:
     return f"{title}\n\nWrite the lines to add to {path}."
 
 
+def change_question(instruction: str, path: str) -> str:
+    """Asks for the marked code of ``path`` as it is after the change, to be put in its place."""
+    return f"Change the selected code of {path}: {instruction}\n\nAnswer with the whole changed code in one code block."
+
+
 class SelectedCode(Protocol):
     """Code that the user marked. The server's ``Selection`` is one."""
 

@@ -30,4 +30,5 @@ async def ask(ls: InhouseServer, params: Any) -> dict[str, Any]:
 
     async with work(ls, "inhouse", asked.work_done_token) as job:
         answered = await answer(ls, asked, job, send)
+    ls.last_answer = answered.text
     return result(answered, ls.checkout, streamed=stream_token is not None)

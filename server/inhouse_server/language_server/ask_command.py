@@ -1,6 +1,6 @@
 """workspace/executeCommand ``inhouse.ask``: a question from any stock client.
 
-The argument is the question, or ``{question, textDocument: {uri}, range}``. The answer is a Markdown file
+The argument is the question, or ``{question, textDocument: {uri}, range, history}``. The answer is a Markdown file
 that the client is asked to show; the result is ``{"uri": …}``, with ``null`` when the user cancelled. For a checkout
 elsewhere the relay beside it writes the file.
 """
@@ -35,6 +35,7 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
         return {"uri": None}
     if answered.finished.reason == "cancelled":
         return {"uri": None}
+    ls.last_answer = answered.text
     uri = _keep(ls, answer_name(asked.question), _document(ls, asked, answered))
     _show(ls, uri)
     return {"uri": uri}

@@ -1,4 +1,5 @@
-"""textDocument/codeAction and codeAction/resolve: questions about the marked code, and fixes of the review."""
+"""textDocument/codeAction and codeAction/resolve: questions about the marked code, changes of it, and fixes of
+the review."""
 
 from __future__ import annotations
 
@@ -7,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_server.language_server import review_command
+from inhouse_server.language_server import change_command, review_command
 from inhouse_server.language_server.ask_command import COMMAND
 from inhouse_server.lsp_capabilities import CODE_ACTION_KINDS
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-EXPLAIN, CONVENTION, FIX = CODE_ACTION_KINDS
-OPTIONS = types.CodeActionOptions(code_action_kinds=[EXPLAIN, CONVENTION, FIX], resolve_provider=True)
+EXPLAIN, CONVENTION, CHANGE, FIX = CODE_ACTION_KINDS
+OPTIONS = types.CodeActionOptions(code_action_kinds=list(CODE_ACTION_KINDS), resolve_provider=True)
 _ACTIONS = {
     EXPLAIN: ("Explain", "Explain what this code does and how the rest of the repository uses it."),
     CONVENTION: (
@@ -45,12 +46,20 @@ def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types
                 "range": _plain(params.range),
             }
             action = types.CodeAction(title=_ACTIONS[kind][0], kind=kind, data=data)
-            actions.append(action if lazily else code_action_resolve(ls, action))
+            actions.append(action if lazily else _filled_in(ls, action))
+    if _wanted(CHANGE, params.context.only) and params.range.start != params.range.end:
+        actions += change_command.actions(ls, params, _resolves(ls.client_capabilities, "edit"))
     return actions
 
 
-def code_action_resolve(ls: InhouseServer, params: types.CodeAction) -> types.CodeAction:
-    """Fill in the command that asks, or the edit that fixes."""
+async def code_action_resolve(ls: InhouseServer, params: types.CodeAction) -> types.CodeAction:
+    """Fill in the command that asks, or the edit that changes or fixes."""
+    if isinstance(params.data, dict) and params.data.get("kind") == CHANGE:
+        return await change_command.resolve(ls, params)
+    return _filled_in(ls, params)
+
+
+def _filled_in(ls: InhouseServer, params: types.CodeAction) -> types.CodeAction:
     data: Any = params.data
     if isinstance(data, dict) and data.get("kind") == FIX and isinstance(data.get("textDocument"), dict):
         return review_command.resolve_fix(ls, params)

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_server.language_server import ask_command, review_command
+from inhouse_server.language_server import ask_command, change_command, review_command
 from inhouse_server.lsp_capabilities import COMMANDS
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-_COMMANDS = {ask_command.COMMAND: ask_command.execute, review_command.COMMAND: review_command.execute}
+_COMMANDS = {
+    ask_command.COMMAND: ask_command.execute,
+    change_command.COMMAND: change_command.execute,
+    review_command.COMMAND: review_command.execute,
+}
 
 
 async def execute_command(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 def did_open(ls: InhouseServer, params: types.DidOpenTextDocumentParams) -> None:
-    ls.documents.open(params.text_document.uri, params.text_document.text)
+    document = params.text_document
+    ls.documents.open(document.uri, document.text, document.version)
 
 
 def did_change(ls: InhouseServer, params: types.DidChangeTextDocumentParams) -> None:
     edits = [_edit(change) for change in params.content_changes]
-    ls.documents.change(params.text_document.uri, edits, ls.encoding)
+    ls.documents.change(params.text_document.uri, edits, ls.encoding, params.text_document.version)
 
 
 def did_close(ls: InhouseServer, params: types.DidCloseTextDocumentParams) -> None:

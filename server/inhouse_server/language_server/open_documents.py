@@ -19,23 +19,31 @@ class OpenDocuments:
         self._checkout = checkout
         self._state_dir = state_dir
         self._texts: dict[str, tuple[str | None, str]] = {}
+        self._versions: dict[str, int] = {}
 
-    def open(self, uri: str, text: str) -> None:
+    def open(self, uri: str, text: str, version: int = 0) -> None:
+        self._versions[unquote(uri)] = version
         self._texts[unquote(uri)] = (self._readable_path(uri), text)
 
-    def change(self, uri: str, edits: Iterable[Edit], encoding: str = UTF16) -> None:
+    def change(self, uri: str, edits: Iterable[Edit], encoding: str = UTF16, version: int = 0) -> None:
         """Apply ``edits``; a document that is not open has nothing to change."""
         if (held := self._texts.get(unquote(uri))) is not None:
             path, text = held
+            self._versions[unquote(uri)] = version
             self._texts[unquote(uri)] = (path, apply_edits(text, edits, encoding))
 
     def close(self, uri: str) -> None:
         self._texts.pop(unquote(uri), None)
+        self._versions.pop(unquote(uri), None)
 
     def text(self, uri: str) -> str | None:
         """The text of an open document."""
         held = self._texts.get(unquote(uri))
         return held[1] if held else None
+
+    def version(self, uri: str) -> int | None:
+        """The editor's number of the text that is held."""
+        return self._versions.get(unquote(uri))
 
     def by_path(self) -> dict[str, str]:
         """Texts by path relative to the repository root: a snapshot that later edits do not change."""

@@ -22,39 +22,41 @@ if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
 _MAX_FILE_BYTES = 1_000_000
+MOST_TURNS = 200
+"""Earlier turns that a client may send; the assistant keeps those that fit the prompt, the latest first."""
 
 
-class _Params(BaseModel):
+class Params(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, strict=True)
 
 
-class PositionParams(_Params):
+class PositionParams(Params):
     line: int = Field(ge=0)
     character: int = Field(ge=0)
 
 
-class RangeParams(_Params):
+class RangeParams(Params):
     start: PositionParams
     end: PositionParams
 
 
-class DocumentParams(_Params):
+class DocumentParams(Params):
     uri: str
 
 
-class TurnParams(_Params):
+class TurnParams(Params):
     role: Literal["user", "assistant"]
     content: str
 
 
-class AskParams(_Params):
+class AskParams(Params):
     """What ``inhouse/ask`` and the command ``inhouse.ask`` take."""
 
     question: str = Field(min_length=1)
     text_document: DocumentParams | None = None
     range: RangeParams | None = None
     adapter: str = CURRENT
-    history: list[TurnParams] = Field(default_factory=list)
+    history: list[TurnParams] = Field(default_factory=list, max_length=MOST_TURNS)
     partial_result_token: int | str | None = None
     work_done_token: int | str | None = None
 
@@ -97,7 +99,7 @@ def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple
     """The question with the marked code and the editor's buffers."""
     selection, note = None, ""
     if params.text_document is not None and params.range is not None:
-        selection = _selection(ls, params.text_document.uri, params.range)
+        selection = marked_lines(ls, params.text_document.uri, params.range)
         if selection is None:
             note = "The selection is not in a readable file of this repository, so it was not read."
     question = Question(
@@ -111,10 +113,16 @@ def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple
     return question, (note,) if note else ()
 
 
-def _selection(ls: InhouseServer, uri: str, marked: RangeParams) -> Selection | None:
-    path = ls.checkout.path_of(uri)
+def current_text(ls: InhouseServer, uri: str) -> tuple[str | None, int | None]:
+    """A document as the editor has it, and its version there; a file that is not open has none."""
     text = ls.documents.text(uri)
-    if path is None or (text is None and (text := _read(ls.checkout, uri)) is None):
+    return (_read(ls.checkout, uri), None) if text is None else (text, ls.documents.version(uri))
+
+
+def marked_lines(ls: InhouseServer, uri: str, marked: RangeParams) -> Selection | None:
+    """The lines that ``marked`` touches; ``None`` when the file is not one of the repository's that can be read."""
+    path, (text, _) = ls.checkout.path_of(uri), current_text(ls, uri)
+    if path is None or text is None:
         return None
     lines = split_lines(text)
     first = min(marked.start.line, len(lines) - 1)

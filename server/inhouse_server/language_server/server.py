@@ -71,6 +71,7 @@ class InhouseServer(LanguageServer):
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
         changed: which files differ from the main branch.
+        last_answer: what this editor was answered last, in Markdown.
         exited: the editor said ``exit``; the connection ends.
         stopping: the owner is to stop; no new request begins.
     """
@@ -95,6 +96,7 @@ class InhouseServer(LanguageServer):
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
         self.changed = code_lens.ChangedFiles(house)
+        self.last_answer = ""
         self.exited = False
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
