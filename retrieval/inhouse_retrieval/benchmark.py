@@ -43,15 +43,16 @@ _BUMP = re.compile(
 )
 
 LADDER: dict[str, Weights] = {
-    "dense": Weights(lexical=0, path=0, history=0, definition=0),
-    "lexical": Weights(dense=0, path=0, history=0, definition=0),
-    "dense + lexical": Weights(path=0, history=0, definition=0),
-    "+ path": Weights(history=0, definition=0),
-    "+ history": Weights(definition=0),
-    "+ definition": Weights(),
+    "dense": Weights(lexical=0, path=0, history=0, definition=0, literal=0),
+    "lexical": Weights(dense=0, path=0, history=0, definition=0, literal=0),
+    "dense + lexical": Weights(path=0, history=0, definition=0, literal=0),
+    "+ path": Weights(history=0, definition=0, literal=0),
+    "+ history": Weights(definition=0, literal=0),
+    "+ definition": Weights(literal=0),
+    "+ literal": Weights(),
 }
 """What is measured: each leg on top of those before it. The last is what the product does."""
-DEFAULT_RUNG = "+ definition"
+DEFAULT_RUNG = "+ literal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 MAX_PAGES = 500
 """Pull requests that were merged last and are kept as pages. They come to little more chunks than pages, which are
-embedded after the code: half a minute on two cores."""
+embedded after the code."""
 SHARE = 5
 """One pull request comes beside each five passages of code and wiki that were asked for."""
 _FOLDER = "pull-requests"

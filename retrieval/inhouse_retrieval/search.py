@@ -1,7 +1,9 @@
 """Hybrid search: several legs rank files, their ranks are fused, and each file answers with its best passages.
 
 The legs: ``dense`` (vectors of the chunks), ``lexical`` (BM25 over their words), ``path`` (BM25 over the path alone),
-``history`` (past changes vote for the files they touched) and ``definition`` (a name in the question is defined there).
+``history`` (past changes vote for the files they touched), ``definition`` (a name in the question is defined there) and
+``literal`` (a text that the question quotes is written there). The last two have something to say about questions of
+their kind alone: those that name code, and those that quote it or an error message.
 
 A hit whose file changed since it was indexed is never returned: the file is cut again as it is now, those
 chunks take part in the legs as if they were indexed, and the search repeats. A hit whose file is gone is
@@ -23,6 +25,7 @@ from typing import Protocol, TypeVar
 from inhouse_retrieval.catalog import Catalog, StoredChunk, Vectors, vector_key
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.history_votes import FOUND_BY_EACH, ChangeVotes
+from inhouse_retrieval.literals import chunks_with, literals
 from inhouse_retrieval.passage import Passage
 from inhouse_retrieval.terms import identifiers, match_expression
 from inhouse_retrieval.wiki import PAGE_SUFFIXES
@@ -73,6 +76,7 @@ class Weights:
     path: float = 0.5
     history: float = 1.25
     definition: float = 2.0
+    literal: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,8 @@ def _hits(catalog: Catalog, query: Query, votes: ChangeVotes, similar: Mapping[s
         best = sorted((key for key in similar if key in found), key=lambda key: -similar[key])
         by_chunk["dense"] = [chunk for key in best for chunk in found[key]][:depth]
     by_chunk["lexical"] = catalog.match(expression, depth)
+    if quoted := literals(query.text):
+        by_chunk["literal"] = chunks_with(quoted, lambda text: catalog.containing(text, depth))[:depth]
     if names := identifiers(query.text):
         by_chunk["definition"] = catalog.defining(names)[:depth]
     stored = catalog.chunks(sorted({chunk for chunks in by_chunk.values() for chunk in chunks}))
