@@ -123,7 +123,7 @@ async def test_an_editor_may_speak_long_after_the_owner_is_connected(root: Path)
             assert (await client.request("inhouse/status"))["root"] == str(root)
 
 
-@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("connected", [False, pytest.param(True, marks=pytest.mark.long)])
 async def test_nothing_that_an_editor_sends_ends_the_session(root: Path, connected: bool) -> None:
     async with editor([INHOUSE, "lsp", "--repo", root]) as client:
         await client.initialize(root)

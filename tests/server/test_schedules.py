@@ -101,6 +101,7 @@ def test_a_cron_line(shop: Path) -> None:
     assert (again.returncode, "exists already" in again.stderr) == (1, True)
 
 
+@pytest.mark.long  # 13 s; systemd and cron run the same command
 def test_a_github_workflow(shop: Path) -> None:
     (text,) = schedule("github", job(shop)).files.values()
     workflow = yaml.safe_load(text)
@@ -110,6 +111,7 @@ def test_a_github_workflow(shop: Path) -> None:
     assert plan_of(retraining["steps"][0]["run"])["decision"] == "train"
 
 
+@pytest.mark.long  # 15 s; systemd and cron run the same command
 def test_a_kubernetes_cron_job(shop: Path) -> None:
     (text,) = schedule("kubernetes", job(shop)).files.values()
     manifest = yaml.safe_load(text)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inhouse_training.whole_history import whole_history
 
 from inhouse_retrieval import Repository
 from inhouse_training import BaseModel, Recipe, Registry, last_run, open_run, retrain_on_everything
+from inhouse_training.cut import whole_history
 from inhouse_training.dataset import build_dataset
 from inhouse_training.retrain import retrain
 

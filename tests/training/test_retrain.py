@@ -141,6 +141,7 @@ def test_a_random_model_gains_nothing_and_is_rejected_but_kept(
         git(history.root, "reset", "--quiet", "--hard", "HEAD~1")
 
 
+@pytest.mark.long  # trains twice, over a minute
 def test_only_changes_that_the_current_adapter_did_not_see_judge(
     tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path, state_dir: Path
 ) -> None:

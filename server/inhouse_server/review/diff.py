@@ -328,7 +328,9 @@ class _Trees:
     def _copy_index(self) -> None:
         index = Path(self._git_path("index"))
         if index.exists():
-            shutil.copyfile(index, self._folder / "index")
+            # With its time: git looks into files that are no older than the index, since a change may have come within
+            # the same tick of the clock and leave size and time as they were.
+            shutil.copy2(index, self._folder / "index")
 
     def change(self, base_name: str, head_name: str, base: str, head_commit: str, head: str) -> Change:
         title = description = ""
