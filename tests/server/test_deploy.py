@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ def test_the_container_s_files_exist() -> None:
     assert {".git", ".inhouse", ".venv"} <= set(ignored)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.editors  # needs systemd-analyze
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     there = UNIT.read_text().replace("/srv/inhouse/venv/bin/inhouse", sys.executable)
     unit = tmp_path / "inhouse.service"

@@ -27,10 +27,7 @@ SETTINGS = '[review]\ncheck = "{}"\n'
 
 @pytest.fixture(scope="module")
 def sandbox() -> Sandbox:
-    try:
-        return find_sandbox(10, 64 * 2**20)
-    except InhouseError as error:
-        pytest.skip(error.problem)
+    return find_sandbox(10, 64 * 2**20)
 
 
 @pytest.fixture
@@ -52,6 +49,7 @@ def trusted(root: Path) -> tuple[str | None, str]:
 # -- the sandbox ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_nothing_outside_can_be_written_read_or_reached(sandbox: Sandbox, tmp_path: Path) -> None:
     given, changed = tmp_path / "given", tmp_path / "changed"
     for folder, text in ((given, "before"), (changed, "after")):
@@ -82,6 +80,7 @@ def test_nothing_outside_can_be_written_read_or_reached(sandbox: Sandbox, tmp_pa
 
 
 @pytest.mark.long
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_the_network_is_not_there(sandbox: Sandbox, tmp_path: Path) -> None:
     """Not even what listens on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -91,6 +90,7 @@ def test_the_network_is_not_there(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "refused" in ran.output or "unreachable" in ran.output, ran
 
 
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_time_memory_and_output_are_limited(sandbox: Sandbox, tmp_path: Path) -> None:
     began = time.monotonic()
     quick = Sandbox(sandbox.kind, 0.5, sandbox.memory)
@@ -104,6 +104,7 @@ def test_time_memory_and_output_are_limited(sandbox: Sandbox, tmp_path: Path) ->
 
 
 @pytest.mark.long
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_what_may_be_read_lies_where_it_is_expected(sandbox: Sandbox, tmp_path: Path) -> None:
     given, packages = tmp_path / "given", tmp_path / "node_modules"
     given.mkdir()
@@ -126,6 +127,7 @@ def test_without_a_sandbox_nothing_is_run(root: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.long
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_where_the_machine_forbids_namespaces_the_command_is_refused(root: Path, sandbox: Sandbox) -> None:
     """In a namespace in which no further one may be made, as on a machine that forbids them to users."""
     command = f"{sys.executable} -m inhouse_server.cli review --repo '{root}'"
@@ -197,6 +199,7 @@ def test_worse(before: tuple[int, str], after: tuple[int | None, str], worse: bo
     assert is_worse(Ran(*before), Ran(*after)) is worse
 
 
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_a_replacement_is_tried_on_the_change_s_own_tree(root: Path, sandbox: Sandbox, tmp_path: Path) -> None:
     (root / "pay.py").write_text("rate = 19\ntotal = rate * 2\n")
     (root / "new.py").write_text("untracked = 1\n")
@@ -220,6 +223,7 @@ def test_a_replacement_is_tried_on_the_change_s_own_tree(root: Path, sandbox: Sa
 
 
 @pytest.mark.long
+@pytest.mark.editors  # needs a machine that allows user namespaces
 def test_the_command_line_withholds_what_the_check_refuses(tmp_path: Path, sandbox: Sandbox) -> None:
     root = tmp_path / "shop"
     root.mkdir()

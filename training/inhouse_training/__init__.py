@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .registry import AdapterVersion as AdapterVersion
     from .registry import Registry as Registry
     from .repetition import Repetition as Repetition
+    from .replay import replay_source as replay_source
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
     from .runs import Run as Run
@@ -181,6 +182,7 @@ _MODULE_OF = {
     "load_tokenizer": "base_model",
     "raw_row": "prompts",
     "Repetition": "repetition",
+    "replay_source": "replay",
     "replay_texts": "replay",
     "resolve_base_model": "base_model",
 }

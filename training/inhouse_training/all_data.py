@@ -5,7 +5,6 @@ Such a version is registered as not evaluated. The gate never sees it; a person 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from inhouse_retrieval import Progress, Repository, no_progress
@@ -15,7 +14,7 @@ from .dataset import build_dataset
 from .finetune import finetune, training_curve
 from .recipe import Recipe
 from .registry import Registry
-from .replay import replay_texts
+from .replay import replay_source
 from .retrain import (
     NOT_EVALUATED,
     RetrainResult,
@@ -52,7 +51,7 @@ def retrain_on_everything(
         started = now()
         start_run(run)
         tokenizer = load_tokenizer(base)
-        replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
+        replay = replay_source(base, recipe, progress)
         dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay)
         adapter = finetune(base, dataset.directory, recipe, run.training, progress)
         curve = training_curve(run.training)

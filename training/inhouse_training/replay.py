@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from inhouse_retrieval import Progress, no_progress
 from .base_model import BaseModel, cache_dir, load_model, load_tokenizer
 from .engine import Message
 from .prompts import chat_ids, chat_row, end_of_turn_ids, raw_row, without_end
+from .recipe import Recipe
 from .replay_prompts import CHAT, OPENINGS
 
 NEW_TOKENS = 192
@@ -46,6 +48,11 @@ class ReplayText:
     def name(self) -> str:
         """Stable, and short enough for a list."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+def replay_source(base: BaseModel, recipe: Recipe, progress: Progress) -> Callable[[], Sequence[ReplayText]]:
+    """What :func:`build_dataset` asks for the base model's texts, only when the recipe has a share for them."""
+    return partial(replay_texts, base, recipe.data.replay_samples, progress)
 
 
 def replay_texts(base: BaseModel, samples: int, progress: Progress = no_progress) -> tuple[ReplayText, ...]:

@@ -32,7 +32,7 @@ from .gate import Decision, decide
 from .probes import Probes, run_probes
 from .recipe import Recipe
 from .registry import AdapterManifest, Registry
-from .replay import replay_texts
+from .replay import replay_source
 from .report import ReportInput, write_report
 from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, write_json
 from .schedule import LastRun
@@ -122,7 +122,7 @@ def _make_candidate(
     retrieval: bool,
 ) -> RetrainResult:
     tokenizer = load_tokenizer(base)
-    replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
+    replay = replay_source(base, recipe, progress)
     generated = partial(stored_replies, state_dir)
     dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)

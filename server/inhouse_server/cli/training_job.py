@@ -51,12 +51,12 @@ class TrainingJob:
 
     def build_dataset(self, progress: Progress) -> tuple[Run, Dataset]:
         """Build the run's dataset, or find it built. The caller holds the runs."""
-        from inhouse_training import build_dataset, load_tokenizer, replay_texts, start_run, stored_replies
+        from inhouse_training import build_dataset, load_tokenizer, replay_source, start_run, stored_replies
 
         run = self.run()
         start_run(run)
         tokenizer = load_tokenizer(self.base)
-        replay = partial(replay_texts, self.base, self.recipe.data.replay_samples, progress)
+        replay = replay_source(self.base, self.recipe, progress)
         generated = partial(stored_replies, self.state_dir)
         dataset = build_dataset(
             self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress, replay, generated

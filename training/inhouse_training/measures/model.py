@@ -20,7 +20,7 @@ from ..engine import BASE, Engine, RowScore
 from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate
 from ..recipe import EvaluationSettings, Recipe
 from ..registry import Registry
-from ..replay import replay_texts
+from ..replay import replay_source
 from ..runs import hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
@@ -109,7 +109,7 @@ def evaluate_version(
     tokenizer = load_tokenizer(base)
     with hold_runs(state_dir):
         start_run(run)
-        replay = partial(replay_texts, base, recipe.data.replay_samples, progress)
+        replay = replay_source(base, recipe, progress)
         generated = partial(stored_replies, state_dir)
         dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
