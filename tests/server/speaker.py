@@ -10,7 +10,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from inhouse_server.owner import OwnerAddress, find_owner
+
+from .house import owner as serving
 
 
 class Speaker(ThreadingHTTPServer):
@@ -73,3 +78,15 @@ def speaking() -> Iterator[Speaker]:
     finally:
         running.shutdown()
         running.server_close()
+
+
+@contextmanager
+def scripted_owner(root: Path) -> Iterator[OwnerAddress]:
+    """A real owner of ``root`` whose model is a script, so that thousands of answers take seconds."""
+    with speaking() as speaker:
+        url = f"http://127.0.0.1:{speaker.server_port}/v1"
+        (root / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n')
+        with serving(root):
+            found = find_owner(root / ".inhouse")
+            assert found is not None
+            yield found

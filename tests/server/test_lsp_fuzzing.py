@@ -21,10 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from inhouse_server.language_server.server import FEATURES
-from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_server.owner import OwnerAddress
 
-from .house import owner as serving
-from .speaker import speaking
+from .speaker import scripted_owner
 
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "20000"))
 IN_A_BATCH = 100
@@ -123,13 +122,8 @@ def _messages(draw: st.DrawFn) -> str:
 
 @pytest.fixture(scope="module")
 def owner(shop: Path) -> Iterator[OwnerAddress]:
-    with speaking() as speaker:
-        url = f"http://127.0.0.1:{speaker.server_port}/v1"
-        (shop / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n')
-        with serving(shop):
-            found = find_owner(shop / ".inhouse")
-            assert found is not None
-            yield found
+    with scripted_owner(shop) as found:
+        yield found
 
 
 def _open(owner: OwnerAddress) -> ClientConnection:

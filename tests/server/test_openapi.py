@@ -15,10 +15,9 @@ from jsonschema import Draft202012Validator
 
 from inhouse_server.http_api.openapi import openapi
 from inhouse_server.http_api.routes import ACCESS
-from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_server.owner import OwnerAddress
 
-from .house import owner as serving
-from .speaker import speaking
+from .speaker import scripted_owner
 
 NOT_IN_THE_DOCUMENT = {"/", "/web/{name}", "/lsp", "/mcp", "/openapi.json", "/metrics"}
 MODELS = {
@@ -52,14 +51,8 @@ def test_every_reference_of_the_document_leads_to_a_schema() -> None:
 
 @pytest.fixture(scope="module")
 def owner(shop: Path) -> Iterator[OwnerAddress]:
-    """A real owner whose model is a script, so that thousands of answers take seconds."""
-    with speaking() as speaker:
-        url = f"http://127.0.0.1:{speaker.server_port}/v1"
-        (shop / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n')
-        with serving(shop):
-            found = find_owner(shop / ".inhouse")
-            assert found is not None
-            yield found
+    with scripted_owner(shop) as found:
+        yield found
 
 
 @pytest.mark.long
