@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 from inhouse_retrieval.secret_formats import FORMATS
 
@@ -49,6 +50,7 @@ _STAND_IN = re.compile(r"(?i)(?:my)?(?:pass|passwd|password|pwd|secret|token|use
 """What documentation and tests write where a password would stand."""
 _NO_REAL_HOST = re.compile(r"(?i)(?:[\w.-]*\.)?example(?:\.(?:com|net|org))?\b|[\w.-]+\.(?:invalid|test)\b")  # RFC 2606
 _MARK = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
+_KUBERNETES_SECRET = "Kubernetes secret"
 _LETTERS_A_WORD = 3
 _MIN_BITS = 3.0
 """Shannon entropy in bits per character: words and names stay below, random tokens come above."""
@@ -264,8 +266,14 @@ def find_secrets(text: str) -> tuple[Secret, ...]:
 
 
 def redactions_in(text: str) -> tuple[Redaction, ...]:
-    """What was taken out of a redacted text: where its marks stand."""
-    return tuple(Redaction(mark[1], text.count("\n", 0, mark.start()) + 1) for mark in _MARK.finditer(text))
+    """What was taken out of a redacted text: where its marks stand. Text about marks, such as this file, has none."""
+    marks = (mark for mark in _MARK.finditer(text) if mark[1] in _kinds())
+    return tuple(Redaction(mark[1], text.count("\n", 0, mark.start()) + 1) for mark in marks)
+
+
+@cache
+def _kinds() -> frozenset[str]:
+    return frozenset([*(known.kind for known in FORMATS), *(kind for kind, *_ in _PLACES), _KUBERNETES_SECRET])
 
 
 def _known(text: str) -> Iterator[tuple[int, int, str]]:
@@ -318,7 +326,7 @@ def _in_manifests(text: str) -> Iterator[tuple[int, int, str]]:
         if _KUBERNETES.search(document) and data:
             for match in _MANIFEST_VALUE.finditer(document, data.end()):
                 if not _PLACEHOLDER.search(match["secret"].strip('"')):
-                    yield begin + match.start("secret"), begin + match.end("secret"), "Kubernetes secret"
+                    yield begin + match.start("secret"), begin + match.end("secret"), _KUBERNETES_SECRET
         begin += len(document)
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from inhouse_retrieval import redact
+from inhouse_retrieval import Redaction, redact, redactions_in
 
 BODY = "Zk3v9QpLm2Xw8RtYb5Nc7HsJd4Fg6Ae1Ku0T"
 SECRETS = {
@@ -89,3 +89,9 @@ def test_a_secret_that_begins_like_another_leaves_no_tail() -> None:
     text, found = redact('password = "AKIA' + 'ABCDEFGHIJKLMNOP!restofsecret9"\n')
     assert "restofsecret9" not in text and text.startswith('password = "[REDACTED')
     assert len(found) == 1
+
+
+def test_text_about_marks_is_not_listed_as_redacted() -> None:
+    assert redactions_in("Each is replaced by [REDACTED kind].\nkey = [REDACTED AWS access key]") == (
+        Redaction("AWS access key", 2),
+    )
