@@ -80,6 +80,8 @@ def export_adapter(
         InhouseError: no such version, one of another base model, a folder that holds something, what the format cannot
             express, or an export that scores differently; nothing is then left at ``target``.
     """
+    import torch
+
     folder = registry.verify(version)
     manifest = registry.get(version).manifest
     if manifest.base_sha256 != base.sha256:
@@ -90,8 +92,9 @@ def export_adapter(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InhouseError(f"{target} exists already.", "Name a new or an empty folder.")
     device = best_device()
-    dtype = best_dtype(device)
-    bound = BOUND_FLOAT32 if str(dtype) == "torch.float32" else BOUND_BFLOAT16
+    # On a CPU in float32, also where it multiplies bfloat16: rounding would hide small mistakes.
+    dtype = torch.float32 if device == "cpu" else best_dtype(device)
+    bound = BOUND_FLOAT32 if dtype is torch.float32 else BOUND_BFLOAT16
     tokenizer = load_tokenizer(base)
     rows = [forgetting_row(tokenizer, text) for texts in FORGETTING_TEXTS.values() for text in texts]
     progress("scoring the registered version", 0, None)
