@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from .definitions import Name as Name
     from .definitions import Place as Place
     from .definitions import name_at as name_at
-    from .embedding import DEFAULT_ENCODER as DEFAULT_ENCODER
     from .embedding import Encoder as Encoder
-    from .embedding import load_encoder as load_encoder
+    from .encoders.choice import EncoderChoice as EncoderChoice
+    from .encoders.choice import load_encoder as load_encoder
     from .errors import Busy as Busy
     from .errors import Cancelled as Cancelled
     from .errors import InhouseError as InhouseError
@@ -79,9 +79,9 @@ _MODULE_OF = {
     "Chunk": "chunking",
     "Clock": "pull_requests.forge",
     "Comment": "pull_requests",
-    "DEFAULT_ENCODER": "embedding",
     "Definitions": "definitions",
     "Encoder": "embedding",
+    "EncoderChoice": "encoders.choice",
     "ExportPaths": "export_paths",
     "Forge": "pull_requests.forge",
     "ForgeClient": "pull_requests.forge",
@@ -117,7 +117,7 @@ _MODULE_OF = {
     "exports_digest": "exports",
     "find_secrets": "secrets",
     "index_terms": "terms",
-    "load_encoder": "embedding",
+    "load_encoder": "encoders.choice",
     "match_expression": "terms",
     "name_at": "definitions",
     "no_progress": "progress",

@@ -56,7 +56,7 @@ def answer_json(text: str, finished: AnswerFinished) -> dict[str, Any]:
 
 
 def index_json(report: IndexReport) -> dict[str, Any]:
-    """``{"files", "chunks", "embedded", "reused", "skipped", "redactions", "seconds", "commit"}``."""
+    """``{"files", "chunks", "embedded", "reused", "skipped", "redactions", "encoder", "former_encoder", …}``."""
     return {
         "files": report.files,
         "chunks": report.chunks,
@@ -65,6 +65,8 @@ def index_json(report: IndexReport) -> dict[str, Any]:
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
         "redactions": [{"path": path, "line": line, "kind": kind} for path, line, kind in report.redactions],
         "without_syntax": dict(report.without_syntax),
+        "encoder": report.encoder,
+        "former_encoder": report.former_encoder,
         "seconds": round(report.seconds, 3),
         "commit": report.commit,
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder
+from inhouse_retrieval import Definitions, Index, IndexReport, Repository, load_encoder
 from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
@@ -122,8 +122,7 @@ class Workspace:
             if self._closed:
                 raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
-                name = self.settings.encoder
-                encoder = None if name == DEFAULT_ENCODER else load_encoder(name)
+                encoder = load_encoder(self.settings.encoder.choice(self.root))
                 self._index = Index.open(self.repository, self.state_dir, encoder)
             return self._index
 
