@@ -2,7 +2,8 @@
 
     python benchmarks/encoders.py CLONE[@REVISION_OR_DATE] … [--encoder NAME[:PRECISION]] … [--queries N] [--cache DIR]
 
-The others are compared with the first encoder. Without --encoder these are all-MiniLM-L6-v2 in float32, and in int8. Queries and measures are those of `inhouse eval retrieval`: the dense leg alone, and all legs.
+The others are compared with the first encoder. Without --encoder these are all-MiniLM-L6-v2 in float32, and in int8.
+Queries and measures are those of `inhouse eval retrieval`: the dense leg alone, and all legs.
 Speed is the best of three rounds over the same 64 chunks, the encoders in turns, so other programs disturb all alike.
 With --cache, clones, indexes and their vectors are kept for the next run.
 """

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .definitions import LastChange as LastChange
     from .definitions import Name as Name
     from .definitions import Place as Place
+    from .definitions import Use as Use
+    from .definitions import is_name as is_name
     from .definitions import name_at as name_at
     from .embedding import Encoder as Encoder
     from .encoders.choice import EncoderChoice as EncoderChoice
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from .secrets import redact as redact
     from .secrets import redactions_in as redactions_in
     from .syntax import syntax_errors as syntax_errors
+    from .terms import identifiers as identifiers
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
     from .watching import watch as watch
@@ -112,11 +115,14 @@ _MODULE_OF = {
     "SyncReport": "pull_requests.sync",
     "Thread": "exports",
     "TrackedFile": "repository",
+    "Use": "definitions",
     "Wiki": "wiki",
     "chunk_text": "chunking",
     "exports_digest": "exports",
     "find_secrets": "secrets",
+    "identifiers": "terms",
     "index_terms": "terms",
+    "is_name": "definitions",
     "load_encoder": "encoders.choice",
     "match_expression": "terms",
     "name_at": "definitions",

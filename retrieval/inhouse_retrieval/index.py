@@ -680,6 +680,14 @@ class Index:
         """Files in which ``name`` was defined when they were indexed; none while a refresh holds the catalog."""
         return self._at_once(lambda: self._catalog.paths_defining(name)) or []
 
+    def paths_containing(self, text: str) -> list[str]:
+        """Files in which ``text`` occurred when they were indexed, upper or lower case."""
+        return self._recovering(lambda: self._containing(text))
+
+    def _containing(self, text: str) -> list[str]:
+        with self._lock:
+            return self._catalog.paths_containing(text)
+
     def change_named(self, commit: str) -> tuple[int | None, str] | None:
         """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when not known."""
         return self._at_once(lambda: self._catalog.change_named(commit))

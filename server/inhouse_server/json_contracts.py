@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from inhouse_retrieval import IndexReport, Passage, SearchResult
+from inhouse_retrieval import IndexReport, Passage, Place, SearchResult, Use
 from inhouse_server.answers import AnswerFinished
 from inhouse_training import AdapterVersion
 
@@ -17,6 +18,18 @@ def search_json(result: SearchResult) -> dict[str, Any]:
         "index_commit": result.index_commit,
         "pending": result.pending,
         "unembedded": result.unembedded,
+    }
+
+
+def uses_json(definitions: Sequence[Place], uses: Sequence[Use], more: bool) -> dict[str, Any]:
+    """``{"definitions": […], "uses": […], "more"}``: path, line and code of each; ``more`` where uses were left out."""
+    return {
+        "definitions": [
+            {"path": place.path, "line": place.line, "last_line": place.last, "code": place.code}
+            for place in definitions
+        ],
+        "uses": [asdict(use) for use in uses],
+        "more": more,
     }
 
 

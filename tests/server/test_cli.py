@@ -323,6 +323,8 @@ def test_commands_ask_the_owner_when_one_runs(tmp_path: Path, base_model: BaseMo
             assert (
                 json_of("search", "when do couriers come", "--repo", str(root))["results"][0]["path"] == "shipping.py"
             )
+            users = json_of("search", "--users", "book_courier", "--repo", str(root))
+            assert [place["path"] for place in users["definitions"]] == ["shipping.py"]
             answer = json_of("ask", "When do couriers come?", "--repo", str(root))
             assert answer["provenance"]["base_model"] == base_model.name and answer["citations"]
             refused = inhouse("ask", "x", "--adapter", "nobody", "--repo", str(root))
