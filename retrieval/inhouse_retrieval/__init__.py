@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from .definitions import LastChange as LastChange
     from .definitions import Name as Name
     from .definitions import Place as Place
+    from .definitions import Use as Use
+    from .definitions import is_name as is_name
     from .definitions import name_at as name_at
-    from .embedding import DEFAULT_ENCODER as DEFAULT_ENCODER
     from .embedding import Encoder as Encoder
-    from .embedding import load_encoder as load_encoder
+    from .encoders.choice import EncoderChoice as EncoderChoice
+    from .encoders.choice import load_encoder as load_encoder
     from .errors import Busy as Busy
     from .errors import Cancelled as Cancelled
     from .errors import InhouseError as InhouseError
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from .secrets import redact as redact
     from .secrets import redactions_in as redactions_in
     from .syntax import syntax_errors as syntax_errors
+    from .terms import identifiers as identifiers
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
     from .watching import watch as watch
@@ -79,9 +82,9 @@ _MODULE_OF = {
     "Chunk": "chunking",
     "Clock": "pull_requests.forge",
     "Comment": "pull_requests",
-    "DEFAULT_ENCODER": "embedding",
     "Definitions": "definitions",
     "Encoder": "embedding",
+    "EncoderChoice": "encoders.choice",
     "ExportPaths": "export_paths",
     "Forge": "pull_requests.forge",
     "ForgeClient": "pull_requests.forge",
@@ -112,12 +115,15 @@ _MODULE_OF = {
     "SyncReport": "pull_requests.sync",
     "Thread": "exports",
     "TrackedFile": "repository",
+    "Use": "definitions",
     "Wiki": "wiki",
     "chunk_text": "chunking",
     "exports_digest": "exports",
     "find_secrets": "secrets",
+    "identifiers": "terms",
     "index_terms": "terms",
-    "load_encoder": "embedding",
+    "is_name": "definitions",
+    "load_encoder": "encoders.choice",
     "match_expression": "terms",
     "name_at": "definitions",
     "no_progress": "progress",

@@ -456,6 +456,24 @@ class Catalog:
         )
         return [str(row[0]) for row in rows]
 
+    def paths_containing(self, text: str) -> list[str]:
+        """Paths of the files in which ``text`` occurs, upper or lower case."""
+        needle = trigram_expression(text)
+        if needle is None:
+            rows = self._rows(
+                """SELECT DISTINCT f.path FROM chunks c JOIN files f ON f.id = c.file_id
+                   WHERE instr(lower(c.text), lower(?)) ORDER BY f.path""",
+                (text,),
+            )
+        else:
+            rows = self._rows(
+                """SELECT DISTINCT f.path FROM trigrams JOIN chunks c ON c.id = trigrams.rowid
+                   JOIN files f ON f.id = c.file_id
+                   WHERE trigrams MATCH ? AND instr(lower(c.text), lower(?)) ORDER BY f.path""",
+                (needle, text),
+            )
+        return [str(row[0]) for row in rows]
+
     def paths(self) -> frozenset[str]:
         """Paths of the files that have chunks."""
         return frozenset(str(row[0]) for row in self._rows("SELECT path FROM files WHERE skipped IS NULL"))
@@ -471,14 +489,12 @@ class Catalog:
 
     def containing(self, text: str, limit: int) -> list[int]:
         """Ids of chunks in which ``text`` occurs, upper or lower case, at least three characters long."""
-        trigrams = {text[at : at + 3] for at in range(len(text) - 2)}
-        if not trigrams or "\0" in text:  # which would end the expression
+        if (needle := trigram_expression(text)) is None:
             return []
-        quoted = " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in sorted(trigrams))
         rows = self._rows(
             """SELECT c.id FROM trigrams JOIN chunks c ON c.id = trigrams.rowid
                WHERE trigrams MATCH ? AND instr(lower(c.text), lower(?)) ORDER BY c.id LIMIT ?""",
-            (quoted, text, limit),
+            (needle, text, limit),
         )
         return [row[0] for row in rows if isinstance(row[0], int)]
 
@@ -560,6 +576,14 @@ def _put(db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content:
         db.executemany(
             "INSERT OR IGNORE INTO symbols VALUES (?, ?)", [(name, chunk_id) for name in symbol_names(chunk.symbols)]
         )
+
+
+def trigram_expression(text: str) -> str | None:
+    """What all texts with ``text`` in them match in the table of trigrams; ``None`` where it is too short for that."""
+    trigrams = {text[at : at + 3] for at in range(len(text) - 2)}
+    if not trigrams or "\0" in text:  # which would end the expression
+        return None
+    return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in sorted(trigrams))
 
 
 def symbol_names(symbols: Iterable[str]) -> set[str]:

@@ -65,6 +65,20 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """A line that uses a name, 1-based; ``code`` is that line without indentation and secrets.
+
+    Attributes:
+        within: the definition around it, ``""`` where there is none.
+    """
+
+    path: str
+    line: int
+    code: str
+    within: str
+
+
+@dataclass(frozen=True, slots=True)
 class LastChange:
     """The newest change of some lines on the first-parent history.
 
@@ -81,6 +95,11 @@ class LastChange:
     number: int | None
     title: str
     edited: bool
+
+
+def is_name(text: str) -> bool:
+    """Whether code could define ``text``: one word, not qualified."""
+    return _WORD.fullmatch(text) is not None
 
 
 def name_at(path: str, text: str, row: int, column: int) -> Name | None:
@@ -118,10 +137,25 @@ class Definitions:
             unsaved: texts by path that stand for the files on disk.
         """
         paths = {*self._index.paths_defining(name), *({near} & {*unsaved})}
-        code = [path for path in paths if PurePosixPath(path).suffix.lower() not in _NO_NAMES]
+        code = [path for path in paths if _may_hold_names(path)]
         for path in sorted(code, key=lambda path: _distance(path, near))[:_FILES_READ]:
             file = self._file(path, unsaved.get(path))
             yield from file.places(name, row if path == near else None) if file is not None else ()
+
+    def all_of(self, name: str) -> list[Place]:
+        """Every place where ``name`` is defined, by path."""
+        files = [self._file(path, None) for path in sorted(self._index.paths_defining(name)) if _may_hold_names(path)]
+        return [place for file in files if file is not None for place in file.places(name, None)]
+
+    def uses(self, name: str) -> Iterator[Use]:
+        """Lines of code with ``name`` in them, where it is neither being defined nor in a comment or a string.
+
+        By path, and as the files are now. What the name means at each place nobody checks: two definitions of one name
+        have the uses of both.
+        """
+        for path in self._index.paths_containing(name):
+            if _may_hold_names(path) and (file := self._file(path, None)) is not None:
+                yield from file.uses(name)
 
     def last_change(self, place: Place, unsaved: Mapping[str, str], seconds: float) -> LastChange | None:
         """The newest change of the lines of ``place``; ``None`` when git knows none. Kept for the commit indexed.
@@ -227,12 +261,28 @@ class _File:
                 if scope is None or (used is not None and scope[0] <= used <= scope[1]):
                     yield Place(self._path, row + 1, found.first + 1, found.last + 1, line.strip(), self.blob_id)
 
+    def uses(self, name: str) -> Iterator[Use]:
+        """Lines that use ``name``, from the top."""
+        defining = {place.line - 1 for place in self.places(name, None)}
+        for row, line in enumerate(self._lines):
+            if name not in line or row in defining:
+                continue
+            for match in _WORD.finditer(line):
+                if match[0] == name and self._tokens.is_name(line, row, *match.span()):
+                    around = self._definition(row, *match.span())
+                    yield Use(self._path, row + 1, line.strip(), around.name if around is not None else "")
+                    break
+
     def _definition(self, row: int, start: int, end: int) -> Definition | None:
         if self._tokens.has_grammar:
             return self._tokens.definition(self._lines[row], row, start, end)
         if self._outline is None:
             self._outline = outline(self._path, self._lines).definitions
         return Definition(self._outline[row], row, row) if row in self._outline else None
+
+
+def _may_hold_names(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() not in _NO_NAMES
 
 
 def _distance(path: str, near: str) -> tuple[bool, bool, int, str]:

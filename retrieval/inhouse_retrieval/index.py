@@ -25,7 +25,8 @@ from filelock import FileLock, Timeout
 
 from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
-from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
+from inhouse_retrieval.embedding import Encoder, Vectors
+from inhouse_retrieval.encoders.choice import load_encoder
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.history import MAX_CHANGES, read_changes
 from inhouse_retrieval.history_votes import ChangeVotes
@@ -79,6 +80,8 @@ class IndexReport:
         redactions: secrets that were taken out of what the index holds: ``(path, line, kind)``, never the value.
         without_syntax: suffix -> how many of the files have no grammar and were cut by headings and indentation.
         changed: files that were added, changed or deleted since the refresh before.
+        encoder: what the vectors were made by.
+        former_encoder: what they had been made by before this refresh, where that was another one; empty elsewhere.
     """
 
     files: int
@@ -91,6 +94,8 @@ class IndexReport:
     redactions: tuple[tuple[str, int, str], ...] = ()
     without_syntax: Mapping[str, int] = field(default_factory=dict)
     changed: int = 0
+    encoder: str = ""
+    former_encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +238,10 @@ class Index:
         if embed:
             self._load_encoder_early(snapshot)
         with self._lock:
+            former = self._former_encoder()
+            if former:
+                _log.warning("the encoder was %s and is %s: everything is embedded again", former, self._encoder.name)
+                self._forget_store()
             changed = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
@@ -268,7 +277,14 @@ class Index:
             redactions,
             dict(plain),
             changed,
+            self._encoder.name,
+            former,
         )
+
+    def _former_encoder(self) -> str:
+        """The encoder of the catalog's chunks, where it is another one; empty elsewhere."""
+        name = (self._catalog.meta("encoder") or "").rsplit(" ", 2)[0]
+        return "" if name == self._encoder.name else name
 
     def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
         """Cut what changed. Returns how many files that were."""
@@ -473,6 +489,10 @@ class Index:
 
     def _give_up_store(self, error: MirrorLost) -> None:
         _log.warning("the vector store is rebuilt from cached vectors: %s", error)
+        self._forget_store()
+
+    def _forget_store(self) -> None:
+        """Begin with an empty store."""
         with self._lock:
             if self._store is not None:
                 self._store.close()
@@ -588,8 +608,9 @@ class Index:
             return self._votes
 
     def _has_vectors(self) -> bool:
+        """Whether there are vectors that a question's can be compared with: those of another encoder cannot."""
         with self._lock:
-            return self._catalog.mirrored() > 0
+            return self._catalog.mirrored() > 0 and not self._former_encoder()
 
     def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
         for _ in range(2):
@@ -658,6 +679,14 @@ class Index:
     def paths_defining(self, name: str) -> list[str]:
         """Files in which ``name`` was defined when they were indexed; none while a refresh holds the catalog."""
         return self._at_once(lambda: self._catalog.paths_defining(name)) or []
+
+    def paths_containing(self, text: str) -> list[str]:
+        """Files in which ``text`` occurred when they were indexed, upper or lower case."""
+        return self._recovering(lambda: self._containing(text))
+
+    def _containing(self, text: str) -> list[str]:
+        with self._lock:
+            return self._catalog.paths_containing(text)
 
     def change_named(self, commit: str) -> tuple[int | None, str] | None:
         """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when not known."""

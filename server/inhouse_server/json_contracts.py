@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from inhouse_retrieval import IndexReport, Passage, SearchResult
+from inhouse_retrieval import IndexReport, Passage, Place, SearchResult, Use
 from inhouse_server.answers import AnswerFinished
 from inhouse_training import AdapterVersion
 
@@ -17,6 +18,18 @@ def search_json(result: SearchResult) -> dict[str, Any]:
         "index_commit": result.index_commit,
         "pending": result.pending,
         "unembedded": result.unembedded,
+    }
+
+
+def uses_json(definitions: Sequence[Place], uses: Sequence[Use], more: bool) -> dict[str, Any]:
+    """``{"definitions": […], "uses": […], "more"}``: path, line and code of each; ``more`` where uses were left out."""
+    return {
+        "definitions": [
+            {"path": place.path, "line": place.line, "last_line": place.last, "code": place.code}
+            for place in definitions
+        ],
+        "uses": [asdict(use) for use in uses],
+        "more": more,
     }
 
 
@@ -56,7 +69,7 @@ def answer_json(text: str, finished: AnswerFinished) -> dict[str, Any]:
 
 
 def index_json(report: IndexReport) -> dict[str, Any]:
-    """``{"files", "chunks", "embedded", "reused", "skipped", "redactions", "seconds", "commit"}``."""
+    """``{"files", "chunks", "embedded", "reused", "skipped", "redactions", "encoder", "former_encoder", …}``."""
     return {
         "files": report.files,
         "chunks": report.chunks,
@@ -65,6 +78,8 @@ def index_json(report: IndexReport) -> dict[str, Any]:
         "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in report.skipped],
         "redactions": [{"path": path, "line": line, "kind": kind} for path, line, kind in report.redactions],
         "without_syntax": dict(report.without_syntax),
+        "encoder": report.encoder,
+        "former_encoder": report.former_encoder,
         "seconds": round(report.seconds, 3),
         "commit": report.commit,
     }

@@ -12,13 +12,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
+
+if TYPE_CHECKING:
+    from inhouse_retrieval import EncoderChoice
 
 FILE_NAME = "inhouse.toml"
 
@@ -59,6 +62,39 @@ class AnswerSettings(_Section):
     max_tokens: int = Field(384, ge=1, description="longest answer, in tokens")
     prompt_tokens: int = Field(2048, ge=256, description="longest prompt, passages included, in tokens")
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
+
+
+class EncoderSettings(_Section):
+    """What makes the vectors of the index."""
+
+    name: str = Field(
+        "all-MiniLM-L6-v2",
+        description="the bundled model, a folder of sentence-transformers or model2vec, or a hub name",
+    )
+    revision: str | None = Field(None, description="commit, tag or branch of a model with a hub name")
+    precision: Literal["auto", "int8", "float16", "float32"] = Field(
+        "auto", description="'auto' takes int8 where the model is a BERT and runs on the CPU, and float32 elsewhere"
+    )
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="'cpu', 'cuda' or 'cuda:1'")
+    query_prompt: str | None = Field(None, description="text before a question, in place of the model's own prompt")
+    document_prompt: str | None = Field(None, description="text before a chunk, in place of the model's own prompt")
+    max_tokens: int | None = Field(
+        None, ge=32, description="longest chunk in tokens; without it what the model reads, at most 512"
+    )
+    trust_remote_code: str | None = Field(
+        None, description="name of the model once more, to let code that comes with it run"
+    )
+
+    def choice(self, root: Path) -> EncoderChoice:
+        """The same for the retrieval; a folder counts from ``root``."""
+        from inhouse_retrieval import EncoderChoice
+
+        said = self.model_dump()
+        folder = root / Path(self.name).expanduser()
+        if self.name != type(self)().name and folder.is_dir():
+            said["name"] = str(folder)
+            said["trust_remote_code"] = str(folder) if self.trust_remote_code == self.name else self.trust_remote_code
+        return EncoderChoice(**said)
 
 
 class ExportSettings(_Section):
@@ -163,7 +199,6 @@ class Settings(_Section):
     state_dir: str = Field(".inhouse", description="where index, adapters and logs live")
     base_model: str = Field("SmolLM2-135M-Instruct", description="model that is fine-tuned and served")
     recipe: str = Field("cpu-trial", description="training recipe: a shipped name or a path")
-    encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers encoder of the index")
     exclude: list[str] = Field(
         default_factory=list, description="files never indexed nor trained on, as patterns of a .gitignore"
     )
@@ -176,6 +211,7 @@ class Settings(_Section):
         description="hand-made conversations to train on: JSON lines of messages, such as talks/*.jsonl",
     )
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     exports: ExportSettings = Field(default_factory=ExportSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)

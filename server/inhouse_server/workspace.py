@@ -11,16 +11,18 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder
-from inhouse_retrieval.errors import Cancelled, StateUnwritable
+from inhouse_retrieval import Definitions, Index, IndexReport, Repository, is_name, load_encoder
+from inhouse_retrieval.errors import Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
+from inhouse_server.json_contracts import uses_json
 from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
@@ -122,8 +124,7 @@ class Workspace:
             if self._closed:
                 raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
-                name = self.settings.encoder
-                encoder = None if name == DEFAULT_ENCODER else load_encoder(name)
+                encoder = load_encoder(self.settings.encoder.choice(self.root))
                 self._index = Index.open(self.repository, self.state_dir, encoder)
             return self._index
 
@@ -136,6 +137,19 @@ class Workspace:
             if self._definitions is None:
                 self._definitions = Definitions(self.repository, index)
             return self._definitions
+
+    def uses(self, name: str, limit: int) -> dict[str, Any]:
+        """The contract of a name: where it is defined and, at most ``limit`` times, used.
+
+        Raises:
+            InhouseError: ``name`` is no name.
+        """
+        if not is_name(name):
+            raise InhouseError(f"{name!r} is no name that code could define.", "Give one, such as `add_voucher`.")
+        index = self.index
+        definitions = self.definitions() or Definitions(self.repository, index)
+        found = list(islice(definitions.uses(name), limit + 1))
+        return uses_json(definitions.all_of(name), found[:limit], len(found) > limit)
 
     def engine(self) -> Engine:
         """The engine, loaded on first use; that takes seconds.

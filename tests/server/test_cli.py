@@ -300,6 +300,8 @@ def test_a_terminal_gets_colours_links_and_reasons_and_no_escapes_of_others(
 
 def test_doctor_says_what_is_wrong_and_goes_on(shop: Path, tmp_path: Path) -> None:
     well = json_of("doctor", "--repo", str(shop))
+    encoder = next(check["detail"] for check in well["checks"] if check["name"] == "encoder")
+    assert encoder.startswith("all-MiniLM-L6-v2, ") and "int8" in encoder
     assert well["ok"] and {"git", "memory", "sqlite", "torch", "repository"} <= {c["name"] for c in well["checks"]}
     done = inhouse("doctor", "--repo", str(shop), "--json", PATH=str(tmp_path))
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
@@ -321,6 +323,8 @@ def test_commands_ask_the_owner_when_one_runs(tmp_path: Path, base_model: BaseMo
             assert (
                 json_of("search", "when do couriers come", "--repo", str(root))["results"][0]["path"] == "shipping.py"
             )
+            users = json_of("search", "--users", "book_courier", "--repo", str(root))
+            assert [place["path"] for place in users["definitions"]] == ["shipping.py"]
             answer = json_of("ask", "When do couriers come?", "--repo", str(root))
             assert answer["provenance"]["base_model"] == base_model.name and answer["citations"]
             refused = inhouse("ask", "x", "--adapter", "nobody", "--repo", str(root))

@@ -30,6 +30,7 @@ POSTS = (
     "/inhouse/search",
     "/inhouse/ask",
     "/inhouse/passage",
+    "/inhouse/uses",
     "/inhouse/review",
     "/inhouse/feedback",
     "/mcp",

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from inhouse_retrieval import Index, LastChange, Place, Repository, name_at
+from inhouse_retrieval import Index, InhouseError, LastChange, Place, Repository, name_at
 from inhouse_retrieval.definitions import Definitions
+from inhouse_server.cli.found_passage import show_passage, show_uses
 from inhouse_server.elsewhere import CHECKOUT_OPTION, Elsewhere
+from inhouse_server.json_contracts import passage_json
 from inhouse_server.language_server.hover import markdown
 from inhouse_server.markdown import harmless_markdown
 from inhouse_server.workspace import Workspace
@@ -109,6 +111,31 @@ async def test_secrets_and_inner_functions_stay_inside(house: Workspace, root: P
     text = (await connected.hover(uri, 0, 2))["contents"]["value"]
     assert "def open_door" in text and "AKIA" not in text and "#6 Sell things" in text
     assert await connected.hover(uri, 1, 2) is None, "knock means nothing outside of open_door"
+
+
+def test_the_users_of_a_name(house: Workspace, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = house.uses("price_with_tax", 10)
+    assert [(place["path"], place["line"]) for place in found["definitions"]] == [("prices.ts", 1), (NAME, 1)]
+    assert [(use["path"], use["line"]) for use in found["uses"]] == [("shop.py", 1), ("shop.py", 4)]
+    assert (found["uses"][0]["code"], found["more"]) == ("from prices import price_with_tax", False)
+    assert house.uses("price_with_tax", 1)["more"]
+    (root / "late.py").write_text("def total():\n    return price_with_tax(2)\n")
+    house.index.refresh(embed=False)
+    assert {"path": "late.py", "line": 2, "code": "return price_with_tax(2)", "within": "total"} in house.uses(
+        "price_with_tax", 10
+    )["uses"]
+    (root / "late.py").unlink()
+    assert len(house.uses("price_with_tax", 10)["uses"]) == 2, "read as it is now"
+    with pytest.raises(InhouseError, match="no name"):
+        house.uses("price with tax", 10)
+
+    show_uses(root, "price_with_tax", found)
+    shown = capsys.readouterr().out
+    assert "prices.ts:1  export function price_with_tax(amount: number) {" in shown
+    assert "2 use(s) in 1 file(s)" in shown
+    [passage] = [each for each in house.index.search("price_with_tax()", 5).passages if each.path == NAME]
+    show_passage(root, "price_with_tax()", passage_json(passage), 3)
+    assert "used by: inhouse search --users price_with_tax" in capsys.readouterr().out
 
 
 async def test_a_cancelled_hover_says_so(house: Workspace, root: Path) -> None:

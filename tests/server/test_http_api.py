@@ -66,6 +66,7 @@ def test_the_token_is_private(shop: Path, owner: OwnerAddress) -> None:
         ("GET", "/inhouse/status"),
         ("POST", "/inhouse/shutdown"),
         ("POST", "/inhouse/passage"),
+        ("POST", "/inhouse/uses"),
         ("POST", "/inhouse/review"),
         ("GET", "/inhouse/adapters"),
         ("POST", "/inhouse/feedback"),

@@ -54,6 +54,18 @@ def test_when_to_retrain_may_come_from_the_environment_and_is_checked(tmp_path: 
             load_settings(tmp_path, wrong)
 
 
+def test_an_encoder_s_folder_counts_from_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "models" / "code").mkdir(parents=True)
+    write(tmp_path, "[encoder]\nname = 'models/code'\ntrust_remote_code = 'models/code'\nquery_prompt = 'find: '\n")
+    choice = load_settings(tmp_path, {}).encoder.choice(tmp_path)
+    assert (choice.name, choice.query_prompt) == (str(tmp_path / "models" / "code"), "find: ")
+    assert choice.trust_remote_code == choice.name
+    named = load_settings(tmp_path, {"INHOUSE_ENCODER_NAME": "owner/model"}).encoder.choice(tmp_path)
+    assert (named.name, named.trust_remote_code) == ("owner/model", "models/code")
+    with pytest.raises(InvalidSettings, match=r"encoder.device"):
+        load_settings(tmp_path, {"INHOUSE_ENCODER_DEVICE": "gpu"})
+
+
 def test_a_name_of_digits_stays_a_name(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {"INHOUSE_BASE_MODEL": "2024"}).base_model == "2024"
 

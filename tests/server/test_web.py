@@ -119,6 +119,7 @@ def test_the_page_may_ask_with_its_header_and_with_nothing_less(browser: TestCli
         ("POST", "/inhouse/index"),
         ("POST", "/inhouse/search"),
         ("POST", "/inhouse/passage"),
+        ("POST", "/inhouse/uses"),
         ("POST", "/inhouse/review"),
         ("POST", "/v1/chat/completions"),
         ("GET", "/v1/models"),

@@ -27,6 +27,9 @@ class Backend(Protocol):
     def search(self, query: str, limit: int) -> dict[str, Any]:
         """Passages, best first."""
 
+    def uses(self, name: str, limit: int) -> dict[str, Any]:
+        """Where a name is defined and used."""
+
     def ask(self, question: str, adapter: str, retrieve: bool) -> Iterator[str | dict[str, Any]]:
         """Pieces of the answer's text, then the whole contract."""
 
@@ -93,6 +96,10 @@ class LocalBackend:
 
         return search_json(self._workspace.index.search(query, limit))
 
+    def uses(self, name: str, limit: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._workspace.uses(name, limit)
+        return found
+
     def ask(self, question: str, adapter: str = CURRENT, retrieve: bool = True) -> Iterator[str | dict[str, Any]]:
         from inhouse_server.json_contracts import answer_json
         from inhouse_training import TextDelta
@@ -128,6 +135,9 @@ class OwnerBackend:
 
     def search(self, query: str, limit: int) -> dict[str, Any]:
         return self._answer("POST", "/inhouse/search", {"query": query, "limit": limit})
+
+    def uses(self, name: str, limit: int) -> dict[str, Any]:
+        return self._answer("POST", "/inhouse/uses", {"name": name, "limit": limit})
 
     def ask(
         self, question: str, adapter: str = CURRENT, retrieve: bool = True, cancel: Event | None = None

@@ -68,3 +68,11 @@ def _checks(repo: Path) -> Any:
     owner = find_owner(state_dir)
     yield check("owner", True, f"runs at {owner.url}" if owner else "does not run; it starts when needed")
     yield check("base model", True, settings.base_model)
+    from inhouse_retrieval import load_encoder
+
+    try:
+        encoder = load_encoder(settings.encoder.choice(root))
+    except InhouseError as error:
+        yield check("encoder", False, str(error))
+    else:
+        yield check("encoder", True, f"{encoder.name}; {encoder.dimension} dimensions, on {settings.encoder.device}")

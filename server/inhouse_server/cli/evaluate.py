@@ -81,7 +81,12 @@ def retrieval(
     chosen = select_queries(repository, at, queries)
     with progress_bar() as progress:
         measured = run_benchmark(
-            repository, folder, load_encoder(settings.encoder), chosen, progress, with_description=description
+            repository,
+            folder,
+            load_encoder(settings.encoder.choice(root)),
+            chosen,
+            progress,
+            with_description=description,
         )
     report = write_benchmark_report(measured, root.name, folder)
     if json:

@@ -6,13 +6,14 @@ is data: its control characters are shown as characters.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from inhouse_retrieval import index_terms
+from inhouse_retrieval import identifiers, index_terms
 from inhouse_server.cli.terminal import location, plain
 
 _LONGEST_LINE = 160
@@ -38,8 +39,27 @@ def show_passage(root: Path, query: str, passage: dict[str, Any], lines: int) ->
     else:
         for number, line in enumerate(shown, start=passage["start_line"] + first):
             typer.echo(f"{number:>6}  {line}")
-    for reason in _reasons(passage):
+    for reason in [*_reasons(passage), *_jump(query, passage)]:
         typer.secho(f"        {plain(reason)[:_LONGEST_LINE]}", dim=True)
+
+
+def show_uses(root: Path, name: str, found: dict[str, Any]) -> None:
+    """Print the contract of a name: where it is defined, then the lines that use it, file by file."""
+    for place in found["definitions"]:
+        typer.echo(f"{location(root, place['path'], place['line'])}  {plain(place['code'])[:_LONGEST_LINE]}")
+    if not found["definitions"]:
+        typer.echo(f"{plain(name)} is defined in no file of the index.")
+    path = ""
+    for use in found["uses"]:
+        if use["path"] != path:
+            path = use["path"]
+            typer.echo(f"\n{location(root, path, use['line'])}")
+        typer.echo(f"{use['line']:>6}  {plain(use['code'])[:_LONGEST_LINE]}")
+        if use["within"]:
+            typer.secho(f"        in {plain(use['within'])}", dim=True)
+    files = len({use["path"] for use in found["uses"]})
+    more = ", and there are more (--limit)" if found["more"] else ""
+    typer.echo(f"\n{len(found['uses'])} use(s) in {files} file(s){more}")
 
 
 def excerpt(text: str, query: str, lines: int) -> tuple[int, list[str]]:
@@ -63,6 +83,12 @@ def _print_coloured(path: str, shown: list[str], start: int) -> None:
     Console().print(
         Syntax(code, language, theme="ansi_dark", line_numbers=True, start_line=start, background_color="default")
     )
+
+
+def _jump(query: str, passage: dict[str, Any]) -> list[str]:
+    """How to go on from a definition to what uses it."""
+    names = identifiers(query) if "definition" in passage["legs"] else []
+    return [f"used by: inhouse search --users {name}" for name in names if re.search(rf"\b{name}\b", passage["text"])]
 
 
 def _reasons(passage: dict[str, Any]) -> list[str]:

@@ -39,6 +39,11 @@ def _show(report: dict[str, object], json: bool) -> None:
         f"{report['files']} files, {report['chunks']} chunks: {report['embedded']} embedded, "
         f"{report['reused']} reused, in {report['seconds']} s at {str(report['commit'])[:12]}"
     )
+    if report["former_encoder"]:
+        typer.echo(f"  the encoder was {report['former_encoder']}")
+        typer.echo(
+            f"  and is now {report['encoder']}: everything was embedded again, apart from what it had embedded before"
+        )
     without = report["without_syntax"]
     assert isinstance(without, dict)
     if without:

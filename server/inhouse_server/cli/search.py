@@ -1,4 +1,4 @@
-"""`inhouse search`: passages of the repository, best first."""
+"""`inhouse search`: passages of the repository, best first; or where a name is defined and used."""
 
 from __future__ import annotations
 
@@ -9,27 +9,42 @@ import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import open_backend
-from inhouse_server.cli.found_passage import show_passage
+from inhouse_server.cli.found_passage import show_passage, show_uses
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json
+
+_PASSAGES = 10
+_USES = 200
 
 
 def search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     repo: RepoOption = HERE,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Passages of code and wiki at most.")] = 10,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=1, max=1000, help="Passages of code and wiki at most, or users.", show_default="10, or 200"
+        ),
+    ] = None,
     lines: Annotated[int, typer.Option("--lines", min=1, max=500, help="Lines shown of each passage.")] = 6,
     queries: Annotated[
         Path | None, typer.Option("--queries", help="A file with one query a line.", dir_okay=False)
     ] = None,
+    users: Annotated[
+        str | None, typer.Option("--users", metavar="NAME", help="Instead, where NAME is defined and all that use it.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Find passages of the repository."""
-    if (query is None) == (queries is None):
-        raise typer.BadParameter("give either a query or --queries FILE")
+    """Find passages of the repository, or the users of a name."""
+    if [query, queries, users].count(None) != 2:
+        raise typer.BadParameter("give a query, --queries FILE or --users NAME")
     with open_backend(repo, "search", refresh=True) as (root, backend):
+        if users is not None:
+            found = backend.uses(users, limit or _USES)
+            print_json(found) if json else show_uses(root, users, found)
+            return
         for text in [query] if query is not None else _lines(queries):
-            found = backend.search(text, limit)
+            found = backend.search(text, limit or _PASSAGES)
             if json:
                 print_json(found)
                 continue

@@ -74,6 +74,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
             Route("/inhouse/ask", commands.ask, methods=["POST"]),
             Route("/inhouse/index", commands.index, methods=["POST"]),
             Route("/inhouse/passage", commands.passage, methods=["POST"]),
+            Route("/inhouse/uses", commands.uses, methods=["POST"]),
             Route("/inhouse/review", commands.review, methods=["POST"]),
             Route("/inhouse/status", commands.status),
             Route("/inhouse/adapters", web.adapters),

@@ -37,7 +37,7 @@ async def models(request: Request) -> Response:
     workspace: Workspace = request.app.state.workspace
     names = [CURRENT_MODEL, workspace.settings.base_model]
     names += [version.version for version in workspace.registry.list()]
-    names.append(workspace.settings.encoder)
+    names.append(workspace.settings.encoder.name)
     return JSONResponse(
         {
             "object": "list",

@@ -33,6 +33,13 @@ class SearchRequest(BaseModel):
     limit: int = Field(10, ge=1, le=1000)
 
 
+class UsesRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=300)
+    limit: int = Field(100, ge=1, le=10_000)
+
+
 class _Turn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -71,6 +78,13 @@ async def search(request: Request) -> Response:
     body = await read_body(request, SearchRequest)
     workspace: Workspace = request.app.state.workspace
     return JSONResponse(search_json(await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit))))
+
+
+async def uses(request: Request) -> Response:
+    """``{"name", "limit"}`` -> the contract of a name: where it is defined and used."""
+    body = await read_body(request, UsesRequest)
+    workspace: Workspace = request.app.state.workspace
+    return JSONResponse(await run_in_threadpool(lambda: workspace.uses(body.name, body.limit)))
 
 
 async def ask(request: Request) -> Response:

@@ -23,7 +23,7 @@ async def embeddings(request: Request) -> Response:
     """A unit vector for each text; a text that is longer than the encoder reads is refused unless it may be cut."""
     body = await read_openai(request, EmbeddingRequest, "embedding")
     workspace: Workspace = request.app.state.workspace
-    name = workspace.settings.encoder
+    name = workspace.settings.encoder.name
     if body.model != name:
         raise Refused(404, f"The encoder here is {name!r}.", "model_not_found", "model")
     return JSONResponse(await run_in_threadpool(lambda: _embedded(body, workspace.index.encoder)))

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from inhouse_server.http_api.commands import AskRequest, PassageRequest, ReviewRequest, SearchRequest
+from inhouse_server.http_api.commands import AskRequest, PassageRequest, ReviewRequest, SearchRequest, UsesRequest
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from inhouse_server.http_api.routes import ACCESS
 from inhouse_server.http_api.web import FeedbackRequest
@@ -68,6 +68,11 @@ _ANSWERS: dict[str, Schema] = {
         usage=_USAGE,
     ),
     "Search": _object(results=_list(_PLACE), index_commit=_TEXT, pending=_COUNT, unembedded=_COUNT),
+    "Uses": _object(
+        definitions=_list(_object(path=_TEXT, line=_COUNT, last_line=_COUNT, code=_TEXT)),
+        uses=_list(_object(path=_TEXT, line=_COUNT, code=_TEXT, within=_TEXT)),
+        more=_YES,
+    ),
     "Passage": _object(path=_TEXT, start_line=_COUNT, end_line=_COUNT, total_lines=_COUNT, text=_TEXT),
     "Status": _object("root base_model adapter index_commit files chunks pending", root=_TEXT, base_model=_TEXT,
                       adapter=_MAYBE, index_commit=_MAYBE, files=_COUNT, chunks=_COUNT, pending=_COUNT),
@@ -86,6 +91,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, str], ...] = (
     ("/v1/completions", "post", "Answer a prompt as one question", CompletionRequest, "Completion"),
     ("/v1/embeddings", "post", "Vectors of the index's encoder", EmbeddingRequest, "Embeddings"),
     ("/inhouse/search", "post", "Passages, best first", SearchRequest, "Search"),
+    ("/inhouse/uses", "post", "Where a name is defined and used", UsesRequest, "Uses"),
     ("/inhouse/ask", "post", "An answer as it is written", AskRequest, _EVENTS),
     ("/inhouse/passage", "post", "Lines of a file", PassageRequest, "Passage"),
     ("/inhouse/review", "post", "A review of what the checkout holds", ReviewRequest, _EVENTS),

@@ -50,6 +50,7 @@ ACCESS = {
     "/inhouse/search": Access(Scope.ASK),
     "/inhouse/ask": Access(Scope.ASK, cookie="with header"),
     "/inhouse/passage": Access(Scope.ASK),
+    "/inhouse/uses": Access(Scope.ASK),
     "/inhouse/status": Access(Scope.ASK, cookie="with header"),
     "/inhouse/adapters": Access(Scope.ASK, cookie="with header"),
     "/inhouse/feedback": Access(Scope.ASK, cookie="with header"),
