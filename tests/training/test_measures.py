@@ -1,4 +1,4 @@
-"""What `inhouse eval` measures: later texts, completion, abstention, and the code against an outdated page."""
+"""What `inhouse eval model` measures: later texts, completion, abstention, and the code against an outdated page."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import InhouseError, Repository
+from inhouse_server.cli.app import app
 from inhouse_server.cli.evaluation_text import evaluation_lines
-from inhouse_training import BASE, BaseModel, RowScore, TransformersEngine
+from inhouse_training import BASE, BaseModel, RowScore, ScoredRow, TokenScores, TransformersEngine, load_model
 from inhouse_training.cut import cut_repository
+from inhouse_training.evaluation import forgetting_row
+from inhouse_training.forgetting_texts import FORGETTING_TEXTS
 from inhouse_training.measures import Likelihood, bits_by_byte, paired_difference
 from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
 from inhouse_training.measures.answered import answered_measures, grade
@@ -26,9 +32,17 @@ from inhouse_training.measures.completion import (
     file_completions,
 )  # fmt: skip
 from inhouse_training.measures.conflicts import altered_values, answers_by_code, answers_by_page, find_conflicts
+from inhouse_training.measures.general import general_likelihoods
 from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
 from inhouse_training.measures.model import evaluate_version, score_texts
-from inhouse_training.prompts import IGNORED, NOT_HERE
+from inhouse_training.measures.recall import (
+    KNOWN_FILES,
+    RECALL_TOKENS,
+    exact_prefix,
+    known_files,
+    measure_recall,
+)  # fmt: skip
+from inhouse_training.prompts import IGNORED, NOT_HERE, literal_ids
 from inhouse_training.recipe import EvaluationSettings, Recipe
 from inhouse_training.registry import AdapterManifest, Registry
 from inhouse_training.snapshot_search import SnapshotSearch
@@ -92,6 +106,62 @@ def test_files_that_were_added_later_are_found_once(tmp_path: Path, tiny_recipe:
     commit(repository.root, "Wind the clock", clock_py="NOW = 2\nTHEN = 1\n")
     (found,) = later_files(cut_repository(repository, tiny_recipe).held_out)
     assert (found.name, found.text, found.query) == ("clock.py", "NOW = 1", "Add a clock clock.py")
+
+
+def test_what_is_known_by_heart_is_what_a_greedy_continuation_writes(tiny_base: BaseModel, tokenizer: Any) -> None:
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    engine = TransformersEngine(tiny_base, no_adapter, device="cpu", dtype=torch.float32)
+    opening = literal_ids(tokenizer, "- File: numbers.txt\nContent:\n")
+    model = load_model(tiny_base, "cpu", torch.float32)
+    made = model.generate(torch.tensor([opening]), do_sample=False, max_new_tokens=RECALL_TOKENS, pad_token_id=0)
+    written = made[0, len(opening) :].tolist()
+    other = [*written[:17], written[17] + 1, *written[18:]]
+    rows = [ScoredRow((*opening, *ids), (*[IGNORED] * len(opening), *ids)) for ids in (written, other)]
+    found = [exact_prefix(row, scores) for row, scores in zip(rows, engine.score_tokens(rows), strict=True)]
+    assert found == [RECALL_TOKENS, 17]
+
+    counting = "".join(f"line {number}\n" for number in range(1, 40))
+    known = [("numbers.txt", counting), ("short.txt", "line 1\n")]
+    later = [LaterText("new.py", "", "- File: new.py\nContent:\n", counting)]
+    recall = measure_recall(engine, tokenizer, known, later, {"base": BASE, "candidate": BASE})
+    assert recall.prefixes[KNOWN_FILES]["base"] == (0,)  # the other file is too short
+    metrics = recall.metrics()
+    assert metrics["measures"] == "memory, not quality"
+    assert metrics["later_files"]["prefix_tokens"] == {
+        "base": 0, "candidate": 0, "difference": {"to_base": {"mean": 0, "low": 0, "high": 0}}
+    }  # fmt: skip
+
+
+def test_the_first_mistake_ends_what_is_known() -> None:
+    row = ScoredRow((9, 1, 2, 3), (IGNORED, 1, 2, 3))
+    scores = {"nats": np.zeros(3, "f4"), "best_nats": np.zeros(3, "f4"), "other_nats": np.zeros(3, "f4")}
+    assert exact_prefix(row, TokenScores(best=np.array([1, 7, 3], "i4"), **scores)) == 1
+    assert exact_prefix(row, TokenScores(best=np.array([1, 2, 3], "i4"), **scores)) == 3
+
+
+def test_known_files_are_read_as_the_version_learned_them(tmp_path: Path) -> None:
+    repository = make_history(tmp_path / "shop", commits=3)
+    snapshot = commit(repository.root, "Wait", conf_py="RETRIES = 30\n")
+    commit(repository.root, "Wait longer", conf_py="RETRIES = 45\n", fresh_py="A = 1\n")
+    found = known_files(repository, snapshot, ["fresh.py", "conf.py", "conf.py"])
+    assert found == [("conf.py", "RETRIES = 30\n")]
+
+
+def test_general_text_is_scored_in_blocks_that_hold_all_of_it(tiny_base: BaseModel, tokenizer: Any) -> None:
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    engine = TransformersEngine(tiny_base, no_adapter, dtype=torch.float32)
+    english, python = general_likelihoods(engine, tokenizer, {"base": BASE, "candidate": BASE})
+    assert (english.kind, python.kind) == ("general_english", "general_python")
+    rows = [forgetting_row(tokenizer, text) for text in FORGETTING_TEXTS["English"]]
+    whole, blocks = engine.score(rows), english.scores["closed_book"]["base"]
+    assert sum(each.tokens for each in blocks) == sum(each.tokens for each in whole)
+    assert sum(each.nats for each in blocks) == pytest.approx(sum(each.nats for each in whole), rel=1e-4)
+    first = (len(tokenizer.decode([row.input_ids[0]]).encode()) for row in rows)
+    assert sum(english.sizes) + sum(first) == sum(len(text.encode()) for text in FORGETTING_TEXTS["English"])
 
 
 PATCH = "@@ -1,3 +1,4 @@\n one\n-two\n+deux\n+trois\n four\n@@ -9 +10,2 @@ def f():\n nine\n+dix"
@@ -207,6 +277,13 @@ def test_every_adapter_answers_the_same_questions_with_and_without_passages(
     }  # fmt: skip
     assert metrics["next_line_edit_similarity"]["closed_book"]["base"] < 0.5
     assert grade([], []) == {}
+
+
+@pytest.mark.parametrize("spelling", [["eval", "model"], ["eval"]])
+def test_the_model_is_evaluated_by_either_name(spelling: list[str], base_model: BaseModel, history: Repository) -> None:
+    done = CliRunner().invoke(app, [*spelling, "--repo", str(history.root), "--adapter", "v7"])
+    assert isinstance(done.exception, InhouseError)
+    assert "no adapter version" in str(done.exception)
 
 
 @pytest.mark.long

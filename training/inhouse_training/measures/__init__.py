@@ -1,4 +1,4 @@
-"""What `inhouse eval` measures beside what the gate decides by: more texts, and answers that are graded.
+"""What `inhouse eval model` measures beside what the gate decides by: more texts, and answers that are graded.
 
 Everything compares the same adapters on the same items, each with and without retrieval. Nothing here is read by the
 gate.

@@ -1,4 +1,4 @@
-"""`inhouse eval`: one registered version, the current one and the base model on the changes that are held out now."""
+"""`inhouse eval model`: a registered version, the current one and the base model on changes that are held out now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from ..base_model import BaseModel, load_tokenizer
 from ..cut import Cut, HeldOutChange
-from ..dataset import build_dataset
+from ..dataset import Dataset, build_dataset
 from ..decay import Decay, days_since, measure_decay
 from ..engine import BASE, Engine, RowScore
 from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate
@@ -26,7 +26,9 @@ from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
 from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Graded, Likelihood
 from .answered import answered_measures
+from .general import general_likelihoods
 from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
+from .recall import Recall, known_files, measure_recall
 
 _BATCH_ROWS = 8
 
@@ -37,8 +39,9 @@ class ModelEvaluation:
 
     Attributes:
         evaluation: what the gate decides by.
-        likelihoods: of later files, pull requests and edits.
+        likelihoods: of later files, pull requests and edits, and of general text.
         graded: answers; empty unless they were asked for.
+        recall: files known by heart: memory, not quality.
         decay: against days since the candidate's snapshot.
         seconds: how long scoring and asking took.
         remarks: what was left out, as sentences.
@@ -47,16 +50,18 @@ class ModelEvaluation:
     evaluation: Evaluation
     likelihoods: tuple[Likelihood, ...]
     graded: tuple[Graded, ...]
+    recall: Recall
     decay: Decay
     seconds: Mapping[str, float]
     remarks: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, Any]:
-        """The stable JSON contract of ``inhouse eval --json``."""
+        """The stable JSON contract of ``inhouse eval model --json``."""
         return {
             **self.evaluation.metrics(),
             "likelihood": {each.kind: each.metrics() for each in self.likelihoods},
             "answers": {each.name: each.metrics() for each in self.graded},
+            "memory": self.recall.metrics(),
             "decay": self.decay.to_json(),
             "seconds": dict(self.seconds),
             "remarks": list(self.remarks),
@@ -124,6 +129,9 @@ def evaluate_version(
             score_texts(engine, tokenizer, kind, items, search, names, settings, progress)
             for kind, items in texts.items()
         ]
+        likelihoods += [edits, *general_likelihoods(engine, tokenizer, names)]
+        known = known_files(repository, snapshot, trained_files(dataset))
+        recall = measure_recall(engine, tokenizer, known, texts[LATER_FILES], names)
         scored = time.monotonic()
         graded: list[Graded] = []
         if generate:
@@ -133,7 +141,13 @@ def evaluate_version(
         if search is not None:
             search.close()
     decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, snapshot)))
-    return ModelEvaluation(evaluation, (*likelihoods, edits), tuple(graded), decay, seconds, tuple(remarks))
+    return ModelEvaluation(evaluation, tuple(likelihoods), tuple(graded), recall, decay, seconds, tuple(remarks))
+
+
+def trained_files(dataset: Dataset) -> list[str]:
+    """Paths of the files whose beginning is a row of ``dataset``."""
+    rows = dataset.rows.select_columns(["kind", "name", "part"])
+    return [row["name"] for row in rows if row["kind"] == "file" and row["part"] == 0]
 
 
 def _knows_later(repository: Repository, cut: Cut, snapshot: str) -> bool:
