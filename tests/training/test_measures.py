@@ -18,9 +18,9 @@ from inhouse_training import BASE, BaseModel, RowScore, ScoredRow, TokenScores, 
 from inhouse_training.cut import cut_repository
 from inhouse_training.evaluation import forgetting_row
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
-from inhouse_training.measures import Likelihood, bits_by_byte, paired_difference
+from inhouse_training.measures import Likelihood, Shared, bits_by_byte, paired_difference
 from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
-from inhouse_training.measures.answered import answered_measures, grade
+from inhouse_training.measures.answered import ask_all, grade_all
 from inhouse_training.measures.completion import (
     NEXT_LINE,
     SCOPE,
@@ -32,6 +32,7 @@ from inhouse_training.measures.completion import (
     file_completions,
 )  # fmt: skip
 from inhouse_training.measures.conflicts import altered_values, answers_by_code, answers_by_page, find_conflicts
+from inhouse_training.measures.formats import FORMAT_CHECKS
 from inhouse_training.measures.general import general_likelihoods
 from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
 from inhouse_training.measures.model import evaluate_version, score_texts
@@ -42,6 +43,16 @@ from inhouse_training.measures.recall import (
     known_files,
     measure_recall,
 )  # fmt: skip
+from inhouse_training.measures.spans import (
+    PARAMETERS,
+    PLACE,
+    VALUE,
+    file_facts,
+    holds_span,
+    known_questions,
+    later_questions,
+)  # fmt: skip
+from inhouse_training.probes.answers import read_house
 from inhouse_training.prompts import IGNORED, NOT_HERE, literal_ids
 from inhouse_training.recipe import EvaluationSettings, Recipe
 from inhouse_training.registry import AdapterManifest, Registry
@@ -261,22 +272,132 @@ def test_every_adapter_answers_the_same_questions_with_and_without_passages(
     def no_adapter(version: str) -> Path:
         raise AssertionError(version)
 
-    found = answered_measures(
+    answered = ask_all(
         TransformersEngine(tiny_base, no_adapter), history, cut, search, {"base": BASE, "candidate": BASE},
         tiny_recipe, 1, lambda stage, done, total: None,
     )  # fmt: skip
     search.close()
-    metrics = {each.name: each.metrics() for each in found}
+    metrics = {each.name: each.metrics() for each in grade_all(answered)}
     assert {"next_line_exact_match", "scope_edit_similarity", "abstention_on_made_up_names"} <= set(metrics)
-    for each in metrics.values():
-        assert each["items"] == 1
-        assert each["with_retrieval"]["difference"]["to_base"]["mean"] == 0
+    assert {"known_span_quoted", "later_place_quoted", "identifiers_that_exist", "answers_that_loop"} <= set(metrics)
+    for name, each in metrics.items():
+        assert set(each) - {"with_retrieval"} == {"items", "better", "closed_book"}
+        for mode in ("closed_book", "with_retrieval")[: 1 + (name != "format_followed")]:
+            assert each[mode]["difference"]["to_base"]["mean"] == 0
     # A random model's words are no completion and no admission.
     assert metrics["next_line_exact_match"]["closed_book"] == {
         "base": 0, "candidate": 0, "difference": {"to_base": {"mean": 0, "low": 0, "high": 0}}
     }  # fmt: skip
     assert metrics["next_line_edit_similarity"]["closed_book"]["base"] < 0.5
-    assert grade([], []) == {}
+    # It ends nothing within eight tokens, and what general requests are answered with is no repository's.
+    assert metrics["answers_without_end"]["better"] == "lower"
+    assert "with_retrieval" not in metrics["format_followed"]
+    # What later changes added is in the prompt when passages are shown, and only then.
+    assert metrics["later_place_quoted"]["closed_book"]["span_in_prompt"] == 0
+    assert metrics["later_place_quoted"]["with_retrieval"]["span_in_prompt"] == 1
+    assert grade_all([]) == []
+
+
+CODE = """TIMEOUT = 30
+retries = 7
+GREETING = 'hello'
+GREETING = 'bye'
+
+
+@cached
+def read_invoice(path, *, limit=10):
+    return path
+
+
+def read():
+    pass
+
+
+def send_invoice(path):
+    limit = 44
+
+
+class InvoiceError(ShopError, ValueError):
+    pass
+"""
+
+
+def test_questions_are_read_off_the_code() -> None:
+    found = [(each.kind, each.name, each.line, each.span) for each in file_facts("shop/a.py", CODE)]
+    assert found == [
+        (VALUE, "TIMEOUT", 1, "30"),  # 7 says too little, and GREETING has two values
+        (PLACE, "read_invoice", 7, "shop/a.py"),
+        (PARAMETERS, "read_invoice", 8, "path, *, limit=10"),
+        (PLACE, "send_invoice", 16, "shop/a.py"),  # one parameter is soon guessed
+        (PLACE, "InvoiceError", 20, "shop/a.py"),  # its bases are no parameters
+    ]
+    assert list(file_facts("README.md", "TIMEOUT = 30\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "span", "answer", "right"),
+    [
+        (VALUE, "30", "It is 30.", True),
+        (VALUE, "30", "It is 300.", False),
+        (PLACE, "shop/a.py", "`./shop/a.py:7` does.", True),
+        (PLACE, "a.py", "It is in shop/a.py.", False),
+        (PLACE, "shop/a.py", "shop/a.pyi", False),
+        (PARAMETERS, "path, *, limit=10", "def read_invoice(path,\n    *, limit = 10)", True),
+        (PARAMETERS, "path, *, limit=10", "(path, limit=10)", False),
+    ],
+)
+def test_an_answer_is_right_when_it_holds_the_span(kind: str, span: str, answer: str, right: bool) -> None:
+    assert holds_span(kind, span, answer) is right
+
+
+def test_later_code_is_asked_about_with_the_place_between_two_others(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    repository = make_history(tmp_path / "shop", commits=3)
+    for number in range(8):
+        noun = f"crate{number}"
+        commit(repository.root, f"Pack {noun}", **{f"pack{number}_py": f"SIZE_{noun} = {number + 40}\n\n" * 9 + (
+            f"def pack_the_{noun}(first, second):\n    return first\n"
+        )})  # fmt: skip
+    cut = cut_repository(repository, tiny_recipe)
+    house = read_house(repository, cut.snapshot, ())
+    found = later_questions(repository, cut.held_out, house, 3)
+    assert [each.kind for each in found] == [PLACE] * 3 + [PARAMETERS] * 3  # each value is given nine times
+    for each in found:
+        assert len(each.passages) == 3
+        assert sum(holds_span(each.kind, each.span, f"{p.path}\n{p.text}") for p in each.passages) >= 1
+    places = [[p.path for p in each.passages].index(each.span) for each in found[:3]]
+    assert len(set(places)) > 1
+    known = known_questions(repository, cut.snapshot, house, 3)
+    assert {each.span for each in known if each.kind == PLACE} <= {path for path, _ in house.definitions}
+    assert not {each.question for each in known} & {each.question for each in found}
+
+
+@pytest.mark.parametrize(
+    ("request_part", "good", "bad"),
+    [
+        ("one word", "Paris.", "It is Paris."),
+        ("JSON object", '{"name": "Ada", "age": 36}', '{"name": "Ada"}'),
+        ("JSON list", "[1, 2.5, 3]", "[1, 2]"),
+        ("three fruits", "- fig\n- pear\n- plum", "fig\npear\nplum"),
+        ("fenced code block", "```python\ndef add(a, b):\n    return a + b\n```", "def add(a, b):\n    return a + b"),
+        ("capital letters", "THE SEA IS WIDE.", "The sea is wide."),
+        ("ten words", "Bread is baked.", " ".join(["bread"] * 11)),
+        ("ten words", "Bread.", ""),
+        ("DONE", "A tree is tall. DONE", "A tree is tall. Done with it"),
+        ("Markdown table", "| Name | Age |\n|---|---|\n| A | 1 |\n| B | 2 |", "Name, Age"),
+        ("numbered list", "1. ox\n2. cow\n3. hen", "ox, cow, hen"),
+        ("YYYY-MM-DD", "2030-01-01", "1 January 2030"),
+    ],
+)
+def test_whether_an_answer_has_the_form_that_was_asked_for(request_part: str, good: str, bad: str) -> None:
+    (check,) = [each for each in FORMAT_CHECKS if request_part in each.request]
+    assert check.follows(good) and not check.follows(bad)
+
+
+def test_identifiers_are_counted_over_all_answers() -> None:
+    counts = {"base": ((0, 0), (1, 2)), "candidate": ((3, 3), (1, 1))}
+    metrics = Shared("identifiers_that_exist", {"closed_book": counts}, True).metrics()
+    assert (metrics["closed_book"]["base"], metrics["closed_book"]["candidate"]) == (0.5, 1.0)
+    assert metrics["closed_book"]["difference"]["to_base"]["mean"] == 0.5
 
 
 @pytest.mark.parametrize("spelling", [["eval", "model"], ["eval"]])

@@ -36,7 +36,10 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
                 f"{other.replace('to_', 'difference to ')} {_shown(difference)}"
                 for other, difference in found[mode]["difference"].items()
             )
-            yield f"{name.replace('_', ' ')}, {found['items']}, {_MODES[mode]}: {shown}; {change}"
+            better = ", lower is better" * (found["better"] == "lower")
+            if "span_in_prompt" in found[mode]:
+                better += f", in {found[mode]['span_in_prompt']:.0%} of the prompts"
+            yield f"{name.replace('_', ' ')}, {found['items']}, {_MODES[mode]}{better}: {shown}; {change}"
     for each in metrics["decay"]["bins"]:
         days = f"{each['first_day']:.0f} to {each['last_day']:.0f} days after the snapshot"
         loss = f"loss {each['loss']['mean']:.3f}"

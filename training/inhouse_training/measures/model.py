@@ -24,8 +24,8 @@ from ..replay import replay_source
 from ..runs import hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
-from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Graded, Likelihood
-from .answered import answered_measures
+from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Likelihood
+from .answered import Answered, ask_all, grade_all
 from .general import general_likelihoods
 from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
 from .recall import Recall, known_files, measure_recall
@@ -40,7 +40,7 @@ class ModelEvaluation:
     Attributes:
         evaluation: what the gate decides by.
         likelihoods: of later files, pull requests and edits, and of general text.
-        graded: answers; empty unless they were asked for.
+        answered: what was asked and said; empty unless it was asked for.
         recall: files known by heart: memory, not quality.
         decay: against days since the candidate's snapshot.
         seconds: how long scoring and asking took.
@@ -49,7 +49,7 @@ class ModelEvaluation:
 
     evaluation: Evaluation
     likelihoods: tuple[Likelihood, ...]
-    graded: tuple[Graded, ...]
+    answered: tuple[Answered, ...]
     recall: Recall
     decay: Decay
     seconds: Mapping[str, float]
@@ -60,7 +60,7 @@ class ModelEvaluation:
         return {
             **self.evaluation.metrics(),
             "likelihood": {each.kind: each.metrics() for each in self.likelihoods},
-            "answers": {each.name: each.metrics() for each in self.graded},
+            "answers": {each.name: each.metrics() for each in grade_all(self.answered)},
             "memory": self.recall.metrics(),
             "decay": self.decay.to_json(),
             "seconds": dict(self.seconds),
@@ -133,15 +133,15 @@ def evaluate_version(
         known = known_files(repository, snapshot, trained_files(dataset))
         recall = measure_recall(engine, tokenizer, known, texts[LATER_FILES], names)
         scored = time.monotonic()
-        graded: list[Graded] = []
+        answered: list[Answered] = []
         if generate:
-            graded = answered_measures(engine, repository, run.cut, search, names, recipe, generate, progress)
+            answered = ask_all(engine, repository, run.cut, search, names, recipe, generate, progress)
         seconds = {"scoring": round(scored - started, 1), "asking": round(time.monotonic() - scored, 1)}
     finally:
         if search is not None:
             search.close()
     decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, snapshot)))
-    return ModelEvaluation(evaluation, tuple(likelihoods), tuple(graded), recall, decay, seconds, tuple(remarks))
+    return ModelEvaluation(evaluation, tuple(likelihoods), tuple(answered), recall, decay, seconds, tuple(remarks))
 
 
 def trained_files(dataset: Dataset) -> list[str]:
