@@ -49,21 +49,23 @@ def model(
     json: JsonOption = False,
 ) -> None:
     """Score the base model, the current adapter and another one on later changes that none of them saw."""
-    from inhouse_training import evaluate_version
+    from inhouse_training import evaluate_version, write_evaluation_report
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "eval")
         evaluation = evaluate_version(
             job.repository, job.state_dir, job.recipe, job.base, adapter, progress, job.retrieval, generate
         )
+    report = write_evaluation_report(evaluation)
     metrics = evaluation.metrics()
     if json:
-        print_json(metrics)
+        print_json({**metrics, "report": str(report)})
         return
     from inhouse_server.cli.evaluation_text import evaluation_lines
 
     for line in evaluation_lines(metrics):
         typer.echo(line)
+    typer.echo(f"report: {report}")
 
 
 @app.command("retrieval")

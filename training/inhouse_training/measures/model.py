@@ -38,6 +38,9 @@ class ModelEvaluation:
     """What was measured.
 
     Attributes:
+        directory: the folder of the run whose held-out changes judge.
+        base_model, recipe, snapshot, as_of: what the figures belong to; the snapshot is that of the cut.
+        adapters: label -> version, or the base.
         evaluation: what the gate decides by.
         likelihoods: of later files, pull requests and edits, and of general text.
         answered: what was asked and said; empty unless it was asked for.
@@ -47,6 +50,12 @@ class ModelEvaluation:
         remarks: what was left out, as sentences.
     """
 
+    directory: Path
+    base_model: str
+    recipe: str
+    snapshot: str
+    as_of: datetime
+    adapters: Mapping[str, str]
     evaluation: Evaluation
     likelihoods: tuple[Likelihood, ...]
     answered: tuple[Answered, ...]
@@ -58,6 +67,8 @@ class ModelEvaluation:
     def metrics(self) -> dict[str, Any]:
         """The stable JSON contract of ``inhouse eval model --json``."""
         return {
+            "snapshot": self.snapshot,
+            "adapters": dict(self.adapters),
             **self.evaluation.metrics(),
             "likelihood": {each.kind: each.metrics() for each in self.likelihoods},
             "answers": {each.name: each.metrics() for each in grade_all(self.answered)},
@@ -141,7 +152,10 @@ def evaluate_version(
         if search is not None:
             search.close()
     decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, snapshot)))
-    return ModelEvaluation(evaluation, tuple(likelihoods), tuple(answered), recall, decay, seconds, tuple(remarks))
+    return ModelEvaluation(
+        run.directory, base.name, recipe.name, run.cut.snapshot, run.cut.as_of, names,
+        evaluation, tuple(likelihoods), tuple(answered), recall, decay, seconds, tuple(remarks),
+    )  # fmt: skip
 
 
 def trained_files(dataset: Dataset) -> list[str]:
