@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .machines import named_card as named_card
     from .machines import this_machine as this_machine
     from .measures.model import evaluate_version as evaluate_version
+    from .measures.report import write_evaluation_report as write_evaluation_report
     from .plan import RetrainPlan as RetrainPlan
     from .plan import plan_retraining as plan_retraining
     from .plan import with_forecast as with_forecast
@@ -137,6 +138,7 @@ _MODULE_OF = {
     "load_recipe": "recipe",
     "finetune": "finetune",
     "evaluate_version": "measures.model",
+    "write_evaluation_report": "measures.report",
     "build_dataset": "dataset",
     "repository_name": "dataset",
     "EndpointGenerator": "synthesis.generator",

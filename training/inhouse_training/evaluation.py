@@ -34,6 +34,7 @@ CURRENT = "current"
 CANDIDATE = "candidate"
 
 _RESAMPLES = 4000
+_SEED = 3407
 _PASSAGES = 8
 _BATCH_ROWS = 8
 
@@ -211,6 +212,24 @@ def paired_gain(reference: Sequence[RowScore], scores: Sequence[RowScore]) -> In
     resampled = (before - after)[draws].sum(axis=1) / tokens[draws].sum(axis=1)
     low, high = numpy.percentile(resampled, [2.5, 97.5])
     return Interval(float((before - after).sum() / tokens.sum()), float(low), float(high))
+
+
+def paired_rise(before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]]) -> Interval:
+    """How much higher the share of hits is in ``after``, both on the same items: a bootstrap over items.
+
+    Args:
+        before, after: for each item how many hits there are, and out of how many.
+    """
+    import numpy
+
+    draws = numpy.random.default_rng(_SEED).integers(0, len(after), size=(_RESAMPLES, len(after)))
+    resampled, means = [], []
+    for pairs in (after, before):
+        hits, of = numpy.array(pairs, dtype=float).T
+        resampled.append(hits[draws].sum(axis=1) / numpy.maximum(of[draws].sum(axis=1), 1))
+        means.append(hits.sum() / max(of.sum(), 1))
+    low, high = numpy.percentile(resampled[0] - resampled[1], [2.5, 97.5])
+    return Interval(float(means[0] - means[1]), float(low), float(high))
 
 
 def _mean(scores: Sequence[RowScore]) -> float:

@@ -42,7 +42,7 @@ class Run:
 
     Attributes:
         directory: ``dataset/``, ``training/``, ``evaluation.json``, ``report.html`` and ``result.json`` lie
-        in it.
+        in it, and an ``evaluation-VERSION/`` for each version that was evaluated on its own.
     """
 
     cut: Cut
