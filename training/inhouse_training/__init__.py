@@ -85,6 +85,14 @@ if TYPE_CHECKING:
     from .scored_lines import LineRow as LineRow
     from .scored_lines import line_rows as line_rows
     from .scoring import TokenScores as TokenScores
+    from .sweep.forecast import SweepForecast as SweepForecast
+    from .sweep.forecast import forecast_sweep as forecast_sweep
+    from .sweep.job import SweepPlan as SweepPlan
+    from .sweep.job import SweepResult as SweepResult
+    from .sweep.job import plan_sweep as plan_sweep
+    from .sweep.job import run_sweep as run_sweep
+    from .sweep.report import sweep_reasons as sweep_reasons
+    from .sweep.trials import gpus as gpus
     from .synthesis.cache import Replies as Replies
     from .synthesis.cache import ReplyCache as ReplyCache
     from .synthesis.cache import stored_replies as stored_replies
@@ -103,6 +111,14 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "SweepForecast": "sweep.forecast",
+    "forecast_sweep": "sweep.forecast",
+    "SweepPlan": "sweep.job",
+    "SweepResult": "sweep.job",
+    "plan_sweep": "sweep.job",
+    "run_sweep": "sweep.job",
+    "sweep_reasons": "sweep.report",
+    "gpus": "sweep.trials",
     "DatasetRow": "dataset_rows",
     "LineRow": "scored_lines",
     "TokenScores": "scoring",

@@ -24,6 +24,7 @@ from inhouse_server.cli import (
     search,
     serve,
     status,
+    sweep,
     sync,
     token,
     train,
@@ -69,6 +70,7 @@ app.command("ask")(ask.ask)
 app.command("sync")(sync.sync)
 app.add_typer(dataset.app, name="dataset")
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(adapters.app, name="adapters")
