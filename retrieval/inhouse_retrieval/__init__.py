@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from .syntax import syntax_errors as syntax_errors
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
+    from .vector_client import vector_place as vector_place
     from .watching import watch as watch
     from .wiki import Wiki as Wiki
 
@@ -133,6 +134,7 @@ _MODULE_OF = {
     "syntax_errors": "syntax",
     "thread_until": "exports",
     "todays_names": "history",
+    "vector_place": "vector_client",
     "watch": "watching",
     "with_forge": "pull_requests.enrichment",
 }

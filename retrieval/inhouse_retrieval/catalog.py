@@ -344,6 +344,10 @@ class Catalog:
         """How many records the vector store holds if it lost none."""
         return int(str(self._rows("SELECT count(*) FROM mirrored")[0][0]))
 
+    def is_mirrored(self) -> bool:
+        """Whether the vector store holds any record, told without counting them."""
+        return bool(self._rows("SELECT 1 FROM mirrored LIMIT 1"))
+
     def note_mirrored(self, added: Sequence[str] = (), dropped: Sequence[str] = ()) -> None:
         """The vector store acknowledged these changes."""
         with self._writing() as db:

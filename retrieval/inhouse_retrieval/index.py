@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
 from inhouse_retrieval.embedding import Encoder, Vectors, load_encoder
-from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
+from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable, VectorsUnreachable
 from inhouse_retrieval.history import MAX_CHANGES, read_changes
 from inhouse_retrieval.history_votes import ChangeVotes
 from inhouse_retrieval.html_pages import is_html, lines_of_source, page_name, read_html
@@ -39,7 +39,7 @@ from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid
 from inhouse_retrieval.secrets import RULES, redact
 from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
-from inhouse_retrieval.vector_store import MirrorLost, VectorStore
+from inhouse_retrieval.vector_store import MirrorLost, VectorFolder, VectorPlace, VectorStore
 from inhouse_retrieval.wiki import Wiki
 from inhouse_retrieval.wiki_dates import DatedPages
 
@@ -60,6 +60,10 @@ _AT_ONCE_S = 0.1
 """A search holds the lock for less; the first refresh of a repository for much longer."""
 _VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
+_FILLED_AT_ONCE = 2_000
+"""Records that a search has put back before it answers; more are put back beside it, while words find."""
+_APART_S = 5.0
+"""How long searches go by words alone before they try a server again that did not answer."""
 _ROOM_FOR_VECTORS = 20_000_000
 """Bytes below which a vector store that cannot be built is put down to the disk."""
 
@@ -116,7 +120,9 @@ class Index:
     Searches go on while a refresh runs: the lock is never held while text is being embedded.
     """
 
-    def __init__(self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock) -> None:
+    def __init__(
+        self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock, vectors: VectorPlace
+    ) -> None:
         self.repository = repository
         self.state_dir = state_dir
         self.wiki = Wiki(repository)
@@ -125,7 +131,11 @@ class Index:
         self._lock = threading.RLock()
         self._refreshing = threading.Lock()
         self._closed = False
+        self._vectors = vectors
         self._store: VectorStore | None = None
+        self._apart_until = 0.0
+        self._apart = False
+        self._filling: threading.Thread | None = None
         self._pending: tuple[float, int] | None = None
         self._look_seconds = 0.0
         self._looking: threading.Thread | None = None
@@ -146,8 +156,17 @@ class Index:
         return self._encoder
 
     @classmethod
-    def open(cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None) -> Index:
+    def open(
+        cls,
+        repository: Repository,
+        state_dir: Path,
+        encoder: Encoder | None = None,
+        vectors: VectorPlace | None = None,
+    ) -> Index:
         """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.
+
+        Args:
+            vectors: where Chroma keeps the vectors, closed with the index; a folder in ``state_dir`` by default.
 
         Raises:
             Busy: another process, or another index of this one, holds it.
@@ -174,7 +193,8 @@ class Index:
                 "Make the folder writable, free some disk space, or set state_dir to another folder.",
             ) from error
         try:
-            return cls(repository, state_dir, encoder or load_encoder(), lock)
+            place = vectors or VectorFolder(state_dir / "vectors")
+            return cls(repository, state_dir, encoder or load_encoder(), lock, place)
         except BaseException:
             lock.release()
             raise
@@ -193,6 +213,7 @@ class Index:
             if self._store is not None:
                 self._store.close()
                 self._store = None
+            self._vectors.close()
             self._catalog.close()
             with suppress(OSError):
                 if self._file_lock.is_locked:
@@ -216,6 +237,7 @@ class Index:
         Raises:
             NoCommits: there is nothing to index yet.
             StateUnwritable: the disk is full or the folder read-only. What was done so far is kept.
+            VectorsUnreachable: the server of the vectors is gone. All else was done, and words find everything.
             Cancelled: by ``progress``, or since the index was closed. What was done so far is kept.
         """
         with self._refreshing:
@@ -244,12 +266,14 @@ class Index:
         if embed:
             embedded = self._embed_missing(progress)
             self._embed_titles(progress)
-            self._mirror(progress)
+            unreachable = self._try_to_mirror(progress)
             if self._embed("embedding pull requests", self._catalog.pull_requests.without_vector, None, progress):
                 self._pages.forget_vectors()
             with self._lock:
                 self._catalog.prune_vectors()
                 chunks = self._catalog.counts()[1]
+            if unreachable is not None:
+                raise unreachable
         with self._lock:
             read = [SkippedFile(path, reason) for path, reason in self._catalog.skipped()]
             redactions = tuple(self._catalog.redactions())
@@ -421,6 +445,15 @@ class Index:
 
     # -- the vector store ------------------------------------------------------------------------------------
 
+    def _try_to_mirror(self, progress: Progress) -> VectorsUnreachable | None:
+        """Bring the vector store in line; why not, where its server is gone: a refresh has more to do than that."""
+        try:
+            self._mirror(progress)
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            return error
+        return None
+
     def _mirror(self, progress: Progress = no_progress) -> None:
         """Bring the vector store in line with the catalog; a lost one is filled again from the cached
         vectors."""
@@ -440,9 +473,10 @@ class Index:
                 f"The vectors in {self.state_dir} cannot be written: the disk is full.",
                 "Free some disk space, then try again; what was embedded is kept.",
             )
-        raise InhouseError("The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again.")
+        raise InhouseError("The vector store cannot be built.", f"Remove {self._vectors.holds} and index again.")
 
     def _mirror_changes(self, progress: Progress) -> None:
+        self._vectors.prepare()
         with self._lock:
             store = self._opened_store()
             add, drop = self._catalog.to_mirror()  # opening may have found records missing
@@ -463,13 +497,25 @@ class Index:
     def _opened_store(self) -> VectorStore:
         if self._store is None:
             generation = int(self._catalog.meta("generation") or 0)
-            store = VectorStore(self.state_dir / "vectors", generation)
+            store = self._vectors.open(generation)
             # A kill between a write and its note leaves more records than noted, which is harmless.
             if store.count() < self._catalog.mirrored():
                 store.close()
                 raise MirrorLost("it holds fewer records than were written")
             self._store = store
+            self._apart = False
         return self._store
+
+    def _set_apart(self, error: VectorsUnreachable) -> None:
+        """The server of the vectors is gone: words find for a while, then it is tried again."""
+        with self._lock:
+            if not self._apart:
+                _log.warning("searching by words alone: %s", error)
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._apart = True
+            self._apart_until = time.monotonic() + _APART_S
 
     def _give_up_store(self, error: MirrorLost) -> None:
         _log.warning("the vector store is rebuilt from cached vectors: %s", error)
@@ -573,7 +619,7 @@ class Index:
         )
         if pull_requests:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
-        return SearchResult(passages, commit, pending, self._unembedded)
+        return SearchResult(passages, commit, pending, self._by_words_alone())
 
     def pull_request_page(self, path: str) -> str | None:
         """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""
@@ -589,21 +635,61 @@ class Index:
 
     def _has_vectors(self) -> bool:
         with self._lock:
-            return self._catalog.mirrored() > 0
+            return self._apart or self._catalog.is_mirrored()
+
+    def _by_words_alone(self) -> int:
+        """Chunks that have no vector, or whose vectors are out of reach or not put back yet."""
+        filling = self._filling is not None and self._filling.is_alive()
+        with self._lock:
+            if not self._apart and not filling:
+                return self._unembedded
+            _, chunks, missing = self._catalog.counts()
+            return chunks if self._apart else missing + len(self._catalog.to_mirror()[0])
 
     def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
-        for _ in range(2):
-            try:
-                with self._lock:
-                    return self._opened_store().nearest(question, depth)
-            except MirrorLost as error:
-                self._give_up_store(error)
+        """The nearest records; none while the vector store is out of reach or being filled anew."""
+        if time.monotonic() < self._apart_until:
+            return []
+        try:
+            for _ in range(2):
                 try:
-                    self._mirror()
-                except StateUnwritable as full:
-                    _log.warning("searching by words alone: %s", full)
-                    break
+                    self._vectors.prepare()
+                    with self._lock:
+                        was_apart, store = self._apart, self._opened_store()
+                    if was_apart:
+                        self._fill_again()
+                    with self._lock:
+                        return store.nearest(question, depth)
+                except MirrorLost as error:
+                    self._give_up_store(error)
+                    if not self._fill_again():
+                        break
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+        except StateUnwritable as full:
+            _log.warning("searching by words alone: %s", full)
         return []
+
+    def _fill_again(self) -> bool:
+        """Put cached vectors into a store that lacks them: few of them now, many beside the searches.
+
+        Returns whether they are there.
+        """
+        with self._lock:
+            missing = len(self._catalog.to_mirror()[0])
+            if missing > _FILLED_AT_ONCE:
+                if self._filling is None or not self._filling.is_alive():
+                    self._filling = threading.Thread(target=self._fill_beside, name="vectors", daemon=True)
+                    self._filling.start()
+                return False
+        self._mirror()
+        return True
+
+    def _fill_beside(self) -> None:
+        # The next refresh or search meets what is wrong, and tells.
+        with self._refreshing, suppress(InhouseError, CatalogCorrupt, sqlite3.Error):
+            if not self._closed:
+                self._mirror()
 
     def _reread(self, path: str, blob_id: str) -> Document | None:
         current = self._current_blob(path)

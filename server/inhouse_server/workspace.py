@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder
+from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder, vector_place
 from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
@@ -124,7 +124,8 @@ class Workspace:
             if self._index is None:
                 name = self.settings.encoder
                 encoder = None if name == DEFAULT_ENCODER else load_encoder(name)
-                self._index = Index.open(self.repository, self.state_dir, encoder)
+                vectors = vector_place(self.settings.vectors.server, self.root, self.state_dir)
+                self._index = Index.open(self.repository, self.state_dir, encoder, vectors)
             return self._index
 
     def definitions(self) -> Definitions | None:
