@@ -42,6 +42,7 @@ from inhouse_retrieval.terms import match_expression
 from inhouse_retrieval.vector_store import MirrorLost, VectorFolder, VectorPlace, VectorStore
 from inhouse_retrieval.wiki import Wiki
 from inhouse_retrieval.wiki_dates import DatedPages
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 _log = logging.getLogger(__name__)
 _K = TypeVar("_K")
@@ -62,6 +63,8 @@ _VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
 _FILLED_AT_ONCE = 2_000
 """Records that a search has put back before it answers; more are put back beside it, while words find."""
+_EXACT_AT_MOST = 5_000
+"""Chunks of a part of the repository that are compared one by one; of a larger part Chroma finds enough."""
 _APART_S = 5.0
 """How long searches go by words alone before they try a server again that did not answer."""
 _ROOM_FOR_VECTORS = 20_000_000
@@ -550,6 +553,7 @@ class Index:
         open_documents: Mapping[str, str] | None = None,
         weights: Weights | None = None,
         pull_requests: bool = True,
+        within: Within = EVERYWHERE,
     ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
@@ -558,7 +562,8 @@ class Index:
                 ``query`` names.
             open_documents: unsaved text by path; it stands for the file on disk.
             weights: of the legs, other than the default ones.
-            pull_requests: whether they come beside.
+            pull_requests: whether they come beside; they speak of the whole repository.
+            within: the part of the repository that is searched. Word frequencies are those of all of it.
 
         Raises:
             InhouseError: the index cannot be read or was closed.
@@ -566,7 +571,7 @@ class Index:
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
         return self._recovering(
-            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests)
+            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests, within)
         )
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
@@ -581,7 +586,13 @@ class Index:
             return look()
 
     def _search(
-        self, query: str, limit: int, open_documents: Mapping[str, str], weights: Weights, pull_requests: bool
+        self,
+        query: str,
+        limit: int,
+        open_documents: Mapping[str, str],
+        weights: Weights,
+        pull_requests: bool,
+        within: Within,
     ) -> SearchResult:
         if self._closed:
             raise _closed()
@@ -592,12 +603,12 @@ class Index:
         nearest: list[tuple[str, float]] = []
         if match_expression(query) is not None and self._has_vectors():
             question = self._encoder.encode_query(query)
-            nearest = self._nearest(question, leg_depth(limit))
+            nearest = self._nearest_within(question, leg_depth(limit), within)
         overlay: dict[str, Document | None] = {
             # An editor may hold half of a surrogate pair, which no file can.
             path: self._document(path, text.encode("utf-8", "replace"))
             for path, text in open_documents.items()
-            if not self._pages.holds(path)
+            if not self._pages.holds(path) and within.holds(path)
         }
 
         def similarity(texts: Mapping[str, str]) -> dict[str, float]:
@@ -609,7 +620,7 @@ class Index:
             self._catalog,
             self._lock,
             self._encoder.name,
-            Query(query, limit, question, nearest, weights),
+            Query(query, limit, question, nearest, weights, within),
             votes,
             commit,
             overlay,
@@ -617,7 +628,7 @@ class Index:
             similarity,
             DatedPages(self.repository, self.wiki, votes),
         )
-        if pull_requests:
+        if pull_requests and within.everywhere:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
         return SearchResult(passages, commit, pending, self._by_words_alone())
 
@@ -645,6 +656,26 @@ class Index:
                 return self._unembedded
             _, chunks, missing = self._catalog.counts()
             return chunks if self._apart else missing + len(self._catalog.to_mirror()[0])
+
+    def _nearest_within(self, question: Vectors, depth: int, within: Within) -> list[tuple[str, float]]:
+        """As :meth:`_nearest`, of the files there: of a small part exactly, of a large one by asking for more."""
+        if within.everywhere:
+            return self._nearest(question, depth)
+        with self._lock:
+            keys = self._catalog.vector_keys(within, _EXACT_AT_MOST + 1)
+            vectors = self._catalog.vectors(keys) if len(keys) <= _EXACT_AT_MOST else None
+        if vectors is not None:
+            scored = [(key, float(vector @ question)) for key, vector in vectors.items()]
+            return sorted(scored, key=lambda pair: -pair[1])[:depth]
+        wanted = depth
+        while True:
+            found = self._nearest(question, wanted)
+            with self._lock:
+                seen = self._catalog.chunks_of_vectors([key for key, _ in found], within)
+            kept = [pair for pair in found if pair[0] in seen]
+            if len(kept) >= depth or len(found) < wanted:
+                return kept[:depth]
+            wanted *= 4
 
     def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
         """The nearest records; none while the vector store is out of reach or being filled anew."""

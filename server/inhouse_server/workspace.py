@@ -16,7 +16,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import DEFAULT_ENCODER, Definitions, Index, IndexReport, Repository, load_encoder, vector_place
+from inhouse_retrieval import (
+    DEFAULT_ENCODER,
+    Definitions,
+    Index,
+    IndexReport,
+    Repository,
+    Within,
+    load_encoder,
+    vector_place,
+)
 from inhouse_retrieval.errors import Cancelled, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
@@ -149,9 +158,9 @@ class Workspace:
                 self._engine = self._load_engine()
             return self._engine
 
-    def assistant(self) -> Assistant:
-        """An assistant over this workspace; cheap, the models load with the first question."""
-        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered)
+    def assistant(self, within: Within) -> Assistant:
+        """An assistant over a part of this workspace; cheap, the models load with the first question."""
+        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered, within)
 
     def reader(self) -> Reader:
         """The reviewer that reads with the current adapter.
