@@ -95,7 +95,7 @@ def anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_are_accepted(page: str) -> None:
-    """Every TOML block is an `inhouse.toml`, but in the pages about training, where it is a recipe or a search space."""
+    """A TOML block is an `inhouse.toml`, but in the pages about training, where it is a recipe or a search space."""
     if page in {"training/README.md", "docs/fine-tuning.md"}:
         return
     for language, block in FENCE.findall((ROOT / page).read_text(encoding="utf-8")):

@@ -27,6 +27,7 @@ from inhouse_retrieval.search import day_of
 from inhouse_retrieval.secrets import redact
 from inhouse_retrieval.syntax import Definition, Tokens, language
 from inhouse_retrieval.wiki import PAGE_SUFFIXES
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 _WORD = re.compile(r"[^\W\d][\w$]*|\$[\w$]+")
 _NO_NAMES = PAGE_SUFFIXES | {".json", ".jsonc", ".yaml", ".yml", ".toml", ".html", ".htm", ".txt"}
@@ -129,14 +130,17 @@ class Definitions:
         self._files: OrderedDict[tuple[str, str], _File] = OrderedDict()
         self._changes: OrderedDict[tuple[str | None, Place], LastChange | None] = OrderedDict()
 
-    def find(self, name: str, near: str, row: int, unsaved: Mapping[str, str]) -> Iterator[Place]:
+    def find(
+        self, name: str, near: str, row: int, unsaved: Mapping[str, str], within: Within = EVERYWHERE
+    ) -> Iterator[Place]:
         """Where ``name`` is defined: in the language of ``near`` first, then by how near to that path.
 
         Args:
             row: in ``near`` (0-based), where the name is used; what is defined in a function elsewhere is left out.
             unsaved: texts by path that stand for the files on disk.
+            within: the part of the repository that is looked through.
         """
-        paths = {*self._index.paths_defining(name), *({near} & {*unsaved})}
+        paths = {path for path in (*self._index.paths_defining(name), *({near} & {*unsaved})) if within.holds(path)}
         code = [path for path in paths if _may_hold_names(path)]
         for path in sorted(code, key=lambda path: _distance(path, near))[:_FILES_READ]:
             file = self._file(path, unsaved.get(path))

@@ -27,7 +27,7 @@ from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
 from inhouse_retrieval.embedding import Encoder, Vectors
 from inhouse_retrieval.encoders.choice import load_encoder
-from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
+from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable, VectorsUnreachable
 from inhouse_retrieval.history import MAX_CHANGES, read_changes
 from inhouse_retrieval.history_votes import ChangeVotes
 from inhouse_retrieval.html_pages import is_html, lines_of_source, page_name, read_html
@@ -40,9 +40,10 @@ from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid
 from inhouse_retrieval.secrets import RULES, redact
 from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
-from inhouse_retrieval.vector_store import MirrorLost, VectorStore
+from inhouse_retrieval.vector_store import MirrorLost, VectorFolder, VectorPlace, VectorStore
 from inhouse_retrieval.wiki import Wiki
 from inhouse_retrieval.wiki_dates import DatedPages
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 _log = logging.getLogger(__name__)
 _K = TypeVar("_K")
@@ -61,6 +62,12 @@ _AT_ONCE_S = 0.1
 """A search holds the lock for less; the first refresh of a repository for much longer."""
 _VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
+_FILLED_AT_ONCE = 2_000
+"""Records that a search has put back before it answers; more are put back beside it, while words find."""
+_EXACT_AT_MOST = 5_000
+"""Chunks of a part of the repository that are compared one by one; of a larger part Chroma finds enough."""
+_APART_S = 5.0
+"""How long searches go by words alone before they try a server again that did not answer."""
 _ROOM_FOR_VECTORS = 20_000_000
 """Bytes below which a vector store that cannot be built is put down to the disk."""
 
@@ -121,7 +128,9 @@ class Index:
     Searches go on while a refresh runs: the lock is never held while text is being embedded.
     """
 
-    def __init__(self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock) -> None:
+    def __init__(
+        self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock, vectors: VectorPlace
+    ) -> None:
         self.repository = repository
         self.state_dir = state_dir
         self.wiki = Wiki(repository)
@@ -130,7 +139,11 @@ class Index:
         self._lock = threading.RLock()
         self._refreshing = threading.Lock()
         self._closed = False
+        self._vectors = vectors
         self._store: VectorStore | None = None
+        self._apart_until = 0.0
+        self._apart = False
+        self._filling: threading.Thread | None = None
         self._pending: tuple[float, int] | None = None
         self._look_seconds = 0.0
         self._looking: threading.Thread | None = None
@@ -151,8 +164,17 @@ class Index:
         return self._encoder
 
     @classmethod
-    def open(cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None) -> Index:
+    def open(
+        cls,
+        repository: Repository,
+        state_dir: Path,
+        encoder: Encoder | None = None,
+        vectors: VectorPlace | None = None,
+    ) -> Index:
         """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.
+
+        Args:
+            vectors: where Chroma keeps the vectors, closed with the index; a folder in ``state_dir`` by default.
 
         Raises:
             Busy: another process, or another index of this one, holds it.
@@ -179,7 +201,8 @@ class Index:
                 "Make the folder writable, free some disk space, or set state_dir to another folder.",
             ) from error
         try:
-            return cls(repository, state_dir, encoder or load_encoder(), lock)
+            place = vectors or VectorFolder(state_dir / "vectors")
+            return cls(repository, state_dir, encoder or load_encoder(), lock, place)
         except BaseException:
             lock.release()
             raise
@@ -198,6 +221,7 @@ class Index:
             if self._store is not None:
                 self._store.close()
                 self._store = None
+            self._vectors.close()
             self._catalog.close()
             with suppress(OSError):
                 if self._file_lock.is_locked:
@@ -221,6 +245,7 @@ class Index:
         Raises:
             NoCommits: there is nothing to index yet.
             StateUnwritable: the disk is full or the folder read-only. What was done so far is kept.
+            VectorsUnreachable: the server of the vectors is gone. All else was done, and words find everything.
             Cancelled: by ``progress``, or since the index was closed. What was done so far is kept.
         """
         with self._refreshing:
@@ -253,12 +278,14 @@ class Index:
         if embed:
             embedded = self._embed_missing(progress)
             self._embed_titles(progress)
-            self._mirror(progress)
+            unreachable = self._try_to_mirror(progress)
             if self._embed("embedding pull requests", self._catalog.pull_requests.without_vector, None, progress):
                 self._pages.forget_vectors()
             with self._lock:
                 self._catalog.prune_vectors()
                 chunks = self._catalog.counts()[1]
+            if unreachable is not None:
+                raise unreachable
         with self._lock:
             read = [SkippedFile(path, reason) for path, reason in self._catalog.skipped()]
             redactions = tuple(self._catalog.redactions())
@@ -437,6 +464,15 @@ class Index:
 
     # -- the vector store ------------------------------------------------------------------------------------
 
+    def _try_to_mirror(self, progress: Progress) -> VectorsUnreachable | None:
+        """Bring the vector store in line; why not, where its server is gone: a refresh has more to do than that."""
+        try:
+            self._mirror(progress)
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            return error
+        return None
+
     def _mirror(self, progress: Progress = no_progress) -> None:
         """Bring the vector store in line with the catalog; a lost one is filled again from the cached
         vectors."""
@@ -456,9 +492,10 @@ class Index:
                 f"The vectors in {self.state_dir} cannot be written: the disk is full.",
                 "Free some disk space, then try again; what was embedded is kept.",
             )
-        raise InhouseError("The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again.")
+        raise InhouseError("The vector store cannot be built.", f"Remove {self._vectors.holds} and index again.")
 
     def _mirror_changes(self, progress: Progress) -> None:
+        self._vectors.prepare()
         with self._lock:
             store = self._opened_store()
             add, drop = self._catalog.to_mirror()  # opening may have found records missing
@@ -479,13 +516,25 @@ class Index:
     def _opened_store(self) -> VectorStore:
         if self._store is None:
             generation = int(self._catalog.meta("generation") or 0)
-            store = VectorStore(self.state_dir / "vectors", generation)
+            store = self._vectors.open(generation)
             # A kill between a write and its note leaves more records than noted, which is harmless.
             if store.count() < self._catalog.mirrored():
                 store.close()
                 raise MirrorLost("it holds fewer records than were written")
             self._store = store
+            self._apart = False
         return self._store
+
+    def _set_apart(self, error: VectorsUnreachable) -> None:
+        """The server of the vectors is gone: words find for a while, then it is tried again."""
+        with self._lock:
+            if not self._apart:
+                _log.warning("searching by words alone: %s", error)
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._apart = True
+            self._apart_until = time.monotonic() + _APART_S
 
     def _give_up_store(self, error: MirrorLost) -> None:
         _log.warning("the vector store is rebuilt from cached vectors: %s", error)
@@ -524,6 +573,7 @@ class Index:
         open_documents: Mapping[str, str] | None = None,
         weights: Weights | None = None,
         pull_requests: bool = True,
+        within: Within = EVERYWHERE,
     ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
@@ -532,7 +582,8 @@ class Index:
                 ``query`` names.
             open_documents: unsaved text by path; it stands for the file on disk.
             weights: of the legs, other than the default ones.
-            pull_requests: whether they come beside.
+            pull_requests: whether they come beside; they speak of the whole repository.
+            within: the part of the repository that is searched. Word frequencies are those of all of it.
 
         Raises:
             InhouseError: the index cannot be read or was closed.
@@ -540,7 +591,7 @@ class Index:
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
         return self._recovering(
-            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests)
+            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests, within)
         )
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
@@ -555,7 +606,13 @@ class Index:
             return look()
 
     def _search(
-        self, query: str, limit: int, open_documents: Mapping[str, str], weights: Weights, pull_requests: bool
+        self,
+        query: str,
+        limit: int,
+        open_documents: Mapping[str, str],
+        weights: Weights,
+        pull_requests: bool,
+        within: Within,
     ) -> SearchResult:
         if self._closed:
             raise _closed()
@@ -566,12 +623,12 @@ class Index:
         nearest: list[tuple[str, float]] = []
         if match_expression(query) is not None and self._has_vectors():
             question = self._encoder.encode_query(query)
-            nearest = self._nearest(question, leg_depth(limit))
+            nearest = self._nearest_within(question, leg_depth(limit), within)
         overlay: dict[str, Document | None] = {
             # An editor may hold half of a surrogate pair, which no file can.
             path: self._document(path, text.encode("utf-8", "replace"))
             for path, text in open_documents.items()
-            if not self._pages.holds(path)
+            if not self._pages.holds(path) and within.holds(path)
         }
 
         def similarity(texts: Mapping[str, str]) -> dict[str, float]:
@@ -583,7 +640,7 @@ class Index:
             self._catalog,
             self._lock,
             self._encoder.name,
-            Query(query, limit, question, nearest, weights),
+            Query(query, limit, question, nearest, weights, within),
             votes,
             commit,
             overlay,
@@ -591,9 +648,9 @@ class Index:
             similarity,
             DatedPages(self.repository, self.wiki, votes),
         )
-        if pull_requests:
+        if pull_requests and within.everywhere:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
-        return SearchResult(passages, commit, pending, self._unembedded)
+        return SearchResult(passages, commit, pending, self._by_words_alone())
 
     def pull_request_page(self, path: str) -> str | None:
         """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""
@@ -610,21 +667,81 @@ class Index:
     def _has_vectors(self) -> bool:
         """Whether there are vectors that a question's can be compared with: those of another encoder cannot."""
         with self._lock:
-            return self._catalog.mirrored() > 0 and not self._former_encoder()
+            return (self._apart or self._catalog.is_mirrored()) and not self._former_encoder()
+
+    def _by_words_alone(self) -> int:
+        """Chunks that have no vector, or whose vectors are out of reach or not put back yet."""
+        filling = self._filling is not None and self._filling.is_alive()
+        with self._lock:
+            if not self._apart and not filling:
+                return self._unembedded
+            _, chunks, missing = self._catalog.counts()
+            return chunks if self._apart else missing + len(self._catalog.to_mirror()[0])
+
+    def _nearest_within(self, question: Vectors, depth: int, within: Within) -> list[tuple[str, float]]:
+        """As :meth:`_nearest`, of the files there: of a small part exactly, of a large one by asking for more."""
+        if within.everywhere:
+            return self._nearest(question, depth)
+        with self._lock:
+            keys = self._catalog.vector_keys(within, _EXACT_AT_MOST + 1)
+            vectors = self._catalog.vectors(keys) if len(keys) <= _EXACT_AT_MOST else None
+        if vectors is not None:
+            scored = [(key, float(vector @ question)) for key, vector in vectors.items()]
+            return sorted(scored, key=lambda pair: -pair[1])[:depth]
+        wanted = depth
+        while True:
+            found = self._nearest(question, wanted)
+            with self._lock:
+                seen = self._catalog.chunks_of_vectors([key for key, _ in found], within)
+            kept = [pair for pair in found if pair[0] in seen]
+            if len(kept) >= depth or len(found) < wanted:
+                return kept[:depth]
+            wanted *= 4
 
     def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
-        for _ in range(2):
-            try:
-                with self._lock:
-                    return self._opened_store().nearest(question, depth)
-            except MirrorLost as error:
-                self._give_up_store(error)
+        """The nearest records; none while the vector store is out of reach or being filled anew."""
+        if time.monotonic() < self._apart_until:
+            return []
+        try:
+            for _ in range(2):
                 try:
-                    self._mirror()
-                except StateUnwritable as full:
-                    _log.warning("searching by words alone: %s", full)
-                    break
+                    self._vectors.prepare()
+                    with self._lock:
+                        was_apart, store = self._apart, self._opened_store()
+                    if was_apart:
+                        self._fill_again()
+                    with self._lock:
+                        return store.nearest(question, depth)
+                except MirrorLost as error:
+                    self._give_up_store(error)
+                    if not self._fill_again():
+                        break
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+        except StateUnwritable as full:
+            _log.warning("searching by words alone: %s", full)
         return []
+
+    def _fill_again(self) -> bool:
+        """Put cached vectors into a store that lacks them: few of them now, many beside the searches.
+
+        Returns whether they are there.
+        """
+        with self._lock:
+            missing = len(self._catalog.to_mirror()[0])
+            if missing > _FILLED_AT_ONCE:
+                if self._filling is None or not self._filling.is_alive():
+                    self._filling = threading.Thread(target=self._fill_beside, name="vectors", daemon=True)
+                    self._filling.start()
+                return False
+        self._mirror()
+        return True
+
+    def _fill_beside(self) -> None:
+        # The next refresh or search meets what is wrong, and tells.
+        with self._refreshing, suppress(InhouseError, CatalogCorrupt, sqlite3.Error):
+            if not self._closed:
+                self._mirror()
 
     def _reread(self, path: str, blob_id: str) -> Document | None:
         current = self._current_blob(path)

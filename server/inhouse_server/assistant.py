@@ -11,7 +11,7 @@ from dataclasses import replace
 from threading import Event, Thread
 from typing import TypeVar
 
-from inhouse_retrieval import Index, Passage, SearchResult, redact
+from inhouse_retrieval import EVERYWHERE, Index, Passage, SearchResult, Within, redact
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.answers import (
     CURRENT,
@@ -44,6 +44,8 @@ class Assistant:
     Args:
         engine: returns the loaded engine; the first call may take seconds.
         answered: told of each answer when it has ended.
+        within: the part of the repository that it searches. For less than all, the base model answers: adapters have
+            learned from the whole, and nobody can say what they tell of it.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Assistant:
         registry: Registry,
         settings: AnswerSettings,
         answered: Callable[[AnswerFinished], None] = lambda finished: None,
+        within: Within = EVERYWHERE,
     ) -> None:
         self._engine = engine
         self._index = index
         self._registry = registry
         self._settings = settings
         self._answered = answered
+        self._within = within
 
     def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         """Stream the answer: text deltas, then one :class:`AnswerFinished`.
@@ -136,6 +140,13 @@ class Assistant:
 
     def _adapter(self, name: str) -> str:
         """The version (or the base) that this answer is pinned to from its first token to its last."""
+        if not self._within.everywhere:
+            if name not in (CURRENT, BASE):
+                raise InhouseError(
+                    "This token sees a part of the repository, and adapters have learned from all of it.",
+                    "Ask the base model.",
+                )
+            return BASE
         if name == CURRENT:
             return self._registry.current() or BASE
         if name != BASE:
@@ -149,7 +160,7 @@ class Assistant:
         if question.selection is not None:
             query = f"{query}\n{question.selection.path}\n{question.selection.text}"
         limit, beside = self._settings.passages, question.pull_requests
-        return self._index.search(query, limit, question.open_documents, pull_requests=beside)
+        return self._index.search(query, limit, question.open_documents, pull_requests=beside, within=self._within)
 
 
 def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:

@@ -156,6 +156,14 @@ class ReviewSettings(_Section):
     )
 
 
+class VectorSettings(_Section):
+    """Where Chroma keeps the vectors of the index."""
+
+    server: str | None = Field(
+        None, description="socket of a vector server, or 'own' for one that the owner starts; a folder without"
+    )
+
+
 class WebhookSettings(_Section):
     """Where `inhouse webhook serve` receives what the forge tells about pull requests."""
 
@@ -219,6 +227,7 @@ class Settings(_Section):
     synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    vectors: VectorSettings = Field(default_factory=VectorSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
 
     def state_path(self, root: Path) -> Path:
@@ -299,7 +308,7 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                named = ("kind", "url", "base_url", "model", "project", "every", "webhook")
+                named = ("kind", "url", "base_url", "model", "project", "every", "webhook", "server")
                 if inner_field.annotation in (str, int) or inner in named:
                     names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
         elif section is str:

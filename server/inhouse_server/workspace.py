@@ -17,7 +17,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import Definitions, Index, IndexReport, Repository, is_name, load_encoder
+from inhouse_retrieval import (
+    Definitions,
+    Index,
+    IndexReport,
+    Repository,
+    Within,
+    is_name,
+    load_encoder,
+    vector_place,
+)
 from inhouse_retrieval.errors import Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
@@ -125,7 +134,8 @@ class Workspace:
                 raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
                 encoder = load_encoder(self.settings.encoder.choice(self.root))
-                self._index = Index.open(self.repository, self.state_dir, encoder)
+                vectors = vector_place(self.settings.vectors.server, self.root, self.state_dir)
+                self._index = Index.open(self.repository, self.state_dir, encoder, vectors)
             return self._index
 
     def definitions(self) -> Definitions | None:
@@ -162,9 +172,9 @@ class Workspace:
                 self._engine = self._load_engine()
             return self._engine
 
-    def assistant(self) -> Assistant:
-        """An assistant over this workspace; cheap, the models load with the first question."""
-        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered)
+    def assistant(self, within: Within) -> Assistant:
+        """An assistant over a part of this workspace; cheap, the models load with the first question."""
+        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered, within)
 
     def reader(self) -> Reader:
         """The reviewer that reads with the current adapter.

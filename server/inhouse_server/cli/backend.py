@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_retrieval.within import EVERYWHERE
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import progress_bar, start_logging
 from inhouse_server.owner import OwnerAddress, find_owner, wait_for_owner
@@ -107,7 +108,7 @@ class LocalBackend:
         text = ""
         cancel = Event()
         try:
-            for event in self._workspace.assistant().ask(
+            for event in self._workspace.assistant(EVERYWHERE).ask(
                 Question(question, adapter=adapter, retrieve=retrieve), cancel
             ):
                 if isinstance(event, TextDelta):

@@ -130,7 +130,7 @@ async def _language_server(websocket: WebSocket) -> None:
     await websocket.accept()
     serve_connection = await run_in_threadpool(_import_language_server)
     state, scope = websocket.app.state, websocket.scope
-    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"].is_owner)
+    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"])
 
 
 def _import_language_server() -> Callable[..., Awaitable[None]]:

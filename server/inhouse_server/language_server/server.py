@@ -36,6 +36,7 @@ from inhouse_server.lsp_capabilities import COMMANDS
 from inhouse_server.text_sync import UTF16
 
 if TYPE_CHECKING:
+    from inhouse_retrieval import Within
     from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class InhouseServer(LanguageServer):
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
         asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        within: the part of the repository whose passages the editor may see.
         on_this_machine: the editor may name files of the server's own checkout.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
@@ -79,7 +81,11 @@ class InhouseServer(LanguageServer):
     protocol: InhouseProtocol
 
     def __init__(
-        self, house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+        self,
+        house: Workspace,
+        within: Within,
+        on_this_machine: bool = True,
+        asking: Callable[[str], float] = lambda method: 0.0,
     ) -> None:
         super().__init__(
             "inhouse",
@@ -89,6 +95,7 @@ class InhouseServer(LanguageServer):
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
+        self.within = within
         self.on_this_machine = on_this_machine
         self.asking = asking
         # Until `initialize` says otherwise; also after one that was refused.
@@ -136,10 +143,13 @@ class InhouseServer(LanguageServer):
 
 
 def build_server(
-    house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+    house: Workspace,
+    within: Within,
+    on_this_machine: bool = True,
+    asking: Callable[[str], float] = lambda method: 0.0,
 ) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, for one connection."""
-    server = InhouseServer(house, on_this_machine, asking)
+    server = InhouseServer(house, within, on_this_machine, asking)
     for method, handler, options in FEATURES:
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:
