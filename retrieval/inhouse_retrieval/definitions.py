@@ -146,19 +146,20 @@ class Definitions:
             file = self._file(path, unsaved.get(path))
             yield from file.places(name, row if path == near else None) if file is not None else ()
 
-    def all_of(self, name: str) -> list[Place]:
-        """Every place where ``name`` is defined, by path."""
-        files = [self._file(path, None) for path in sorted(self._index.paths_defining(name)) if _may_hold_names(path)]
+    def all_of(self, name: str, within: Within = EVERYWHERE) -> list[Place]:
+        """Every place ``within`` where ``name`` is defined, by path."""
+        paths = [path for path in sorted(self._index.paths_defining(name)) if within.holds(path)]
+        files = [self._file(path, None) for path in paths if _may_hold_names(path)]
         return [place for file in files if file is not None for place in file.places(name, None)]
 
-    def uses(self, name: str) -> Iterator[Use]:
+    def uses(self, name: str, within: Within = EVERYWHERE) -> Iterator[Use]:
         """Lines of code with ``name`` in them, where it is neither being defined nor in a comment or a string.
 
         By path, and as the files are now. What the name means at each place nobody checks: two definitions of one name
         have the uses of both.
         """
         for path in self._index.paths_containing(name):
-            if _may_hold_names(path) and (file := self._file(path, None)) is not None:
+            if within.holds(path) and _may_hold_names(path) and (file := self._file(path, None)) is not None:
                 yield from file.uses(name)
 
     def last_change(self, place: Place, unsaved: Mapping[str, str], seconds: float) -> LastChange | None:
@@ -265,7 +266,7 @@ class _File:
                 if scope is None or (used is not None and scope[0] <= used <= scope[1]):
                     yield Place(self._path, row + 1, found.first + 1, found.last + 1, line.strip(), self.blob_id)
 
-    def uses(self, name: str) -> Iterator[Use]:
+    def uses(self, name: str, within: Within = EVERYWHERE) -> Iterator[Use]:
         """Lines that use ``name``, from the top."""
         defining = {place.line - 1 for place in self.places(name, None)}
         for row, line in enumerate(self._lines):

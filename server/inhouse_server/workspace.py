@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from inhouse_retrieval import (
+    EVERYWHERE,
     Definitions,
     Index,
     IndexReport,
@@ -148,8 +149,8 @@ class Workspace:
                 self._definitions = Definitions(self.repository, index)
             return self._definitions
 
-    def uses(self, name: str, limit: int) -> dict[str, Any]:
-        """The contract of a name: where it is defined and, at most ``limit`` times, used.
+    def uses(self, name: str, limit: int, within: Within = EVERYWHERE) -> dict[str, Any]:
+        """The contract of a name: where it is defined ``within`` and, at most ``limit`` times, used.
 
         Raises:
             InhouseError: ``name`` is no name.
@@ -158,8 +159,8 @@ class Workspace:
             raise InhouseError(f"{name!r} is no name that code could define.", "Give one, such as `add_voucher`.")
         index = self.index
         definitions = self.definitions() or Definitions(self.repository, index)
-        found = list(islice(definitions.uses(name), limit + 1))
-        return uses_json(definitions.all_of(name), found[:limit], len(found) > limit)
+        found = list(islice(definitions.uses(name, within), limit + 1))
+        return uses_json(definitions.all_of(name, within), found[:limit], len(found) > limit)
 
     def engine(self) -> Engine:
         """The engine, loaded on first use; that takes seconds.

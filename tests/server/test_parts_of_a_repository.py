@@ -36,7 +36,7 @@ QUESTION = "How does `settle_ledger` settle the ledger of a customer, #7?"
 FILES = {
     "billing/charge.py": 'def charge_customer(name):\n    """Charge a customer; settle_ledger comes later."""\n',
     "billing/README.md": "# Billing\n\nA customer is charged, then `settle_ledger` settles the ledger.\n",
-    "billing-old/ledger.py": f'def settle_ledger(old):\n    """Settle the ledger of a customer: {HIDDEN}."""\n',
+    "billing-old/ledger.py": f'def settle_ledger({HIDDEN}):\n    """Settle the ledger of a customer: {HIDDEN}."""\n',
     "ledger/settle.py": f'def settle_ledger(name):\n    """Settle the ledger of a customer: {HIDDEN}."""\n',
     "docs/ledger.md": f"# Ledger\n\nHow to settle the ledger of a customer: {HIDDEN}.\n",
 }
@@ -106,6 +106,7 @@ LEADS_TO_PASSAGES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/inhouse/search": ("POST", {"query": QUESTION, "limit": 50}),
     "/inhouse/ask": ("POST", {"question": QUESTION, "passages": True}),
     "/inhouse/passage": ("POST", PASSAGE),
+    "/inhouse/uses": ("POST", {"name": "settle_ledger"}),
     "/v1/chat/completions": ("POST", {"model": "inhouse", "messages": CHAT}),
     "/v1/completions": ("POST", {"model": "inhouse", "prompt": QUESTION, "inhouse": {"retrieve": True}}),
 }

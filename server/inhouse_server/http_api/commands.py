@@ -86,7 +86,8 @@ async def uses(request: Request) -> Response:
     """``{"name", "limit"}`` -> the contract of a name: where it is defined and used."""
     body = await read_body(request, UsesRequest)
     workspace: Workspace = request.app.state.workspace
-    return JSONResponse(await run_in_threadpool(lambda: workspace.uses(body.name, body.limit)))
+    within = within_of(request)
+    return JSONResponse(await run_in_threadpool(lambda: workspace.uses(body.name, body.limit, within)))
 
 
 async def ask(request: Request) -> Response:
