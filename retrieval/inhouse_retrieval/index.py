@@ -36,6 +36,7 @@ from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.pull_request_pages import PullRequestPages
 from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
+from inhouse_retrieval.reranking import Reranker
 from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid_search, leg_depth
 from inhouse_retrieval.secrets import RULES, redact
 from inhouse_retrieval.syntax import has_grammar
@@ -121,11 +122,19 @@ class Index:
     Searches go on while a refresh runs: the lock is never held while text is being embedded.
     """
 
-    def __init__(self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        state_dir: Path,
+        encoder: Encoder,
+        lock: FileLock,
+        reranker: Reranker | None = None,
+    ) -> None:
         self.repository = repository
         self.state_dir = state_dir
         self.wiki = Wiki(repository)
         self._encoder = encoder
+        self._reranker = reranker
         self._file_lock = lock
         self._lock = threading.RLock()
         self._refreshing = threading.Lock()
@@ -151,8 +160,14 @@ class Index:
         return self._encoder
 
     @classmethod
-    def open(cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None) -> Index:
+    def open(
+        cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None, reranker: Reranker | None = None
+    ) -> Index:
         """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.
+
+        Args:
+            encoder: what makes the vectors; the bundled one by default.
+            reranker: what orders the best passages of each search anew; by default nothing does.
 
         Raises:
             Busy: another process, or another index of this one, holds it.
@@ -179,7 +194,7 @@ class Index:
                 "Make the folder writable, free some disk space, or set state_dir to another folder.",
             ) from error
         try:
-            return cls(repository, state_dir, encoder or load_encoder(), lock)
+            return cls(repository, state_dir, encoder or load_encoder(), lock, reranker)
         except BaseException:
             lock.release()
             raise
@@ -524,6 +539,7 @@ class Index:
         open_documents: Mapping[str, str] | None = None,
         weights: Weights | None = None,
         pull_requests: bool = True,
+        rerank: bool = True,
     ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
@@ -533,14 +549,15 @@ class Index:
             open_documents: unsaved text by path; it stands for the file on disk.
             weights: of the legs, other than the default ones.
             pull_requests: whether they come beside.
+            rerank: whether the reranker, where there is one, looks at them.
 
         Raises:
-            InhouseError: the index cannot be read or was closed.
+            InhouseError: the index cannot be read or was closed, or the reranker cannot be loaded.
         """
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
         return self._recovering(
-            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests)
+            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests, rerank)
         )
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
@@ -555,18 +572,26 @@ class Index:
             return look()
 
     def _search(
-        self, query: str, limit: int, open_documents: Mapping[str, str], weights: Weights, pull_requests: bool
+        self,
+        query: str,
+        limit: int,
+        open_documents: Mapping[str, str],
+        weights: Weights,
+        pull_requests: bool,
+        rerank: bool,
     ) -> SearchResult:
         if self._closed:
             raise _closed()
         pending = self._count_pending()
         with self._lock:
             commit = self._catalog.meta("commit") or ""
+        reranker = self._reranker if rerank else None
+        looked_at = max(limit, reranker.choice.passages) if reranker is not None and limit > 0 else limit
         question: Vectors | None = None
         nearest: list[tuple[str, float]] = []
         if match_expression(query) is not None and self._has_vectors():
             question = self._encoder.encode_query(query)
-            nearest = self._nearest(question, leg_depth(limit))
+            nearest = self._nearest(question, leg_depth(looked_at))
         overlay: dict[str, Document | None] = {
             # An editor may hold half of a surrogate pair, which no file can.
             path: self._document(path, text.encode("utf-8", "replace"))
@@ -583,7 +608,7 @@ class Index:
             self._catalog,
             self._lock,
             self._encoder.name,
-            Query(query, limit, question, nearest, weights),
+            Query(query, looked_at, question, nearest, weights),
             votes,
             commit,
             overlay,
@@ -591,9 +616,13 @@ class Index:
             similarity,
             DatedPages(self.repository, self.wiki, votes),
         )
+        to_rerank = reranked = 0
+        if reranker is not None:
+            anew = reranker.rerank(query, passages)
+            passages, to_rerank, reranked = anew.passages[:limit], anew.looked_at, anew.scored
         if pull_requests:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
-        return SearchResult(passages, commit, pending, self._unembedded)
+        return SearchResult(passages, commit, pending, self._unembedded, to_rerank, reranked)
 
     def pull_request_page(self, path: str) -> str | None:
         """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""

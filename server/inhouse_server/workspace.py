@@ -125,7 +125,8 @@ class Workspace:
                 raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
                 encoder = load_encoder(self.settings.encoder.choice(self.root))
-                self._index = Index.open(self.repository, self.state_dir, encoder)
+                reranker = self.settings.reranker.reranker(self.root)
+                self._index = Index.open(self.repository, self.state_dir, encoder, reranker)
             return self._index
 
     def definitions(self) -> Definitions | None:
