@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from .repository import SkippedFile as SkippedFile
     from .repository import Snapshot as Snapshot
     from .repository import TrackedFile as TrackedFile
+    from .reranking import Reranker as Reranker
+    from .reranking import RerankerChoice as RerankerChoice
     from .secrets import Redaction as Redaction
     from .secrets import Secret as Secret
     from .secrets import find_secrets as find_secrets
@@ -109,6 +111,8 @@ _MODULE_OF = {
     "PullRequestStore": "pull_requests.store",
     "Redaction": "secrets",
     "Repository": "repository",
+    "Reranker": "reranking",
+    "RerankerChoice": "reranking",
     "ReviewComment": "pull_requests",
     "SearchResult": "passage",
     "Secret": "secrets",

@@ -27,6 +27,7 @@ from inhouse_retrieval.index import Index
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.reading import VENDORED_FOLDERS
 from inhouse_retrieval.repository import Repository
+from inhouse_retrieval.reranking import Reranker
 from inhouse_retrieval.search import Weights
 
 MAX_RELEVANT = 10
@@ -53,6 +54,8 @@ LADDER: dict[str, Weights] = {
 }
 """What is measured: each leg on top of those before it. The last is what the product does."""
 DEFAULT_RUNG = "+ literal"
+RERANKED = "+ reranker"
+"""A rung beyond the ladder, measured where a reranker is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,36 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class RerankerGain:
+    """The search with the reranker beside the same without it.
+
+    Attributes:
+        gains: measure -> how much better it is with it, paired by query.
+        scored: share of the passages that it was to look at and scored before its deadline.
+    """
+
+    gains: Mapping[str, Score]
+    scored: float
+
+    @property
+    def verdict(self) -> str:
+        """In words: ``wins`` or ``loses`` where the interval of MRR or R@10 says so and the other does not object."""
+        both = [self.gains[name] for name in ("MRR", "R@10")]
+        if any(gain.high < 0 for gain in both):
+            return "loses: leave it off"
+        if any(gain.low > 0 for gain in both):
+            return "wins"
+        return "makes no difference that these queries show: leave it off"
+
+
+@dataclass(frozen=True, slots=True)
 class Benchmark:
     """What was measured on one snapshot.
 
     Attributes:
         scores: rung -> measure -> score.
         gains: measure -> how much better the product is than its dense leg alone, paired by query.
+        reranker: what the configured one changes; ``None`` where there is none.
         milliseconds: rung -> median and 95th percentile of one search.
     """
 
@@ -103,6 +130,7 @@ class Benchmark:
     gains: Mapping[str, Score]
     milliseconds: Mapping[str, tuple[float, float]]
     index_seconds: float
+    reranker: RerankerGain | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for ``--json``."""
@@ -190,28 +218,36 @@ def run_benchmark(
     progress: Progress = no_progress,
     ladder: Mapping[str, Weights] = LADDER,
     with_description: bool = False,
+    reranker: Reranker | None = None,
 ) -> Benchmark:
     """Index the snapshot in ``folder`` (again only as far as it changed) and search it with every rung.
 
     Args:
         with_description: ask with title and description instead of the title alone.
+        reranker: is measured, too, on top of the last rung and under its deadline.
 
     Raises:
-        InhouseError: git failed, the disk is full, or ``progress`` cancelled it.
+        InhouseError: the reranker cannot be loaded, git failed, the disk is full, or ``progress`` cancelled it.
     """
+    if reranker is not None:
+        progress("loading the reranker", 0, None)
+        reranker.load()
     clone = clone_at(repository, queries.snapshot, folder)
-    with Index.open(clone, folder / "state", encoder) as index:
+    rungs = {**ladder, **({RERANKED: list(ladder.values())[-1]} if reranker is not None else {})}
+    to_rerank = reranked = 0
+    with Index.open(clone, folder / "state", encoder, reranker=reranker) as index:
         report = index.refresh(progress)
         found: dict[str, list[list[str]]] = {}
         milliseconds: dict[str, tuple[float, float]] = {}
-        for rung, weights in ladder.items():
+        for rung, weights in rungs.items():
             rankings, taken = [], []
             for done, query in enumerate(queries.queries):
                 progress(f"searching: {rung}", done, len(queries.queries))
                 text = f"{query.title}\n{query.description}" if with_description else query.title
                 started = time.perf_counter()
-                result = index.search(text, _PASSAGES, weights=weights)
+                result = index.search(text, _PASSAGES, weights=weights, rerank=rung == RERANKED)
                 taken.append((time.perf_counter() - started) * 1000)
+                to_rerank, reranked = to_rerank + result.to_rerank, reranked + result.reranked
                 rankings.append(list(dict.fromkeys(passage.path for passage in result.passages))[:_DEPTH])
             found[rung] = rankings
             milliseconds[rung] = round(statistics.median(taken), 1), round(float(np.percentile(taken, 95)), 1)
@@ -228,7 +264,12 @@ def run_benchmark(
         {name: bootstrap(measured[last][name] - measured[first][name]) for name in measured[last]},
         milliseconds,
         round(report.seconds, 1),
+        _reranker_gain(measured[RERANKED], measured[last], reranked / max(1, to_rerank)) if reranker else None,
     )
+
+
+def _reranker_gain(with_it: Mapping[str, Any], without: Mapping[str, Any], scored: float) -> RerankerGain:
+    return RerankerGain({name: bootstrap(with_it[name] - without[name]) for name in without}, round(scored, 4))
 
 
 def clone_at(repository: Repository, commit: str, folder: Path) -> Repository:

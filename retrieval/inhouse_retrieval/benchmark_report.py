@@ -7,7 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from inhouse_retrieval.benchmark import Benchmark, Score
+from inhouse_retrieval.benchmark import Benchmark, RerankerGain, Score
 
 _SHOWN = ("R@1", "R@5", "R@10", "R@20", "MRR", "nDCG@10", "hit@10", "all@10")
 _PLOTTED = ("R@10", "MRR", "hit@10")
@@ -55,7 +55,18 @@ def _facts(measured: Benchmark) -> list[str]:
         f"{measured.files} files, {measured.chunks} chunks, indexed in {measured.index_seconds} s "
         "(less where vectors were kept).",
         f"R@10 of all legs over dense alone: {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}).",
+        *([f"The reranker {reranker_line(measured.reranker)}."] if measured.reranker is not None else []),
     ]
+
+
+def reranker_line(gain: RerankerGain) -> str:
+    """``wins, R@10 +0.012 (…), MRR +0.034 (…), with 100 % of its passages scored in time``, after "The reranker"."""
+    figures = [f"{name} {_signed(gain.gains[name])}" for name in ("R@10", "MRR")]
+    return f"{gain.verdict}; {', '.join(figures)}; {gain.scored:.0%} of its passages were scored in time"
+
+
+def _signed(score: Score) -> str:
+    return f"{score.mean:+.3f} ({score.low:+.3f} to {score.high:+.3f})"
 
 
 def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -36,6 +36,7 @@ from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.pull_request_pages import PullRequestPages
 from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
+from inhouse_retrieval.reranking import Reranker
 from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid_search, leg_depth
 from inhouse_retrieval.secrets import RULES, redact
 from inhouse_retrieval.syntax import has_grammar
@@ -129,12 +130,19 @@ class Index:
     """
 
     def __init__(
-        self, repository: Repository, state_dir: Path, encoder: Encoder, lock: FileLock, vectors: VectorPlace
+        self,
+        repository: Repository,
+        state_dir: Path,
+        encoder: Encoder,
+        lock: FileLock,
+        vectors: VectorPlace,
+        reranker: Reranker | None = None,
     ) -> None:
         self.repository = repository
         self.state_dir = state_dir
         self.wiki = Wiki(repository)
         self._encoder = encoder
+        self._reranker = reranker
         self._file_lock = lock
         self._lock = threading.RLock()
         self._refreshing = threading.Lock()
@@ -170,11 +178,14 @@ class Index:
         state_dir: Path,
         encoder: Encoder | None = None,
         vectors: VectorPlace | None = None,
+        reranker: Reranker | None = None,
     ) -> Index:
         """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.
 
         Args:
+            encoder: what makes the vectors; the bundled one by default.
             vectors: where Chroma keeps the vectors, closed with the index; a folder in ``state_dir`` by default.
+            reranker: what orders the best passages of each search anew; by default nothing does.
 
         Raises:
             Busy: another process, or another index of this one, holds it.
@@ -202,7 +213,7 @@ class Index:
             ) from error
         try:
             place = vectors or VectorFolder(state_dir / "vectors")
-            return cls(repository, state_dir, encoder or load_encoder(), lock, place)
+            return cls(repository, state_dir, encoder or load_encoder(), lock, place, reranker)
         except BaseException:
             lock.release()
             raise
@@ -574,6 +585,7 @@ class Index:
         weights: Weights | None = None,
         pull_requests: bool = True,
         within: Within = EVERYWHERE,
+        rerank: bool = True,
     ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
 
@@ -584,14 +596,17 @@ class Index:
             weights: of the legs, other than the default ones.
             pull_requests: whether they come beside; they speak of the whole repository.
             within: the part of the repository that is searched. Word frequencies are those of all of it.
+            rerank: whether the reranker, where there is one, looks at them.
 
         Raises:
-            InhouseError: the index cannot be read or was closed.
+            InhouseError: the index cannot be read or was closed, or the reranker cannot be loaded.
         """
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
         return self._recovering(
-            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests, within)
+            lambda: self._search(
+                query, limit, open_documents or {}, weights or Weights(), pull_requests, within, rerank
+            )
         )
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
@@ -613,17 +628,20 @@ class Index:
         weights: Weights,
         pull_requests: bool,
         within: Within,
+        rerank: bool,
     ) -> SearchResult:
         if self._closed:
             raise _closed()
         pending = self._count_pending()
         with self._lock:
             commit = self._catalog.meta("commit") or ""
+        reranker = self._reranker if rerank else None
+        looked_at = max(limit, reranker.choice.passages) if reranker is not None and limit > 0 else limit
         question: Vectors | None = None
         nearest: list[tuple[str, float]] = []
         if match_expression(query) is not None and self._has_vectors():
             question = self._encoder.encode_query(query)
-            nearest = self._nearest_within(question, leg_depth(limit), within)
+            nearest = self._nearest_within(question, leg_depth(looked_at), within)
         overlay: dict[str, Document | None] = {
             # An editor may hold half of a surrogate pair, which no file can.
             path: self._document(path, text.encode("utf-8", "replace"))
@@ -640,7 +658,7 @@ class Index:
             self._catalog,
             self._lock,
             self._encoder.name,
-            Query(query, limit, question, nearest, weights, within),
+            Query(query, looked_at, question, nearest, weights, within),
             votes,
             commit,
             overlay,
@@ -648,9 +666,13 @@ class Index:
             similarity,
             DatedPages(self.repository, self.wiki, votes),
         )
+        to_rerank = reranked = 0
+        if reranker is not None:
+            anew = reranker.rerank(query, passages)
+            passages, to_rerank, reranked = anew.passages[:limit], anew.looked_at, anew.scored
         if pull_requests and within.everywhere:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
-        return SearchResult(passages, commit, pending, self._by_words_alone())
+        return SearchResult(passages, commit, pending, self._by_words_alone(), to_rerank, reranked)
 
     def pull_request_page(self, path: str) -> str | None:
         """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""

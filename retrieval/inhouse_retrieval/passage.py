@@ -48,9 +48,13 @@ class SearchResult:
         index_commit: HEAD at the last refresh.
         pending: files that changed since and are not indexed yet.
         unembedded: chunks that only words can find so far, while their vectors are being computed.
+        to_rerank: passages that the reranker was to look at; 0 where none is configured.
+        reranked: those of them that it scored in time; the others keep their place.
     """
 
     passages: tuple[Passage, ...]
     index_commit: str
     pending: int
     unembedded: int = 0
+    to_rerank: int = 0
+    reranked: int = 0

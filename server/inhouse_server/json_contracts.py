@@ -12,12 +12,14 @@ from inhouse_training import AdapterVersion
 
 
 def search_json(result: SearchResult) -> dict[str, Any]:
-    """``{"results": […], "index_commit", "pending", "unembedded"}``, best first."""
+    """``{"results": […], "index_commit", "pending", "unembedded", "to_rerank", "reranked"}``, best first."""
     return {
         "results": [passage_json(passage) for passage in result.passages],
         "index_commit": result.index_commit,
         "pending": result.pending,
         "unembedded": result.unembedded,
+        "to_rerank": result.to_rerank,
+        "reranked": result.reranked,
     }
 
 

@@ -21,7 +21,7 @@ from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
 
 if TYPE_CHECKING:
-    from inhouse_retrieval import EncoderChoice
+    from inhouse_retrieval import EncoderChoice, Reranker
 
 FILE_NAME = "inhouse.toml"
 
@@ -64,6 +64,15 @@ class AnswerSettings(_Section):
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
 
 
+def _from_folder(said: dict[str, Any], root: Path) -> dict[str, Any]:
+    """A model's settings; where its name is that of a folder from ``root`` on, with the whole path."""
+    name = said["name"]
+    folder = root / Path(name).expanduser()
+    if not folder.is_dir():
+        return said
+    return {**said, **{key: str(folder) for key in ("name", "trust_remote_code") if said[key] == name}}
+
+
 class EncoderSettings(_Section):
     """What makes the vectors of the index."""
 
@@ -89,12 +98,8 @@ class EncoderSettings(_Section):
         """The same for the retrieval; a folder counts from ``root``."""
         from inhouse_retrieval import EncoderChoice
 
-        said = self.model_dump()
-        folder = root / Path(self.name).expanduser()
-        if self.name != type(self)().name and folder.is_dir():
-            said["name"] = str(folder)
-            said["trust_remote_code"] = str(folder) if self.trust_remote_code == self.name else self.trust_remote_code
-        return EncoderChoice(**said)
+        bundled = self.name == EncoderSettings().name
+        return EncoderChoice(**(self.model_dump() if bundled else _from_folder(self.model_dump(), root)))
 
 
 class ExportSettings(_Section):
@@ -134,6 +139,32 @@ class SynthesisSettings(_Section):
     max_tokens_total: int = Field(
         2_000_000, ge=1, description="tokens of prompts and replies that one run may take, at most"
     )
+
+
+class RerankerSettings(_Section):
+    """A cross-encoder that orders the best passages anew; `inhouse eval retrieval` says whether that pays."""
+
+    name: str | None = Field(None, description="folder of a cross-encoder, or a hub name; without one there is none")
+    revision: str | None = Field(None, description="commit, tag or branch of a model with a hub name")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="'cpu', 'cuda' or 'cuda:1'")
+    passages: int = Field(20, ge=2, le=200, description="how many of the best passages it looks at")
+    deadline_ms: int = Field(300, ge=1, description="time for that in one search; what is not scored keeps its place")
+    max_tokens: int = Field(320, ge=32, description="of question and passage together; what is longer is cut")
+    trust_remote_code: str | None = Field(
+        None, description="name of the model once more, to let code that comes with it run"
+    )
+
+    def reranker(self, root: Path) -> Reranker | None:
+        """The configured one; a folder counts from ``root``.
+
+        Raises:
+            InhouseError: it is not on this machine.
+        """
+        if self.name is None:
+            return None
+        from inhouse_retrieval import Reranker, RerankerChoice
+
+        return Reranker(RerankerChoice(**_from_folder(self.model_dump(), root)))
 
 
 class ReviewSettings(_Section):
@@ -223,6 +254,7 @@ class Settings(_Section):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     exports: ExportSettings = Field(default_factory=ExportSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
+    reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)

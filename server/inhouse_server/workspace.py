@@ -136,7 +136,8 @@ class Workspace:
             if self._index is None:
                 encoder = load_encoder(self.settings.encoder.choice(self.root))
                 vectors = vector_place(self.settings.vectors.server, self.root, self.state_dir)
-                self._index = Index.open(self.repository, self.state_dir, encoder, vectors)
+                reranker = self.settings.reranker.reranker(self.root)
+                self._index = Index.open(self.repository, self.state_dir, encoder, vectors, reranker)
             return self._index
 
     def definitions(self) -> Definitions | None:

@@ -11,6 +11,7 @@ from inhouse_retrieval import Encoder, InhouseError, Repository
 from inhouse_retrieval.benchmark import (
     DEFAULT_RUNG,
     LADDER,
+    RERANKED,
     BenchmarkQuery,
     bootstrap,
     measures,
@@ -18,6 +19,7 @@ from inhouse_retrieval.benchmark import (
     select_queries,
 )
 from inhouse_retrieval.benchmark_report import write_benchmark_report
+from tests.retrieval.test_reranking import loaded
 from tests.retrieval.trees import commit_all, git, write
 
 TOPICS = ("voucher", "courier", "invoice", "refund", "basket", "ledger", "stamp", "parcel", "holiday", "greeting")
@@ -61,7 +63,9 @@ def test_queries_are_later_pull_requests_and_what_they_changed(busy: Repository)
         select_queries(busy, "1999-01-01")
 
 
-def test_the_product_is_measured_on_the_past_alone(busy: Repository, tmp_path: Path, encoder: Encoder) -> None:
+def test_the_product_is_measured_on_the_past_alone(
+    busy: Repository, tmp_path: Path, encoder: Encoder, cross_encoder: Path
+) -> None:
     chosen = select_queries(busy, "before")
     measured = run_benchmark(busy, tmp_path / "benchmark", encoder, chosen)
     assert measured.files == 13 and measured.queries == 10
@@ -73,8 +77,15 @@ def test_the_product_is_measured_on_the_past_alone(busy: Repository, tmp_path: P
     page = write_benchmark_report(measured, "shop", tmp_path)
     assert "data:image/svg+xml;base64," in page.read_text()
     assert "| + history |" in (tmp_path / "retrieval.md").read_text()
-    again = run_benchmark(busy, tmp_path / "benchmark", encoder, chosen, ladder={"all": LADDER[DEFAULT_RUNG]})
+    assert measured.reranker is None
+    reranker = loaded(cross_encoder)
+    ladder = {"all": LADDER[DEFAULT_RUNG]}
+    again = run_benchmark(busy, tmp_path / "benchmark", encoder, chosen, ladder=ladder, reranker=reranker)
     assert again.scores["all"]["MRR"] == measured.scores[DEFAULT_RUNG]["MRR"]
+    assert again.reranker is not None and again.reranker.scored == 1.0
+    difference = again.scores[RERANKED]["MRR"].mean - again.scores["all"]["MRR"].mean
+    assert again.reranker.gains["MRR"].mean == pytest.approx(difference, abs=1e-3) and difference < 0, "it is random"
+    assert "The reranker loses: leave it off; R@10 " in write_benchmark_report(again, "shop", tmp_path).read_text()
 
 
 def test_measures_are_what_they_are_called() -> None:

@@ -63,7 +63,7 @@ def test_index_then_search_keep_their_contracts(shop: Path) -> None:
     assert json_of("index", "--repo", str(shop))["embedded"] == 0
 
     found = json_of("search", "when do couriers come", "--repo", str(shop), "--limit", "1")
-    assert found.keys() == {"results", "index_commit", "pending", "unembedded"}
+    assert found.keys() == {"results", "index_commit", "pending", "unembedded", "to_rerank", "reranked"}
     [best] = found["results"]
     assert best["path"] == "shipping.py"
     assert {"path", "start_line", "end_line", "score", "source", "legs", "commit"} <= best.keys()

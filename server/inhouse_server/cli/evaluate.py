@@ -86,7 +86,7 @@ def retrieval(
     """Measure the search on this repository's own history: titles of later changes -> the files that they changed."""
     from inhouse_retrieval import Repository, load_encoder
     from inhouse_retrieval.benchmark import run_benchmark, select_queries
-    from inhouse_retrieval.benchmark_report import table, write_benchmark_report
+    from inhouse_retrieval.benchmark_report import reranker_line, table, write_benchmark_report
     from inhouse_server.workspace import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
@@ -103,6 +103,7 @@ def retrieval(
             chosen,
             progress,
             with_description=description,
+            reranker=settings.reranker.reranker(root),
         )
     report = write_benchmark_report(measured, root.name, folder)
     if json:
@@ -115,6 +116,8 @@ def retrieval(
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     gain = measured.gains["R@10"]
     typer.echo(f"R@10 over dense alone: {gain.mean:+.3f} (95 % interval {gain.low:+.3f} to {gain.high:+.3f})")
+    if measured.reranker is not None:
+        typer.echo(f"the reranker {reranker_line(measured.reranker)}")
     typer.echo(f"report: {report}")
 
 

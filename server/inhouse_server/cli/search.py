@@ -53,6 +53,8 @@ def search(
             state = f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending"
             if found["unembedded"]:
                 state += f", {found['unembedded']} chunk(s) without a vector so far"
+            if found["to_rerank"]:
+                state += f", {found['reranked']} of {found['to_rerank']} best passages reranked in time"
             typer.echo(state)
 
 

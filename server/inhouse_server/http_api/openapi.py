@@ -67,7 +67,14 @@ _ANSWERS: dict[str, Schema] = {
         model=_TEXT,
         usage=_USAGE,
     ),
-    "Search": _object(results=_list(_PLACE), index_commit=_TEXT, pending=_COUNT, unembedded=_COUNT),
+    "Search": _object(
+        results=_list(_PLACE),
+        index_commit=_TEXT,
+        pending=_COUNT,
+        unembedded=_COUNT,
+        to_rerank=_COUNT,
+        reranked=_COUNT,
+    ),
     "Uses": _object(
         definitions=_list(_object(path=_TEXT, line=_COUNT, last_line=_COUNT, code=_TEXT)),
         uses=_list(_object(path=_TEXT, line=_COUNT, code=_TEXT, within=_TEXT)),

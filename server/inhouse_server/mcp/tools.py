@@ -113,6 +113,8 @@ class SearchFound(BaseModel):
     index_commit: str
     pending: int = Field(description="changed files that are not in the index yet")
     unembedded: int = Field(description="chunks that only words find so far")
+    to_rerank: int = Field(description="passages that the configured reranker was to look at; 0 without one")
+    reranked: int = Field(description="those that it scored in time; the others keep their place")
 
 
 class PassageRead(Place):
