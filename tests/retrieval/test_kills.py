@@ -103,7 +103,8 @@ class Victim:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kills", [2, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.long  # test_index.py kills it once at each stage
+@pytest.mark.parametrize("kills", [200])
 def test_killed_at_random_points(kills: int, tmp_path: Path, processes: ForkServerContext) -> None:
     victim = Victim(tmp_path / "shop", tmp_path / "state", processes, seed=kills)
     _, whole = victim.run([], None)

@@ -115,6 +115,7 @@ def test_ten_thousand_branches(
     assert sizes[-1] < 2 * sizes[10] + 1
 
 
+@pytest.mark.long
 def test_two_names_that_a_case_folding_file_system_takes_for_one(
     root: Path, repository: Repository, state: Path
 ) -> None:

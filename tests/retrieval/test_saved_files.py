@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from inhouse_retrieval import Encoder, Index, InhouseError, Repository
+from inhouse_retrieval import Index, InhouseError, Repository
 from inhouse_retrieval.watching import _within
+from tests.retrieval.killable import HashEncoder
 from tests.retrieval.trees import commit_all, git, write
 
 GIFT = 'def wrap_present():\n    """Paper and a ribbon."""\n'
 
 
 @pytest.fixture
-def index(repository: Repository, state: Path, encoder: Encoder) -> Iterator[Index]:
-    with Index.open(repository, state, encoder) as index:
+def index(repository: Repository, state: Path) -> Iterator[Index]:
+    with Index.open(repository, state, HashEncoder()) as index:
         index.refresh()
         yield index
 
@@ -76,7 +77,10 @@ EMBEDDED = {
 }
 
 
-@pytest.mark.parametrize("change", EMBEDDED)
+@pytest.mark.parametrize(
+    "change",
+    [change if change in (save, rename) else pytest.param(change, marks=pytest.mark.long) for change in EMBEDDED],
+)
 def test_it_ends_where_a_look_at_everything_ends(
     change: Callable[[Path], list[str]], index: Index, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,8 +102,8 @@ def test_it_ends_where_a_look_at_everything_ends(
     ("paths", "why"),
     [
         (["shop/courier.py", ".gitignore"], "it decides about other files"),
-        ([f"shop/{number}.py" for number in range(300)], "they are many"),
-        ([], "none is named"),
+        pytest.param([f"shop/{number}.py" for number in range(300)], "they are many", marks=pytest.mark.long),
+        pytest.param([], "none is named", marks=pytest.mark.long),
     ],
 )
 def test_it_looks_at_everything_where_it_must(paths: list[str], why: str, index: Index, root: Path) -> None:
@@ -110,6 +114,7 @@ def test_it_looks_at_everything_where_it_must(paths: list[str], why: str, index:
     assert "shop/courier.py" not in index._catalog.files()
 
 
+@pytest.mark.long
 def test_what_git_ignores_stays_out(index: Index, root: Path) -> None:
     write(root, {".gitignore": "*.log\n"})
     commit_all(root, "Ignore logs")
@@ -123,8 +128,9 @@ def test_a_secret_is_listed(index: Index, root: Path) -> None:
     assert [(path, line) for path, line, _ in index.refresh_files(["shop/key.py"]).redactions] == [("shop/key.py", 1)]
 
 
-def test_an_index_that_was_never_filled_is_filled(repository: Repository, state: Path, encoder: Encoder) -> None:
-    with Index.open(repository, state, encoder) as index:
+@pytest.mark.long
+def test_an_index_that_was_never_filled_is_filled(repository: Repository, state: Path) -> None:
+    with Index.open(repository, state, HashEncoder()) as index:
         assert index.refresh_files(["shop/courier.py"]).files == 3
     with pytest.raises(InhouseError, match="closed"):
         index.refresh_files(["shop/courier.py"])
