@@ -226,6 +226,18 @@ class Catalog:
         """Path -> blob id of every file as last seen, also of those that turned out not to be text."""
         return {str(path): str(blob) for path, blob in self._rows("SELECT path, blob_id FROM files")}
 
+    def files_below(self, paths: Sequence[str]) -> dict[str, str]:
+        """Path -> blob id of the files at and below ``paths``."""
+        seen, values = Within(tuple(paths)).condition("path")
+        return {
+            str(path): str(blob) for path, blob in self._rows(f"SELECT path, blob_id FROM files WHERE {seen}", values)
+        }
+
+    def sizes(self) -> tuple[int, int]:
+        """Indexed files, and chunks."""
+        row = self._rows("SELECT (SELECT count(*) FROM files WHERE skipped IS NULL), (SELECT count(*) FROM chunks)")[0]
+        return int(str(row[0])), int(str(row[1]))
+
     def skipped(self) -> list[tuple[str, str]]:
         """``(path, reason)`` of the files that turned out not to be text when they were read."""
         rows = self._rows("SELECT path, skipped FROM files WHERE skipped IS NOT NULL ORDER BY path")
@@ -344,6 +356,13 @@ class Catalog:
     def mirrored(self) -> int:
         """How many records the vector store holds if it lost none."""
         return int(str(self._rows("SELECT count(*) FROM mirrored")[0][0]))
+
+    def not_mirrored(self, keys: Sequence[str]) -> list[str]:
+        """Those of ``keys`` that the vector store lacks."""
+        rows = self._rows(
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT key FROM mirrored)", (json.dumps(list(keys)),)
+        )
+        return [str(row[0]) for row in rows]
 
     def is_mirrored(self) -> bool:
         """Whether the vector store holds any record, told without counting them."""

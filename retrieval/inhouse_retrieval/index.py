@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
+from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside, vector_key
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
 from inhouse_retrieval.embedding import Encoder, Vectors
 from inhouse_retrieval.encoders.choice import load_encoder
@@ -38,7 +38,7 @@ from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
 from inhouse_retrieval.reranking import Reranker
 from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid_search, leg_depth
-from inhouse_retrieval.secrets import RULES, redact
+from inhouse_retrieval.secrets import RULES, redact, redactions_in
 from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
 from inhouse_retrieval.vector_store import MirrorLost, VectorFolder, VectorPlace, VectorStore
@@ -61,6 +61,12 @@ _PENDING_SECONDS = 2.0
 _LONG_LOOK_SECONDS = 0.1
 _AT_ONCE_S = 0.1
 """A search holds the lock for less; the first refresh of a repository for much longer."""
+_NAMED_AT_MOST = 200
+"""Files that are looked at by name; for more, a look at all of them takes no longer."""
+_DECIDE_ABOUT_OTHERS = frozenset({".gitignore", ".gitattributes", "inhouse.toml"})
+_UNEMBEDDED = "unembedded"
+_LOOK_SHARE = 20
+"""The number of pending files is counted anew after this many times as long as that takes."""
 _VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
 _FILLED_AT_ONCE = 2_000
@@ -90,6 +96,7 @@ class IndexReport:
         changed: files that were added, changed or deleted since the refresh before.
         encoder: what the vectors were made by.
         former_encoder: what they had been made by before this refresh, where that was another one; empty elsewhere.
+        named: it looked at named files only, and ``skipped``, ``redactions`` and ``without_syntax`` tell of those.
     """
 
     files: int
@@ -104,6 +111,7 @@ class IndexReport:
     changed: int = 0
     encoder: str = ""
     former_encoder: str = ""
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +172,9 @@ class Index:
         self._pages = PullRequestPages(repository, state_dir, encoder.name, self._identity, self._cut, self._lock)
         self._catalog = self._open_catalog()
         with suppress(CatalogCorrupt):
-            self._unembedded = self._catalog.counts()[2]
+            # Counting takes as long as the index is large; a kill leaves a number that the next refresh corrects.
+            known = self._catalog.meta(_UNEMBEDDED)
+            self._unembedded = self._catalog.counts()[2] if known is None else int(known)
 
     @property
     def encoder(self) -> Encoder:
@@ -281,7 +291,7 @@ class Index:
             changed = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
-            self._unembedded = missing
+            self._note_unembedded(missing)
             self._pending = (time.monotonic(), 0)
         self._refresh_history(snapshot.commit, progress)
         unread = self._pages.refresh(self._catalog, snapshot.commit, lambda *step: self._check(progress, *step))
@@ -323,6 +333,109 @@ class Index:
         """The encoder of the catalog's chunks, where it is another one; empty elsewhere."""
         name = (self._catalog.meta("encoder") or "").rsplit(" ", 2)[0]
         return "" if name == self._encoder.name else name
+
+    def _note_unembedded(self, count: int) -> None:
+        self._unembedded = count
+        self._catalog.set_meta(_UNEMBEDDED, str(count))
+
+    def refresh_files(self, paths: Collection[str], progress: Progress = no_progress) -> IndexReport:
+        """Bring the index in line with some files, of which an editor or the file system told that they changed.
+
+        Takes as long for a large repository as for a small one. Where that is not possible (nothing is indexed yet, a
+        path decides about others, or they are too many) this is a :meth:`refresh`, with the same errors.
+
+        Args:
+            paths: of files and folders, relative to the root, with forward slashes.
+        """
+        with self._refreshing:
+            catalog = self._catalog
+            try:
+                return self._refresh_files(sorted(set(paths)), progress) or self._refresh(progress, embed=True)
+            except CatalogCorrupt as error:
+                self._rebuild_catalog(catalog, error)
+                return self._refresh(progress, embed=True)
+
+    def _refresh_files(self, paths: Sequence[str], progress: Progress) -> IndexReport | None:
+        started = time.monotonic()
+        decisive = any(PurePosixPath(path).name in _DECIDE_ABOUT_OTHERS or self.wiki.holds(path) for path in paths)
+        if decisive or not 0 < len(paths) <= _NAMED_AT_MOST:
+            return None
+        self._check(progress, "reading", 0, None)
+        with self._lock:
+            commit = self._catalog.meta("commit")
+            if not commit or self._catalog.meta("encoder") != self._identity:
+                return None
+            known = self._catalog.files_below(paths)
+        files, skipped = self.repository.files_below(paths)
+        now = {file.path for file in files}
+        gone = [path for path in known if path not in now]
+        changed = [file for file in files if known.get(file.path) != file.blob_id]
+        if len(changed) + len(gone) > _NAMED_AT_MOST:
+            return None
+        texts: dict[str, str] = {}
+        unread: list[SkippedFile] = []
+        redactions: list[tuple[str, int, str]] = []
+        step: list[tuple[str, str, Sequence[Chunk] | str]] = []
+        for file in changed:
+            read = self._read_current(file.path) or SkippedFile(file.path, _VANISHED)
+            if isinstance(read, SkippedFile):
+                unread.append(read)
+                (gone if read.reason == _VANISHED else []).append(file.path)
+                step += [(file.path, file.blob_id, read.reason)] if read.reason != _VANISHED else []
+                continue
+            current, text = read
+            redactions += [(file.path, found.line, found.kind) for found in redactions_in(text)]
+            chunks = self._cut(file.path, text)
+            texts |= {vector_key(self._encoder.name, chunk): chunk.embedded for chunk in chunks}
+            step.append((file.path, current.blob_id, chunks))
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            self._catalog.remove(gone)
+            self._catalog.replace(self._encoder.name, step)
+            held = self._catalog.vectors(list(texts))
+            missing = [(key, text) for key, text in texts.items() if key not in held]
+            self._unembedded += len(missing)
+            if self._pending is not None:
+                self._pending = (self._pending[0], max(0, self._pending[1] - len(changed) - len(gone)))
+        if missing:
+            self._wait_for_encoder()
+            self._embed_page("embedding", missing, 0, len(missing), progress)
+        self._mirror_keys(list(texts))
+        with self._lock:
+            indexed, chunks_held = self._catalog.sizes()
+        return IndexReport(
+            indexed,
+            chunks_held,
+            len(missing),
+            max(0, chunks_held - self._unembedded - len(missing)),
+            tuple(sorted([*skipped, *unread], key=lambda file: file.path)),
+            time.monotonic() - started,
+            commit,
+            tuple(redactions),
+            dict(Counter(PurePosixPath(file.path).suffix for file in changed if not has_grammar(file.path))),
+            len(changed) + len(gone),
+            encoder=self._encoder.name,
+            named=True,
+        )
+
+    def _mirror_keys(self, keys: Sequence[str]) -> None:
+        """Put some records into the vector store; one that was lost gets them with all the others."""
+        if not keys:
+            return
+        try:
+            self._vectors.prepare()
+            with self._lock:
+                vectors = self._catalog.vectors(self._catalog.not_mirrored(keys))
+                if vectors:
+                    self._opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                    self._catalog.note_mirrored(added=list(vectors))
+        except MirrorLost as error:
+            self._give_up_store(error)
+            self._mirror()
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            raise
 
     def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
         """Cut what changed. Returns how many files that were."""
@@ -465,7 +578,7 @@ class Index:
                 if self._closed:
                     raise _closed()
                 self._catalog.add_vectors([key for key, _ in batch], vectors)
-                self._unembedded = max(0, self._unembedded - len(batch))
+                self._note_unembedded(max(0, self._unembedded - len(batch)))
             self._check(progress, stage, done + min(at + _VECTORS_A_STEP, len(order)), total)
 
     def _check(self, progress: Progress, stage: str, done: int, total: int | None) -> None:
@@ -859,6 +972,8 @@ class Index:
 
     def _count_pending(self, at_most_old: float = _PENDING_SECONDS) -> int:
         with self._lock:
+            if at_most_old:
+                at_most_old = max(at_most_old, _LOOK_SHARE * self._look_seconds)
             if self._pending is not None and time.monotonic() - self._pending[0] < at_most_old:
                 return self._pending[1]
             if self._pending is not None and at_most_old and self._look_seconds > _LONG_LOOK_SECONDS:

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,10 @@ class Workspace:
     def refresh(self, progress: Progress = no_progress) -> IndexReport:
         """Bring the index up to the work tree. Calls take turns."""
         return self.index.refresh(progress)
+
+    def refresh_files(self, paths: Collection[str]) -> IndexReport:
+        """Bring the index up to some files of the work tree."""
+        return self.index.refresh_files(paths)
 
     def status(self) -> dict[str, Any]:
         """What this workspace holds, as the status of every surface shows it."""

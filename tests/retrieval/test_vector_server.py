@@ -171,6 +171,7 @@ def test_searches_go_on_by_words_while_it_is_gone(
             assert (report.embedded, report.reused) == (0, 4)
 
 
+@pytest.mark.long
 def test_a_collection_that_is_not_ours(place: Path, repository: Repository, state: Path, encoder: Encoder) -> None:
     with Index.open(repository, state, encoder, VectorServer(place, state)) as index:
         index.refresh()
