@@ -52,8 +52,12 @@ LOOKUP_TOKENS = 8
 ADAPTERS_KEPT = 4
 SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
+SCORE_TOKENS_GPU = 16_384
+"""The same on a GPU: a small model is otherwise bound by the start of kernels."""
 ANSWER_TOKENS = 8192
 """Padded tokens per batch when several prompts are answered at once, answers included."""
+ANSWER_TOKENS_GPU = 32_768
+"""The same on a GPU: 4 GB of keys and values for a model of 7B."""
 
 
 class TransformersEngine:
@@ -199,9 +203,10 @@ class TransformersEngine:
                     f"{self._base.name} reads.",
                     "Cut the rows shorter.",
                 )
+        at_once = SCORE_TOKENS_GPU if self._causal.device.type == "cuda" else SCORE_TOKENS
         while order:
             longest = len(rows[order[-1]].input_ids)
-            size = max(1, SCORE_TOKENS // longest)
+            size = max(1, at_once // longest)
             batch, order = order[-size:], order[:-size]
             with self._turn.hold(Event()):
                 self._activate(adapter)
@@ -219,8 +224,9 @@ class TransformersEngine:
         ids = [chat_ids(self._tokenizer, prompt, add_generation_prompt=True) for prompt in prompts]
         answers: list[tuple[str, bool]] = [("", False)] * len(ids)
         order = sorted(range(len(ids)), key=lambda at: len(ids[at]))
+        at_once = ANSWER_TOKENS_GPU if self._causal.device.type == "cuda" else ANSWER_TOKENS
         while order:
-            size = max(1, ANSWER_TOKENS // (len(ids[order[-1]]) + max_tokens))
+            size = max(1, at_once // (len(ids[order[-1]]) + max_tokens))
             batch, order = order[-size:], order[:-size]
             with self._turn.hold(Event()):
                 self._activate(adapter)

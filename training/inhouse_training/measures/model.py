@@ -17,7 +17,7 @@ from ..cut import Cut, HeldOutChange
 from ..dataset import Dataset, build_dataset
 from ..decay import Decay, days_since, measure_decay
 from ..engine import BASE, Engine, RowScore
-from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate
+from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate, score_rows
 from ..recipe import EvaluationSettings, Recipe
 from ..registry import Registry
 from ..replay import replay_source
@@ -29,8 +29,6 @@ from .answered import Answered, ask_all, grade_all
 from .general import general_likelihoods
 from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
 from .recall import Recall, known_files, measure_recall
-
-_BATCH_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +195,16 @@ def score_texts(
     scores: dict[str, dict[str, tuple[RowScore, ...]]] = {mode: {} for mode in modes}
     sizes: tuple[int, ...] = ()
     total, done = len(modes) * len(adapters) * len(items), 0
+    stage = f"scoring {kind.replace('_', ' ')}"
+
+    def scored(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(stage, done, total)
+
     for mode, search in modes.items():
         made = [later_row(tokenizer, item, search, settings) for item in items]
         sizes = tuple(size for _, size in made)
         for label, adapter in adapters.items():
-            found: list[RowScore] = []
-            for start in range(0, len(made), _BATCH_ROWS):
-                progress(f"scoring {kind.replace('_', ' ')}", done, total)
-                found += engine.score([row for row, _ in made[start : start + _BATCH_ROWS]], adapter)
-                done = min(total, done + _BATCH_ROWS)
-            scores[mode][label] = tuple(found)
+            scores[mode][label] = score_rows(engine, [row for row, _ in made], adapter, scored)
     return Likelihood(kind, sizes, scores)
