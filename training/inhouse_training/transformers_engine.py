@@ -52,6 +52,8 @@ LOOKUP_TOKENS = 8
 ADAPTERS_KEPT = 4
 SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
+SCORE_TOKENS_ON_GPU = 16_384
+"""The same on a GPU, where a small batch of a small model waits for kernels to start."""
 ANSWER_TOKENS = 8192
 """Padded tokens per batch when several prompts are answered at once, answers included."""
 
@@ -199,9 +201,10 @@ class TransformersEngine:
                     f"{self._base.name} reads.",
                     "Cut the rows shorter.",
                 )
+        at_once = SCORE_TOKENS if self._causal.device.type == "cpu" else SCORE_TOKENS_ON_GPU
         while order:
             longest = len(rows[order[-1]].input_ids)
-            size = max(1, SCORE_TOKENS // longest)
+            size = max(1, at_once // longest)
             batch, order = order[-size:], order[:-size]
             with self._turn.hold(Event()):
                 self._activate(adapter)
