@@ -200,7 +200,7 @@ class Workspace:
         """What the repository up to ``commit`` says about changes; kept for the last commit asked about."""
         with self._knowing:
             if self._house is None or self._house[0] != commit:
-                self._house = (commit, know_house(self.repository, commit, progress))
+                self._house = (commit, know_house(self.repository, commit, progress, self.state_dir))
             return self._house[1]
 
     def refresh(self, progress: Progress = no_progress) -> IndexReport:

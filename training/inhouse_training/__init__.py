@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
     from .scored_lines import LineRow as LineRow
+    from .scored_lines import below_passages as below_passages
     from .scored_lines import line_rows as line_rows
     from .scoring import TokenScores as TokenScores
     from .sweep.forecast import SweepForecast as SweepForecast
@@ -122,6 +123,7 @@ _MODULE_OF = {
     "DatasetRow": "dataset_rows",
     "LineRow": "scored_lines",
     "TokenScores": "scoring",
+    "below_passages": "scored_lines",
     "line_rows": "scored_lines",
     "Export": "export",
     "export_conversations": "dataset_rows",
