@@ -44,6 +44,7 @@ class Assistant:
     Args:
         engine: returns the loaded engine; the first call may take seconds.
         answered: told of each answer when it has ended.
+        serving: the version that answers now, when the registry's current one may not be ready yet.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Assistant:
         registry: Registry,
         settings: AnswerSettings,
         answered: Callable[[AnswerFinished], None] = lambda finished: None,
+        serving: Callable[[], str | None] | None = None,
     ) -> None:
         self._engine = engine
         self._index = index
         self._registry = registry
         self._settings = settings
         self._answered = answered
+        self._serving = serving or registry.current
 
     def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         """Stream the answer: text deltas, then one :class:`AnswerFinished`.
@@ -74,11 +77,13 @@ class Assistant:
         question = _readable(question)
         if not question.text.strip():
             raise InhouseError("The question is empty.", "Ask something about the repository.")
-        adapter = self._adapter(question.adapter)
+        self._known(question.adapter)
         found = _unless_cancelled(lambda: self._retrieve(question), cancel)
         retrieved = time.perf_counter()
 
         engine = _unless_cancelled(self._engine, cancel)
+        # Pinned from the first token to the last.
+        adapter = (self._serving() or BASE) if question.adapter == CURRENT else question.adapter
         max_tokens = question.max_tokens or self._settings.max_tokens
         prompt = build_answer_prompt(
             question.text,
@@ -134,13 +139,10 @@ class Assistant:
         self._answered(answer)
         yield answer
 
-    def _adapter(self, name: str) -> str:
-        """The version (or the base) that this answer is pinned to from its first token to its last."""
-        if name == CURRENT:
-            return self._registry.current() or BASE
-        if name != BASE:
-            self._registry.get(name)
-        return name
+    def _known(self, adapter: str) -> None:
+        """Raise InhouseError, before anything is searched, when there is no such version."""
+        if adapter not in (CURRENT, BASE):
+            self._registry.get(adapter)
 
     def _retrieve(self, question: Question) -> SearchResult | None:
         if not question.retrieve or self._settings.passages == 0:
