@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,14 +46,22 @@ class _Section(BaseModel):
 class EngineSettings(_Section):
     """Where answers are generated."""
 
-    kind: Literal["transformers", "openai"] = Field(
-        "transformers", description="'transformers' runs in this process; 'openai' asks a compatible server"
+    kind: Literal["transformers", "openai", "vllm"] = Field(
+        "transformers",
+        description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
     )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")
     adapters: dict[str, str] = Field(default_factory=dict, description="adapter version -> model name at that server")
     api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
     context_tokens: int = Field(8192, ge=512, description="context length of the server's model")
+    servers: list[Annotated[str, Field(pattern=r"^https?://[^/\s]+(/.*)?$")]] = Field(
+        default_factory=list, description="vLLM servers, such as http://10.0.0.7:8000, all with the same base model"
+    )
+    adapters_folder: str | None = Field(
+        None, description="where the vLLM servers see the folder adapters of the state directory, when elsewhere"
+    )
+    max_lora_rank: int = Field(16, ge=1, le=512, description="--max-lora-rank that the vLLM servers were started with")
 
 
 class AnswerSettings(_Section):
@@ -301,6 +309,8 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
         raise _explain(error, path, text, origins) from error
     if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
         raise InvalidSettings('[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}.")
+    if settings.engine.kind == "vllm" and not (settings.engine.servers and settings.engine.model):
+        raise InvalidSettings('[engine] kind = "vllm" needs servers and model.', f"Add both to [engine] in {path}.")
     if settings.synthesis.base_url and not settings.synthesis.model:
         raise InvalidSettings("[synthesis] base_url needs a model.", f"Add model to [synthesis] in {path}.")
     if settings.forge.kind != "none" and not settings.forge.project:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -38,6 +38,9 @@ from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
 from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
+
+if TYPE_CHECKING:
+    from inhouse_server.vllm.engine import VllmEngine
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class Workspace:
         self._lock = lock
         self._index: Index | None = None
         self._engine: Engine | None = None
+        self._vllm: VllmEngine | None = None  # the same, where several servers are looked after
         # Two locks, so that a search never waits for the model to load.
         self._opening = threading.Lock()
         self._loading = threading.Lock()
@@ -176,7 +180,12 @@ class Workspace:
 
     def assistant(self, within: Within) -> Assistant:
         """An assistant over a part of this workspace; cheap, the models load with the first question."""
-        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered, within)
+        answer = self.settings.answer
+        return Assistant(self.engine, self.index, self.registry, answer, self.answered, within, self.serving)
+
+    def serving(self) -> str | None:
+        """The version that answers: the promoted one, or until all model servers have that, the one before."""
+        return self._vllm.fleet.serving if self._vllm else self.registry.current()
 
     def reader(self) -> Reader:
         """The reviewer that reads with the current adapter.
@@ -186,7 +195,7 @@ class Workspace:
         """
         return Reader(
             self.engine(),
-            self.registry.current() or BASE,
+            self.serving() or BASE,
             # The pull request under review may be among those that the index holds.
             lambda query, limit: self.index.search(query, limit, pull_requests=False).passages,
             PastRemarks.of(self.state_dir),
@@ -225,7 +234,12 @@ class Workspace:
             "model_loaded": self._engine is not None,
             "adapters_loaded": list(self._engine.loaded_adapters) if self._engine else [],
             **self._retraining(),
+            **self.model_servers(),
         }
+
+    def model_servers(self) -> dict[str, Any]:
+        """``serving``, ``waiting`` and ``servers`` where vLLM servers answer; empty elsewhere, or before that."""
+        return self._vllm.fleet.status() if self._vllm else {}
 
     def _retraining(self) -> dict[str, Any]:
         """How the last retraining ended, and when the next is due, which only ``[retrain] every`` tells."""
@@ -245,6 +259,8 @@ class Workspace:
             if self._index is not None:
                 self._index.close()
                 self._index = None
+        if self._vllm is not None:
+            self._vllm.close()
         if self._lock.is_locked:
             (self.state_dir / HOLDER_FILE).unlink(missing_ok=True)
         self._lock.release()
@@ -268,6 +284,11 @@ class Workspace:
                 adapters=engine.adapters,
                 context_tokens=engine.context_tokens,
             )
+        if engine.kind == "vllm":
+            from inhouse_server.vllm.engine import VllmEngine
+
+            self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
+            return self._vllm
         from inhouse_training import TransformersEngine, resolve_base_model
 
         log.info("loading %s", self.settings.base_model)

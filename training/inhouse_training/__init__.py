@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
     from .forecast import Forecast as Forecast
+    from .golden import Golden as Golden
+    from .golden import distance as distance
+    from .golden import keep_golden as keep_golden
+    from .golden import make_golden as make_golden
+    from .golden import read_golden as read_golden
     from .interval import INTERVAL as INTERVAL
     from .interval import parse_interval as parse_interval
     from .machines import Machine as Machine
@@ -128,6 +133,11 @@ _MODULE_OF = {
     "Export": "export",
     "export_conversations": "dataset_rows",
     "read_rows": "dataset_rows",
+    "Golden": "golden",
+    "distance": "golden",
+    "keep_golden": "golden",
+    "make_golden": "golden",
+    "read_golden": "golden",
     "INTERVAL": "interval",
     "export_adapter": "export",
     "KEPT_VERSIONS": "registry",

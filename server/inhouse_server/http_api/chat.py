@@ -22,7 +22,7 @@ from inhouse_server.background import cancellable
 from inhouse_server.http_api.errors import Refused, error_body
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest
 from inhouse_server.http_api.reading import read_openai, within_of
-from inhouse_server.http_api.streaming import server_sent, unless_left
+from inhouse_server.http_api.streaming import refused_at_once, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
 from inhouse_training import BASE, Message, TextDelta
@@ -119,6 +119,7 @@ async def _answer(
     identity = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
+        events = await refused_at_once(events)
         return StreamingResponse(_chunks(events, identity, usage, shape), media_type="text/event-stream")
     answered = await unless_left(request, _whole(events))
     if answered is None:

@@ -243,7 +243,7 @@ def read_lines(
         lines: dict[int, LineTokens] = {}
         for number in dict.fromkeys(row.lines):
             here = of_line == number
-            lines[number] = LineTokens(*columns[:, here], carrying[here])
+            lines[number] = LineTokens(*columns[:, here], conventional=carrying[here])
         found.append(lines)
     return found
 
