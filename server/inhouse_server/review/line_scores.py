@@ -243,7 +243,10 @@ def read_lines(
         lines: dict[int, LineTokens] = {}
         for number in dict.fromkeys(row.lines):
             here = of_line == number
-            lines[number] = LineTokens(*columns[:, here], conventional=carrying[here])
+            written, as_tuned, margin, tuned_margin, below_written, below_tuned = columns[:, here]
+            lines[number] = LineTokens(
+                written, as_tuned, margin, tuned_margin, below_written, below_tuned, carrying[here]
+            )
         found.append(lines)
     return found
 
