@@ -122,7 +122,7 @@ def decay_tables(decay: Decay, earlier: Sequence[tuple[str, Decay]]) -> list[Tab
         note += f" The thin lines are earlier versions ({names}), each on the changes that followed its own snapshot."
     return [
         Table(
-            "Decay: the same by days since the snapshot",
+            "Decay: loss on later changes by days since the snapshot",
             ("days", "changes", "gain over the base model", "95 % interval", "loss", "95 % interval"),
             tuple(
                 (

@@ -16,8 +16,6 @@ from .intervals_plot import IntervalRow, plot_intervals
 from .model import ModelEvaluation
 
 MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with passages"}
-EXAMPLES = 2
-"""Of each kind of question at most."""
 _LABELS = (BASE, CURRENT, CANDIDATE)
 
 
@@ -57,11 +55,10 @@ def _points(metrics: Mapping[str, Any]) -> Iterator[str]:
             continue
         asked = "" if kind.startswith("general_") else f", {MODES[mode]}"
         interval = gain["bits_per_byte"]
-        better = (
-            f"{abs(interval['mean']):.3f} bits per byte {'fewer' if interval['mean'] > 0 else 'more'} than the base"
-        )
+        sign = "fewer" if interval["mean"] > 0 else "more"
+        better = f"{abs(interval['mean']):.3f} bits per byte {sign} than the base model"
         sure = interval["low"] > 0 or interval["high"] < 0
-        yield f"{_words(kind)}{asked}: {better}{'' if sure else ', which is not sure'}."
+        yield f"{_words(kind).capitalize()}{asked}: {better}{'' if sure else ', which is not sure'}."
     yield from metrics["remarks"]
 
 
@@ -189,14 +186,16 @@ def _examples(answered: Sequence[Answered]) -> list[Example]:
     for each in answered:
         questions.setdefault(each.task.subject, {}).setdefault(each.task.question, []).append(each)
     return [
-        _example(subject, modes) for subject, asked in questions.items() for modes in _telling(list(asked.values()))
+        _example(subject, which, modes)
+        for subject, asked in questions.items()
+        for which, modes in _telling(list(asked.values())).items()
     ]
 
 
-def _telling(questions: Sequence[Sequence[Answered]]) -> list[Sequence[Answered]]:
+def _telling(questions: Sequence[Sequence[Answered]]) -> dict[str, Sequence[Answered]]:
     """The question that the candidate answers best beside the base model, and the one that it answers worst."""
     ranked = sorted(questions, key=lambda modes: -sum(map(_lead, modes)))
-    return [ranked[0], ranked[-1]][:EXAMPLES] if len(ranked) > 1 else ranked
+    return {"best beside the base": ranked[0], **({"worst beside the base": ranked[-1]} if len(ranked) > 1 else {})}
 
 
 def _lead(each: Answered) -> float:
@@ -204,7 +203,7 @@ def _lead(each: Answered) -> float:
     return grade(each.said[CANDIDATE]) - grade(each.said[BASE])
 
 
-def _example(subject: str, modes: Sequence[Answered]) -> Example:
+def _example(subject: str, which: str, modes: Sequence[Answered]) -> Example:
     task = modes[0].task
     before = [Text("Asked", task.question)]
     if task.selection is not None:
@@ -212,7 +211,7 @@ def _example(subject: str, modes: Sequence[Answered]) -> Example:
     before.append(Text("Wanted", task.wanted))
     labels = [label for label in _LABELS if label in modes[0].said]
     rows = {MODES[each.mode]: [(_remark(each, label), each.said[label]) for label in labels] for each in modes}
-    return Example(f"Example: {_words(subject)}", tuple(before), tuple(labels), rows)
+    return Example(f"{_words(subject).capitalize()}, {which}", tuple(before), tuple(labels), rows)
 
 
 def _remark(each: Answered, label: str) -> str:
