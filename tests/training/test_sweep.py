@@ -220,8 +220,9 @@ def test_a_sweep_over_other_changes_is_another_one(history: Repository, tiny_bas
 
 def test_what_nobody_foresaw_in_a_trial_is_a_sentence_too(capfd: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()
-    tell_failure(Reporter(writing), ValueError("two rows\nof five lines"))
-    tell_failure(Reporter(os.dup(writing)), InhouseError("It does not fit.", "Take less."))
+    reporter = Reporter(writing)
+    tell_failure(reporter, ValueError("two rows\nof five lines"))
+    tell_failure(reporter, InhouseError("It does not fit.", "Take less."))
     told = [json.loads(line) for line in os.read(reading, 9999).splitlines()]
     os.close(reading)
     assert told[0]["reason"] == "It met a problem that inhouse does not know: ValueError: two rows."
