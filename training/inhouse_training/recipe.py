@@ -134,6 +134,9 @@ class TrainerSettings(_Section):
     Attributes:
         kind: ``"auto"`` takes Unsloth where CUDA and Unsloth are there, and TRL otherwise.
         packing: several short rows in one, each isolated from the others; only on a GPU.
+        checkpointing: which layers keep only their input for the backward pass, and are computed again in it:
+            ``"none"``, every second one (``"selective"``) or all (``"full"``). ``"auto"`` takes the first of these
+            whose predicted memory fits the machine. Unsloth knows none and all.
         checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
         one.
     """
@@ -141,7 +144,7 @@ class TrainerSettings(_Section):
     kind: Literal["auto", "trl", "unsloth"] = "auto"
     packing: bool = False
     load_in_4bit: bool = False
-    gradient_checkpointing: bool = False
+    checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     checkpoint_seconds: int = Field(60, ge=0)
 
 

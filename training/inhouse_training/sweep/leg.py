@@ -22,7 +22,7 @@ from ..finetune import finetune, training_curve
 from ..recipe import Recipe
 from ..runs import read_json, write_json
 from ..trainers import Reporter, die_with, last_checkpoint
-from .yardstick import Score, Yardstick, measure
+from .yardstick import Score, Yardstick, measure, tell_failure
 
 LEGS = (34, 100)
 """Percent of the steps after which a trial is scored. The last one counts; the one before it may end the trial."""
@@ -142,8 +142,8 @@ def main() -> None:
         _run(directory, reporter)
     except KeyboardInterrupt:
         sys.exit(130)
-    except InhouseError as error:
-        reporter.send("failed", reason=error.problem, remedy=error.remedy)
+    except Exception as error:
+        tell_failure(reporter, error)
         sys.exit(1)
 
 

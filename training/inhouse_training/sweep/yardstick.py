@@ -6,6 +6,7 @@ Made once in a child process, since the prompts need a tokenizer and the base's 
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,6 +165,20 @@ def _rows(stored: Sequence[Mapping[str, Sequence[int]]]) -> tuple[ScoredRow, ...
     return tuple(ScoredRow(tuple(row["input_ids"]), tuple(row["labels"])) for row in stored)
 
 
+def tell_failure(reporter: Reporter, error: Exception) -> None:
+    """Tell the sweep in sentences why its child ends; what nobody foresaw goes into the child's log in full."""
+    if isinstance(error, InhouseError):
+        reporter.send("failed", reason=error.problem, remedy=error.remedy)
+        return
+    traceback.print_exception(error)
+    first = (str(error).strip().splitlines() or ["no reason given"])[0]
+    reporter.send(
+        "failed",
+        reason=f"It met a problem that inhouse does not know: {type(error).__name__}: {first.rstrip('.')}.",
+        remedy="The log beside it says more.",
+    )
+
+
 def main() -> None:
     """Be the child process."""
     directory, pipe, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -171,8 +186,8 @@ def main() -> None:
     reporter = Reporter(pipe)
     try:
         _make(directory)
-    except InhouseError as error:
-        reporter.send("failed", reason=error.problem, remedy=error.remedy)
+    except Exception as error:
+        tell_failure(reporter, error)
         sys.exit(1)
 
 
