@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
+from inhouse_training.fill_in import why_not
 
 FILE_NAME = "inhouse.toml"
 
@@ -67,6 +68,16 @@ class AnswerSettings(_Section):
     max_tokens: int = Field(384, ge=1, description="longest answer, in tokens")
     prompt_tokens: int = Field(2048, ge=256, description="longest prompt, passages included, in tokens")
     passages: int = Field(6, ge=0, le=50, description="passages that retrieval offers to the prompt")
+
+
+class InlineCompletionSettings(_Section):
+    """Text at the cursor while typing, from a base model that was trained to fill in."""
+
+    enabled: bool = Field(False, description="offer it to editors that ask for inline completion")
+    prompt_tokens: int = Field(
+        512, ge=32, le=8192, description="text around the cursor that the model reads, in tokens"
+    )
+    max_tokens: int = Field(48, ge=1, le=512, description="longest completion, in tokens")
 
 
 class ExportSettings(_Section):
@@ -186,12 +197,21 @@ class Settings(_Section):
     answer: AnswerSettings = Field(default_factory=AnswerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     exports: ExportSettings = Field(default_factory=ExportSettings)
+    inline_completion: InlineCompletionSettings = Field(default_factory=InlineCompletionSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
+
+    def no_inline_completion(self) -> str:
+        """Why no inline completion is offered, as a sentence; empty when it is. Reads the base model's tokenizer."""
+        if not self.inline_completion.enabled:
+            return "It is off; [inline_completion] enabled = true turns it on."
+        if self.engine.kind != "transformers":
+            return f'[engine] kind = "{self.engine.kind}" has no way to fill in; "transformers" has.'
+        return why_not(self.base_model)
 
     def state_path(self, root: Path) -> Path:
         """The state directory of the repository at ``root``, absolute.

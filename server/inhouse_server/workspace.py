@@ -11,8 +11,9 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +30,7 @@ from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_int
 
 if TYPE_CHECKING:
     from inhouse_server.vllm.engine import VllmEngine
+    from inhouse_training import TransformersEngine
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +153,15 @@ class Workspace:
             if self._engine is None:
                 self._engine = self._load_engine()
             return self._engine
+
+    @cached_property
+    def offers_inline_completion(self) -> bool:
+        """Whether editors are offered inline completion, as it was when the owner was first asked."""
+        return not self.settings.no_inline_completion()
+
+    def filler(self) -> TransformersEngine | None:
+        """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
+        return cast("TransformersEngine | None", self._engine) if self.offers_inline_completion else None
 
     def assistant(self) -> Assistant:
         """An assistant over this workspace; cheap, the models load with the first question."""

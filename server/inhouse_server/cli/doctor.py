@@ -68,3 +68,4 @@ def _checks(repo: Path) -> Any:
     owner = find_owner(state_dir)
     yield check("owner", True, f"runs at {owner.url}" if owner else "does not run; it starts when needed")
     yield check("base model", True, settings.base_model)
+    yield check("inline completion", True, settings.no_inline_completion() or "offered to editors")
