@@ -139,6 +139,16 @@ class ReviewSettings(_Section):
     )
 
 
+class SlackSettings(_Section):
+    """Where and for whom `inhouse slack` answers; nobody until something is named. Tokens come from the environment."""
+
+    channels: list[str] = Field(default_factory=list, description="ids of channels, such as C0123456789")
+    users: list[str] = Field(
+        default_factory=list, description="ids of members; with some, only they are answered, and directly as well"
+    )
+    url: str = Field("https://slack.com/api/", pattern=r"^https?://[^/\s]+/", description="address of the Web API")
+
+
 class WebhookSettings(_Section):
     """Where `inhouse webhook serve` receives what the forge tells about pull requests."""
 
@@ -203,6 +213,7 @@ class Settings(_Section):
     synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    slack: SlackSettings = Field(default_factory=SlackSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
 
     def no_inline_completion(self) -> str:
