@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from inhouse_retrieval import EVERYWHERE, Within
 from inhouse_server.lsp_capabilities import initialize_result
 from inhouse_server.workspace import Workspace
-from inhouse_training import Finished, GenerationEvent, TextDelta
+from inhouse_training import BASE, Finished, GenerationEvent, TextDelta
 from inhouse_training.fill_in import FillIn
 
 from ..training.test_fill_in import tokenizer_with
@@ -146,6 +147,17 @@ async def test_nothing_is_written_where_nothing_is_read(house: Workspace, root: 
     client.open((root / "billing.py").as_uri(), before + after)
     await client.request(METHOD, asking(root, 1, 4))
     assert "EXAMPLZ" not in filler.asked[-1].prefix and "use(" in filler.asked[-1].prefix
+
+
+async def test_who_sees_a_part_of_the_repository_gets_no_adapter(
+    house: Workspace, root: Path, filler: Filler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.registry, "current", lambda: "v1")
+    for within in (EVERYWHERE, Within.of(["billing.py"])):
+        client = Client(house, within)
+        client.open((root / "billing.py").as_uri(), "total = charge_customer()\n")
+        await client.request(METHOD, asking(root, 0, 24))
+    assert [asked.adapter for asked in filler.asked] == ["v1", BASE]
 
 
 def test_while_the_model_loads_there_is_none_and_nobody_waits(house: Workspace) -> None:
