@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .history import todays_names as todays_names
     from .html_pages import page_text as page_text
     from .index import Index as Index
-    from .index import IndexReport as IndexReport
-    from .index import IndexStatus as IndexStatus
+    from .index_report import IndexReport as IndexReport
+    from .index_report import IndexStatus as IndexStatus
     from .passage import Passage as Passage
     from .passage import SearchResult as SearchResult
     from .progress import Progress as Progress
@@ -96,8 +96,8 @@ _MODULE_OF = {
     "ForgeRefusal": "pull_requests.forge",
     "HistoryChange": "history",
     "Index": "index",
-    "IndexReport": "index",
-    "IndexStatus": "index",
+    "IndexReport": "index_report",
+    "IndexStatus": "index_report",
     "InhouseError": "errors",
     "InnerCommit": "pull_requests",
     "LastChange": "definitions",

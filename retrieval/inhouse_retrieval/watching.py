@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
-from inhouse_retrieval.index import Index, IndexReport
+from inhouse_retrieval.index import Index
+from inhouse_retrieval.index_report import IndexReport
 
 _log = logging.getLogger(__name__)
 

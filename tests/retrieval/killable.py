@@ -70,7 +70,7 @@ def verify(root: Path, state: Path, results: Connection) -> None:
     with Index.open(Repository.open(root), state, encoder) as index:
         report = index.refresh()
         catalog = index._catalog
-        store = index._opened_store()
+        store = index._mirror.opened_store()
         keys = catalog.vector_keys(EVERYWHERE, 10**9)
         lost = [key for key, vector in catalog.vectors(keys).items() if store.nearest(vector, 1)[0][0] != key]
         found: dict[str, Any] = {

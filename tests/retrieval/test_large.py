@@ -110,7 +110,7 @@ def test_ten_thousand_branches(
             assert index.search(f"here_{number}_3").passages[0].path == "only/here3.py"
         held = int(str(index._catalog._rows("SELECT count(*) FROM vectors")[0][0]))
         assert held <= 50 + 13 + 60 + 1, "in use, spare, and those of the titles"
-        assert index._opened_store().count() == 13
+        assert index._mirror.opened_store().count() == 13
     record_property("disk", [round(each, 1) for each in sizes[::20]])
     assert sizes[-1] < 2 * sizes[10] + 1
 

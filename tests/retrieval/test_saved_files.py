@@ -89,12 +89,12 @@ def test_it_ends_where_a_look_at_everything_ends(
         patched.setattr(Repository, "work_tree", lambda self: pytest.fail("it looked at everything"))
         named = index.refresh_files(paths)
     held = index._catalog.files()
-    vectors = index._opened_store().count()
+    vectors = index._mirror.opened_store().count()
     report = index.refresh()
     assert (report.changed, report.embedded) == (0, 0), "nothing was left for it"
     assert index._catalog.files() == held
     assert (named.files, named.chunks) == (report.files, report.chunks)
-    assert vectors >= index._opened_store().count()
+    assert vectors >= index._mirror.opened_store().count()
     assert named.embedded == EMBEDDED[change]
 
 

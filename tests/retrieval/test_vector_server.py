@@ -18,7 +18,7 @@ from socketserver import UnixStreamServer
 import httpx
 import pytest
 
-import inhouse_retrieval.index
+import inhouse_retrieval.mirror
 from inhouse_retrieval import Encoder, Index, Repository
 from inhouse_retrieval.errors import VectorsUnreachable
 from inhouse_retrieval.vector_client import OwnVectorServer, VectorServer, vector_place
@@ -150,7 +150,7 @@ def test_searches_go_on_by_words_while_it_is_gone(
     encoder: Encoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inhouse_retrieval.index, "_APART_S", 0.0)
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_APART_S", 0.0)
     place = run / "again"
     with Index.open(repository, state, encoder, VectorServer(place, state)) as index:
         with serving(run / "first", place):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import inhouse_retrieval.index
+import inhouse_retrieval.mirror
 from inhouse_retrieval import Encoder, Index, Repository, Within
 
 
@@ -20,7 +21,7 @@ def test_a_part_of_the_repository(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ranked by every leg as if nothing else were there, however large the part is."""
-    monkeypatch.setattr(inhouse_retrieval.index, "_EXACT_AT_MOST", exact_at_most)
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_EXACT_AT_MOST", exact_at_most)
     monkeypatch.setattr(inhouse_retrieval.index, "leg_depth", lambda limit: 1)  # the nearest one lies elsewhere
     question = 'where does "collect a parcel" call book_courier for a shipping company?'
     with Index.open(repository, state, encoder) as index:

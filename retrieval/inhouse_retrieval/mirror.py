@@ -1,0 +1,262 @@
+"""The vectors of the catalog in the vector store: brought in line, filled again when lost, searched.
+
+The store only mirrors the catalog. So it is given up whenever in doubt, and while it is out of reach (with a server
+that does not answer) or being filled again, words find everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from inhouse_retrieval.catalog import CatalogCorrupt
+from inhouse_retrieval.embedding import Vectors
+from inhouse_retrieval.errors import InhouseError, StateUnwritable, VectorsUnreachable
+from inhouse_retrieval.held_catalog import HeldCatalog
+from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_retrieval.vector_store import MirrorLost, VectorPlace, VectorStore
+from inhouse_retrieval.within import Within
+
+_log = logging.getLogger(__name__)
+
+_MIRROR_A_STEP = 1000
+_FILLED_AT_ONCE = 2_000
+"""Records that a search has put back before it answers; more are put back beside it, while words find."""
+_EXACT_AT_MOST = 5_000
+"""Chunks of a part of the repository that are compared one by one; of a larger part Chroma finds enough."""
+_APART_S = 5.0
+"""How long searches go by words alone before they try a server again that did not answer."""
+_ROOM_FOR_VECTORS = 20_000_000
+"""Bytes below which a vector store that cannot be built is put down to the disk."""
+
+
+class Mirror:
+    """The vector store of one index, opened when it is needed.
+
+    Args:
+        held: the catalog that it mirrors.
+        place: where the records are kept.
+        state_dir: the folder whose disk must have room for them.
+        refreshing: held by whoever refreshes the index; filling beside the searches waits for it.
+    """
+
+    def __init__(self, held: HeldCatalog, place: VectorPlace, state_dir: Path, refreshing: threading.Lock) -> None:
+        self._held = held
+        self._place = place
+        self._state_dir = state_dir
+        self._refreshing = refreshing
+        self._store: VectorStore | None = None
+        self._apart_until = 0.0
+        self._apart = False
+        self._filling: threading.Thread | None = None
+
+    def close(self) -> None:
+        """Let go of the store and of its place. Called with the lock."""
+        self.let_go()
+        self._place.close()
+
+    def let_go(self) -> None:
+        """Close the store; the next use opens it again. Called with the lock."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    # -- keeping up ------------------------------------------------------------------------------------------
+
+    def try_to_update(self, progress: Progress) -> VectorsUnreachable | None:
+        """Bring the vector store in line; why not, where its server is gone: a refresh has more to do than that."""
+        try:
+            self.update(progress)
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            return error
+        return None
+
+    def update(self, progress: Progress = no_progress) -> None:
+        """Bring the vector store in line with the catalog; a lost one is filled again from the cached
+        vectors."""
+        for _ in range(2):
+            with self._held.lock:
+                add, drop = self._held.catalog.to_mirror()
+            if not add and not drop:
+                return
+            try:
+                self._update_once(progress)
+                return
+            except MirrorLost as error:
+                self._give_up(error)
+        if shutil.disk_usage(self._state_dir).free < _ROOM_FOR_VECTORS:
+            # Chroma says many things when the disk is full, few of them that.
+            raise StateUnwritable(
+                f"The vectors in {self._state_dir} cannot be written: the disk is full.",
+                "Free some disk space, then try again; what was embedded is kept.",
+            )
+        raise InhouseError("The vector store cannot be built.", f"Remove {self._place.holds} and index again.")
+
+    def _update_once(self, progress: Progress) -> None:
+        self._place.prepare()
+        with self._held.lock:
+            store = self.opened_store()
+            add, drop = self._held.catalog.to_mirror()  # opening may have found records missing
+        for at in range(0, len(add), _MIRROR_A_STEP):
+            keys = add[at : at + _MIRROR_A_STEP]
+            with self._held.lock:
+                self._held.check_open()
+                vectors = self._held.catalog.vectors(keys)
+                store.add(list(vectors), np.stack(list(vectors.values())))
+                self._held.catalog.note_mirrored(added=list(vectors))
+            self._held.check(progress, "storing vectors", min(at + _MIRROR_A_STEP, len(add)), len(add))
+        if drop:
+            with self._held.lock:
+                store.remove(drop)
+                self._held.catalog.note_mirrored(dropped=drop)
+
+    def add(self, keys: Sequence[str]) -> None:
+        """Put some records into the vector store; one that was lost gets them with all the others."""
+        if not keys:
+            return
+        try:
+            self._place.prepare()
+            with self._held.lock:
+                vectors = self._held.catalog.vectors(self._held.catalog.not_mirrored(keys))
+                if vectors:
+                    self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                    self._held.catalog.note_mirrored(added=list(vectors))
+        except MirrorLost as error:
+            self._give_up(error)
+            self.update()
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            raise
+
+    # -- opening and giving up -------------------------------------------------------------------------------
+
+    def opened_store(self) -> VectorStore:
+        """The store, opened. Called with the lock.
+
+        Raises:
+            MirrorLost: it lost records, or cannot be used.
+            StateUnwritable: the disk is full or the folder read-only.
+            VectorsUnreachable: its server cannot be had.
+        """
+        if self._store is None:
+            generation = int(self._held.catalog.meta("generation") or 0)
+            store = self._place.open(generation)
+            # A kill between a write and its note leaves more records than noted, which is harmless.
+            if store.count() < self._held.catalog.mirrored():
+                store.close()
+                raise MirrorLost("it holds fewer records than were written")
+            self._store = store
+            self._apart = False
+        return self._store
+
+    def _set_apart(self, error: VectorsUnreachable) -> None:
+        """The server of the vectors is gone: words find for a while, then it is tried again."""
+        with self._held.lock:
+            if not self._apart:
+                _log.warning("searching by words alone: %s", error)
+            self.let_go()
+            self._apart = True
+            self._apart_until = time.monotonic() + _APART_S
+
+    def _give_up(self, error: MirrorLost) -> None:
+        _log.warning("the vector store is rebuilt from cached vectors: %s", error)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with an empty store."""
+        with self._held.lock:
+            self.let_go()
+            self._held.catalog.forget_mirror()
+            self._held.catalog.set_meta("generation", str(int(self._held.catalog.meta("generation") or 0) + 1))
+
+    # -- finding ---------------------------------------------------------------------------------------------
+
+    def holds_any(self) -> bool:
+        """Whether there are records to compare with, also while they are out of reach. Called with the lock."""
+        return self._apart or self._held.catalog.is_mirrored()
+
+    def by_words_alone(self) -> int:
+        """Chunks that have no vector, or whose vectors are out of reach or not put back yet."""
+        filling = self._filling is not None and self._filling.is_alive()
+        with self._held.lock:
+            if not self._apart and not filling:
+                return self._held.unembedded
+            _, chunks, missing = self._held.catalog.counts()
+            return chunks if self._apart else missing + len(self._held.catalog.to_mirror()[0])
+
+    def nearest_within(self, question: Vectors, depth: int, within: Within) -> list[tuple[str, float]]:
+        """``(vector key, cosine similarity)`` of the nearest chunks there, best first.
+
+        Those of a small part are compared one by one; for a large one, the store is asked for more until they suffice.
+        """
+        if within.everywhere:
+            return self._nearest(question, depth)
+        with self._held.lock:
+            keys = self._held.catalog.vector_keys(within, _EXACT_AT_MOST + 1)
+            vectors = self._held.catalog.vectors(keys) if len(keys) <= _EXACT_AT_MOST else None
+        if vectors is not None:
+            scored = [(key, float(vector @ question)) for key, vector in vectors.items()]
+            return sorted(scored, key=lambda pair: -pair[1])[:depth]
+        wanted = depth
+        while True:
+            found = self._nearest(question, wanted)
+            with self._held.lock:
+                seen = self._held.catalog.chunks_of_vectors([key for key, _ in found], within)
+            kept = [pair for pair in found if pair[0] in seen]
+            if len(kept) >= depth or len(found) < wanted:
+                return kept[:depth]
+            wanted *= 4
+
+    def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
+        """The nearest records; none while the vector store is out of reach or being filled anew."""
+        if time.monotonic() < self._apart_until:
+            return []
+        try:
+            for _ in range(2):
+                try:
+                    self._place.prepare()
+                    with self._held.lock:
+                        was_apart, store = self._apart, self.opened_store()
+                    if was_apart:
+                        self._fill_again()
+                    with self._held.lock:
+                        return store.nearest(question, depth)
+                except MirrorLost as error:
+                    self._give_up(error)
+                    if not self._fill_again():
+                        break
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+        except StateUnwritable as full:
+            _log.warning("searching by words alone: %s", full)
+        return []
+
+    def _fill_again(self) -> bool:
+        """Put cached vectors into a store that lacks them: few of them now, many beside the searches.
+
+        Returns whether they are there.
+        """
+        with self._held.lock:
+            missing = len(self._held.catalog.to_mirror()[0])
+            if missing > _FILLED_AT_ONCE:
+                if self._filling is None or not self._filling.is_alive():
+                    self._filling = threading.Thread(target=self._fill_beside, name="vectors", daemon=True)
+                    self._filling.start()
+                return False
+        self.update()
+        return True
+
+    def _fill_beside(self) -> None:
+        # The next refresh or search meets what is wrong, and tells.
+        with self._refreshing, suppress(InhouseError, CatalogCorrupt, sqlite3.Error):
+            if not self._held.closed:
+                self.update()
