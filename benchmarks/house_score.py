@@ -1,8 +1,9 @@
 """Which score of lines finds those that were changed soon after, and planted breaks of conventions, on a GPU.
 
-    python benchmarks/house_score.py prepare CLONE DATA.tar.gz [--requests 300] [--exclude PATTERN …]
+    python benchmarks/house_score.py prepare CLONE DATA.tar.gz [--requests 300] [--train-tokens N] [--exclude PATTERN …]
     python benchmarks/house_score.py run DATA.tar.gz … OUT [--base FOLDER] [--seconds 540]
     python benchmarks/house_score.py report OUT … --select NAME … [--json FILE]
+    python benchmarks/house_score.py speed DATA.tar.gz [--base FOLDER] [--tokens 10000] [--lines 300] [--files 5]
 
 ``prepare`` needs no GPU. It takes the commit that about so many usable pull requests follow as the snapshot, builds the
 rows that `inhouse dataset build --recipe gpu-trial` would train on (without replay, which the base model draws on the
@@ -11,13 +12,16 @@ GPU; ``run`` adds it), and the rows that score the added lines of those pull req
 repository is in the file, so it may not be published.
 
 ``run`` trains an adapter for each repository with the recipe gpu-trial, reads all lines with and without it, and writes
-OUT/NAME.json (figures) and OUT/NAME.npz (the value of every score for every line; numbers alone). A repository that
+OUT/NAME.json (counts) and OUT/NAME.npz (the value of every score for every line; numbers alone). A repository that
 OUT holds already is passed over, and none is begun that would not end within ``--seconds``, so that a second command
 goes on where the first one stopped.
 
 ``report`` chooses a score on the repositories named by ``--select`` and judges it on the others: on only where it is
 above base surprisal, pooled and within pull requests, with whole intervals, on at least 200 pull requests with both
 kinds of line. It prints the table last.
+
+``speed`` reads added lines of several files with the base model and an untrained adapter of the recipe's size, as a
+review would, and says how long that takes once everything is loaded.
 
 ``run`` needs torch, transformers, peft, trl, datasets, pydantic, pathspec and unidiff, and no network.
 
@@ -36,6 +40,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -67,15 +72,16 @@ from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.recipe import Recipe
 from inhouse_training.registry import file_sha256
 from inhouse_training.replay import replay_row, replay_texts
+from inhouse_training.snapshot_search import SnapshotSearch
 
 HELD_OUT = 300
-"""Later changes whose lines must not be trained on, oldest first; the rest of history is not read at all."""
+"""Later changes whose lines must not be trained on: of the first after the snapshot; later ones are not read at all."""
 
 
-def recipe(batch_rows: int | None = None) -> Recipe:
-    """gpu-trial; its replay is added by ``run``, where the base model can draw it."""
+def recipe(train_tokens: int, batch_rows: int | None = None) -> Recipe:
+    """gpu-trial, with a bound of its own; its replay is added by ``run``, where the base model can draw it."""
     loaded = load_recipe("gpu-trial")
-    data = loaded.data.model_copy(update={"replay_share": 0.0})
+    data = loaded.data.model_copy(update={"replay_share": 0.0, "max_train_tokens": train_tokens})
     rows = batch_rows or loaded.optimizer.batch_rows
     optimizer = loaded.optimizer.model_copy(update={"batch_rows": rows})
     return loaded.model_copy(update={"data": data, "optimizer": optimizer})
@@ -90,15 +96,19 @@ def prepare(arguments: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(resolve_base_model())
     snapshot = repository.commit_id(arguments.at) if arguments.at else after_for(repository, arguments.requests)
     judged = judged_changes(repository, snapshot, arguments.requests, progress=say())
-    rows = gather(tokenizer, judged.changes, house_names(repository, snapshot), arguments.tokens)
+    house = house_names(repository, snapshot)
+    with closing(SnapshotSearch(repository, snapshot)) as search:
+        rows = gather(tokenizer, judged.changes, house, search, arguments.tokens)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         stamp = repository.git("show", "-s", "--format=%cI", snapshot).decode().strip()
         training = read_pull_requests(repository, until=snapshot, limit=arguments.changes)
-        after = set(repository.git("rev-list", f"{snapshot}..HEAD").decode().split())
-        later = [change for change in read_pull_requests(repository, limit=100_000) if change.commit in after]
-        cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), tuple(later[::-1][:HELD_OUT]))
-        dataset = build_dataset(repository, tokenizer, recipe(), cut, folder / "rows", say())
+        after = repository.git("rev-list", "--first-parent", "--reverse", f"{snapshot}..HEAD").decode().split()
+        until = after[: 2 * HELD_OUT][-1]  # where requests are numbered, other commits do not count
+        read = read_pull_requests(repository, until=until, limit=HELD_OUT)
+        later = tuple(change for change in read[::-1] if change.commit in set(after))
+        cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), later)
+        dataset = build_dataset(repository, tokenizer, recipe(arguments.train_tokens), cut, folder / "rows", say())
         (folder / "lines.json").write_text(json.dumps(stored(rows)))
         figures = {
             "snapshot": snapshot,
@@ -115,6 +125,8 @@ def prepare(arguments: argparse.Namespace) -> None:
             "planted": dict(Counter(kind for kind in rows.planted if kind)),
             "rows": len(rows.rows),
             "row_tokens": sum(len(row.row.input_ids) for row in rows.rows),
+            "below_precedents": sum(len(below.input_ids) for below in rows.below),
+            "train_tokens": arguments.train_tokens,
             "training": dataset.manifest["tokens"],
             "prepared_in_s": round(time.monotonic() - began, 1),
         }
@@ -130,28 +142,38 @@ def prepare(arguments: argparse.Namespace) -> None:
 def stored(material: Material) -> dict[str, Any]:
     return {
         "rows": [
-            [row.row.input_ids, [at for at, label in enumerate(row.row.labels) if label >= 0], row.lines,
-             [int(each) for each in row.conventional], row.from_line]
+            [*labelled(row.row), row.lines, [int(each) for each in row.conventional], row.from_line]
             for row in material.rows
         ],
+        "below": [labelled(row) for row in material.below],
         "requests": material.requests,
         "wanting": [sorted(lines) for lines in material.wanting],
         "planted": material.planted,
         "too_long": material.too_long,
-    }  # fmt: skip
+    }
+
+
+def labelled(row: ScoredRow) -> tuple[tuple[int, ...], list[int]]:
+    """``(token ids, places of those that are labelled)``."""
+    return row.input_ids, [at for at, label in enumerate(row.labels) if label >= 0]
+
+
+def scored_row(ids: Sequence[int], places: Sequence[int]) -> ScoredRow:
+    wanted = set(places)
+    return ScoredRow(tuple(ids), tuple(token if at in wanted else -100 for at, token in enumerate(ids)))
 
 
 def loaded(content: dict[str, Any]) -> Material:
-    rows = []
-    for ids, labelled, lines, conventional, from_line in content["rows"]:
-        wanted = set(labelled)
-        labels = tuple(token if at in wanted else -100 for at, token in enumerate(ids))
-        rows.append(LineRow(ScoredRow(tuple(ids), labels), tuple(lines), tuple(map(bool, conventional)), from_line))
+    rows = [
+        LineRow(scored_row(ids, places), tuple(lines), tuple(map(bool, conventional)), from_line)
+        for ids, places, lines, conventional, from_line in content["rows"]
+    ]
     return Material(
         tuple(rows),
         tuple(content["requests"]),
         tuple(frozenset(lines) for lines in content["wanting"]),
         tuple(content["planted"]),
+        tuple(scored_row(*row) for row in content["below"]),
         content["too_long"],
     )
 
@@ -175,7 +197,7 @@ def run(arguments: argparse.Namespace) -> None:
     from inhouse_training import TransformersEngine
 
     deadline = time.monotonic() + arguments.seconds
-    base = BaseModel("SmolLM2-135M-Instruct", arguments.base, "0" * 64, "") if arguments.base else resolve_base_model()
+    base = base_model(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     longest = 0.0
     for data in arguments.data:
@@ -194,12 +216,12 @@ def run(arguments: argparse.Namespace) -> None:
             material = shortened(loaded(json.loads((folder / "lines.json").read_text())), arguments)
             tokens = training_rows(arguments, base, folder)
             ready = time.monotonic()
-            adapter = finetune(base, folder / "dataset", recipe(arguments.batch), folder / "run", say())
+            learned = recipe(figures["train_tokens"], arguments.batch)
+            adapter = finetune(base, folder / "dataset", learned, folder / "run", say())
             trained = time.monotonic()
             curve = training_curve(folder / "run")
             engine = TransformersEngine(base, lambda version, adapter=adapter: adapter)
             measured = measure(engine, "tuned", material, say())
-        evaluation = evaluate_scores(measured.lines)
         figures |= {
             "training_tokens_a_pass": tokens,
             "steps": len(curve),
@@ -207,14 +229,17 @@ def run(arguments: argparse.Namespace) -> None:
             "trained_in_s": round(trained - ready, 1),
             "scored_in_s": round(time.monotonic() - trained, 1),
             "truncated": measured.truncated,
-            "evaluation": evaluation.to_json(),
-            "found": [plain_json(share) for share in measured.found()] if measured.planted_kinds else [],
         }
         write_values(arguments.out / f"{name}.npz", measured)
         (arguments.out / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
         longest = max(longest, time.monotonic() - began)
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-        print(as_text(table(evaluation)), flush=True)
+
+
+def base_model(arguments: argparse.Namespace) -> BaseModel:
+    if arguments.base:
+        return BaseModel("SmolLM2-135M-Instruct", arguments.base, "0" * 64, "")
+    return resolve_base_model()
 
 
 def training_rows(arguments: argparse.Namespace, base: BaseModel, folder: Path) -> int:
@@ -253,7 +278,7 @@ def shortened(material: Material, arguments: argparse.Namespace) -> Material:
     chosen = sorted(chosen, key=lambda at: material.requests[at] not in careless)[: arguments.scored]
     columns = (
         tuple(column[at] for at in chosen)
-        for column in (material.rows, material.requests, material.wanting, material.planted)
+        for column in (material.rows, material.requests, material.wanting, material.planted, material.below)
     )
     return Material(*columns, material.too_long)
 
@@ -271,6 +296,78 @@ def write_values(path: Path, measured: Measured) -> None:
         planted_requests=measured.planted_requests.astype("i4"),
         planted_kinds=np.array(measured.planted_kinds, dtype=str),
     )
+
+
+# -- on any machine: how long a review waits for the score -------------------------------------------------------
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from inhouse_training import BASE, TransformersEngine, load_model
+
+    base = base_model(arguments)
+    with tarfile.open(arguments.data) as packed:
+        held = packed.extractfile("lines.json")
+        assert held is not None, f"{arguments.data} was not made by prepare"
+        material = loaded(json.load(held))
+    rows, below = change_of(material, arguments.tokens, arguments.lines, arguments.files)
+    lora = recipe(0).lora
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        )
+        get_peft_model(load_model(base, "cpu", torch.float32), asked).save_pretrained(scratch)
+        engine = TransformersEngine(base, lambda version: Path(scratch), device=arguments.device)
+        seconds: dict[str, list[float]] = {"without precedents": [], "with precedents": []}
+        for attempt in range(arguments.repeats + 1):
+            for name, read in (("without precedents", [row.row for row in rows]), ("with precedents", below)):
+                began = time.monotonic()
+                for adapter in ("tuned", BASE):
+                    engine.score_tokens(read, adapter)
+                if attempt:  # the first one loads
+                    seconds[name].append(round(time.monotonic() - began, 2))
+    told = {
+        "files": len(rows),
+        "lines": sum(len(set(row.lines)) for row in rows),
+        "tokens": sum(len(row.row.input_ids) for row in rows),
+        "tokens_below_precedents": sum(len(row.input_ids) for row in below),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+    }
+    print(json.dumps(told))
+
+
+def change_of(material: Material, tokens: int, lines: int, files: int) -> tuple[list[LineRow], list[ScoredRow]]:
+    """Rows of about ``tokens / files`` tokens, of different files, each with ``lines / files`` lines to score."""
+    longest = sorted(
+        range(len(material.rows)), key=lambda at: abs(len(material.rows[at].row.input_ids) - tokens // files)
+    )
+    chosen = [at for at in longest if not material.planted[at] and len(set(material.rows[at].lines)) >= lines // files]
+    rows, below = [], []
+    for at in chosen[:files]:
+        kept = set(list(dict.fromkeys(material.rows[at].lines))[: lines // files])
+        row, other = material.rows[at], material.below[at]
+        places = [keep in kept for keep in row.lines]
+        rows.append(
+            LineRow(
+                only(row.row, places),
+                tuple(line for line in row.lines if line in kept),
+                tuple(each for each, keep in zip(row.conventional, places, strict=True) if keep),
+                row.from_line,
+            )
+        )
+        below.append(only(other, places))
+    return rows, below
+
+
+def only(row: ScoredRow, kept: Sequence[bool]) -> ScoredRow:
+    """The row with some of its labelled tokens labelled."""
+    ids, places = labelled(row)
+    return scored_row(ids, [place for place, keep in zip(places, kept, strict=True) if keep])
 
 
 # -- anywhere, afterwards ---------------------------------------------------------------------------------------
@@ -354,6 +451,7 @@ def main() -> None:
     first.add_argument("--at", help="the snapshot; default: the commit that so many usable pull requests follow")
     first.add_argument("--changes", type=int, default=400, help="changes before the snapshot to train on")
     first.add_argument("--tokens", type=int, default=2048, help="of a row that scores lines")
+    first.add_argument("--train-tokens", type=int, default=load_recipe("gpu-trial").data.max_train_tokens)
     first.add_argument("--exclude", nargs="*", default=[".yarn/releases"])
     first.set_defaults(work=prepare)
     second = commands.add_parser("run")
@@ -367,6 +465,15 @@ def main() -> None:
     second.add_argument("--scored", type=int, help="score so many rows only, for a trial")
     second.add_argument("--tokens", type=int, default=2048, help="cut rows to train on, for a trial")
     second.set_defaults(work=run)
+    fourth = commands.add_parser("speed")
+    fourth.add_argument("data", type=Path)
+    fourth.add_argument("--base", type=Path, help="folder of SmolLM2-135M-Instruct")
+    fourth.add_argument("--device", default="cpu")
+    fourth.add_argument("--tokens", type=int, default=10_000)
+    fourth.add_argument("--lines", type=int, default=300)
+    fourth.add_argument("--files", type=int, default=5)
+    fourth.add_argument("--repeats", type=int, default=3)
+    fourth.set_defaults(work=speed)
     third = commands.add_parser("report")
     third.add_argument("out", type=Path, nargs="+")
     third.add_argument("--select", nargs="+", required=True, help="repositories that the score is chosen on")

@@ -74,8 +74,11 @@ if TYPE_CHECKING:
     from .terms import identifiers as identifiers
     from .terms import index_terms as index_terms
     from .terms import match_expression as match_expression
+    from .vector_client import vector_place as vector_place
     from .watching import watch as watch
     from .wiki import Wiki as Wiki
+    from .within import EVERYWHERE as EVERYWHERE
+    from .within import Within as Within
 
 _MODULE_OF = {
     "Busy": "errors",
@@ -143,6 +146,9 @@ _MODULE_OF = {
     "syntax_errors": "syntax",
     "thread_until": "exports",
     "todays_names": "history",
+    "EVERYWHERE": "within",
+    "Within": "within",
+    "vector_place": "vector_client",
     "watch": "watching",
     "with_forge": "pull_requests.enrichment",
 }

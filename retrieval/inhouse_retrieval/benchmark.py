@@ -235,7 +235,7 @@ def run_benchmark(
     clone = clone_at(repository, queries.snapshot, folder)
     rungs = {**ladder, **({RERANKED: list(ladder.values())[-1]} if reranker is not None else {})}
     to_rerank = reranked = 0
-    with Index.open(clone, folder / "state", encoder, reranker) as index:
+    with Index.open(clone, folder / "state", encoder, reranker=reranker) as index:
         report = index.refresh(progress)
         found: dict[str, list[list[str]]] = {}
         milliseconds: dict[str, tuple[float, float]] = {}

@@ -27,6 +27,7 @@ from inhouse_retrieval.errors import InhouseError, StateUnwritable
 from inhouse_retrieval.history import HistoryChange
 from inhouse_retrieval.secrets import redactions_in
 from inhouse_retrieval.terms import index_terms
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 _log = logging.getLogger(__name__)
 
@@ -225,6 +226,18 @@ class Catalog:
         """Path -> blob id of every file as last seen, also of those that turned out not to be text."""
         return {str(path): str(blob) for path, blob in self._rows("SELECT path, blob_id FROM files")}
 
+    def files_below(self, paths: Sequence[str]) -> dict[str, str]:
+        """Path -> blob id of the files at and below ``paths``."""
+        seen, values = Within(tuple(paths)).condition("path")
+        return {
+            str(path): str(blob) for path, blob in self._rows(f"SELECT path, blob_id FROM files WHERE {seen}", values)
+        }
+
+    def sizes(self) -> tuple[int, int]:
+        """Indexed files, and chunks."""
+        row = self._rows("SELECT (SELECT count(*) FROM files WHERE skipped IS NULL), (SELECT count(*) FROM chunks)")[0]
+        return int(str(row[0])), int(str(row[1]))
+
     def skipped(self) -> list[tuple[str, str]]:
         """``(path, reason)`` of the files that turned out not to be text when they were read."""
         rows = self._rows("SELECT path, skipped FROM files WHERE skipped IS NOT NULL ORDER BY path")
@@ -344,6 +357,17 @@ class Catalog:
         """How many records the vector store holds if it lost none."""
         return int(str(self._rows("SELECT count(*) FROM mirrored")[0][0]))
 
+    def not_mirrored(self, keys: Sequence[str]) -> list[str]:
+        """Those of ``keys`` that the vector store lacks."""
+        rows = self._rows(
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT key FROM mirrored)", (json.dumps(list(keys)),)
+        )
+        return [str(row[0]) for row in rows]
+
+    def is_mirrored(self) -> bool:
+        """Whether the vector store holds any record, told without counting them."""
+        return bool(self._rows("SELECT 1 FROM mirrored LIMIT 1"))
+
     def note_mirrored(self, added: Sequence[str] = (), dropped: Sequence[str] = ()) -> None:
         """The vector store acknowledged these changes."""
         with self._writing() as db:
@@ -429,21 +453,23 @@ class Catalog:
 
     # -- search ----------------------------------------------------------------------------------------------
 
-    def match_paths(self, expression: str, limit: int) -> list[str]:
+    def match_paths(self, expression: str, limit: int, within: Within = EVERYWHERE) -> list[str]:
         """Paths of files for an FTS5 expression, best first by BM25."""
+        seen, paths = within.condition("f.path")
         rows = self._rows(
-            """SELECT f.path FROM path_text JOIN files f ON f.id = path_text.rowid
-               WHERE path_text MATCH ? ORDER BY bm25(path_text), f.path LIMIT ?""",
-            (expression, limit),
+            f"""SELECT f.path FROM path_text JOIN files f ON f.id = path_text.rowid
+               WHERE path_text MATCH ? AND {seen} ORDER BY bm25(path_text), f.path LIMIT ?""",
+            (expression, *paths, limit),
         )
         return [str(row[0]) for row in rows]
 
-    def defining(self, names: Sequence[str]) -> list[int]:
+    def defining(self, names: Sequence[str], within: Within = EVERYWHERE) -> list[int]:
         """Ids of the chunks in which one of ``names`` is defined, the ones that define most of them first."""
+        seen, paths = _chunk_condition("chunk_id", within)
         rows = self._rows(
-            """SELECT chunk_id FROM symbols WHERE name IN (SELECT value FROM json_each(?))
+            f"""SELECT chunk_id FROM symbols WHERE name IN (SELECT value FROM json_each(?)) AND {seen}
                GROUP BY chunk_id ORDER BY count(*) DESC, chunk_id""",
-            (json.dumps(list(names)),),
+            (json.dumps(list(names)), *paths),
         )
         return [int(str(row[0])) for row in rows]
 
@@ -474,36 +500,55 @@ class Catalog:
             )
         return [str(row[0]) for row in rows]
 
+    def living(self, paths: Iterable[str], within: Within = EVERYWHERE) -> frozenset[str]:
+        """Those of ``paths`` that have chunks."""
+        seen, values = within.condition("path")
+        rows = self._rows(
+            f"""SELECT path FROM files
+                WHERE path IN (SELECT value FROM json_each(?)) AND skipped IS NULL AND {seen}""",
+            (json.dumps(list(paths)), *values),
+        )
+        return frozenset(str(row[0]) for row in rows)
+
     def paths(self) -> frozenset[str]:
         """Paths of the files that have chunks."""
         return frozenset(str(row[0]) for row in self._rows("SELECT path FROM files WHERE skipped IS NULL"))
 
-    def match(self, expression: str, limit: int) -> list[int]:
+    def match(self, expression: str, limit: int, within: Within = EVERYWHERE) -> list[int]:
         """Chunk ids for an FTS5 expression, best first: BM25, path and symbols weighted above the body."""
+        seen, paths = _chunk_condition("rowid", within)
         rows = self._rows(
-            """SELECT rowid FROM full_text WHERE full_text MATCH ?
+            f"""SELECT rowid FROM full_text WHERE full_text MATCH ? AND {seen}
                ORDER BY bm25(full_text, 3.0, 2.0, 1.0) LIMIT ?""",
-            (expression, limit),
+            (expression, *paths, limit),
         )
         return [row[0] for row in rows if isinstance(row[0], int)]
 
-    def containing(self, text: str, limit: int) -> list[int]:
+    def containing(self, text: str, limit: int, within: Within = EVERYWHERE) -> list[int]:
         """Ids of chunks in which ``text`` occurs, upper or lower case, at least three characters long."""
         if (needle := trigram_expression(text)) is None:
             return []
+        seen, paths = _chunk_condition("c.id", within)
         rows = self._rows(
-            """SELECT c.id FROM trigrams JOIN chunks c ON c.id = trigrams.rowid
-               WHERE trigrams MATCH ? AND instr(lower(c.text), lower(?)) ORDER BY c.id LIMIT ?""",
-            (needle, text, limit),
+            f"""SELECT c.id FROM trigrams JOIN chunks c ON c.id = trigrams.rowid
+               WHERE trigrams MATCH ? AND instr(lower(c.text), lower(?)) AND {seen} ORDER BY c.id LIMIT ?""",
+            (needle, text, *paths, limit),
         )
         return [row[0] for row in rows if isinstance(row[0], int)]
 
-    def chunks_of_vectors(self, keys: Sequence[str]) -> dict[str, list[int]]:
+    def vector_keys(self, within: Within, limit: int) -> list[str]:
+        """Vector keys of at most ``limit`` distinct chunks of the files there."""
+        seen, paths = _chunk_condition("id", within)
+        rows = self._rows(f"SELECT DISTINCT vector_key FROM chunks WHERE {seen} LIMIT ?", (*paths, limit))
+        return [str(row[0]) for row in rows]
+
+    def chunks_of_vectors(self, keys: Sequence[str], within: Within = EVERYWHERE) -> dict[str, list[int]]:
         """Vector key -> ids of the chunks that it stands for."""
+        seen, paths = _chunk_condition("id", within)
         rows = self._rows(
-            """SELECT vector_key, id FROM chunks
-               WHERE vector_key IN (SELECT value FROM json_each(?)) ORDER BY id""",
-            (json.dumps(list(keys)),),
+            f"""SELECT vector_key, id FROM chunks
+               WHERE vector_key IN (SELECT value FROM json_each(?)) AND {seen} ORDER BY id""",
+            (json.dumps(list(keys)), *paths),
         )
         found: dict[str, list[int]] = {}
         for key, chunk_id in rows:
@@ -538,6 +583,14 @@ class Catalog:
             finally:
                 with suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
+
+
+def _chunk_condition(column: str, within: Within) -> tuple[str, list[str]]:
+    """A condition on the id of a chunk: its file lies within."""
+    if within.everywhere:
+        return "1", []
+    seen, paths = within.condition("path")
+    return f"{column} IN (SELECT id FROM chunks WHERE file_id IN (SELECT id FROM files WHERE {seen}))", paths
 
 
 def _put(db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content: Sequence[Chunk] | str) -> None:

@@ -27,6 +27,7 @@ from inhouse_retrieval.search import day_of
 from inhouse_retrieval.secrets import redact
 from inhouse_retrieval.syntax import Definition, Tokens, language
 from inhouse_retrieval.wiki import PAGE_SUFFIXES
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 _WORD = re.compile(r"[^\W\d][\w$]*|\$[\w$]+")
 _NO_NAMES = PAGE_SUFFIXES | {".json", ".jsonc", ".yaml", ".yml", ".toml", ".html", ".htm", ".txt"}
@@ -129,32 +130,36 @@ class Definitions:
         self._files: OrderedDict[tuple[str, str], _File] = OrderedDict()
         self._changes: OrderedDict[tuple[str | None, Place], LastChange | None] = OrderedDict()
 
-    def find(self, name: str, near: str, row: int, unsaved: Mapping[str, str]) -> Iterator[Place]:
+    def find(
+        self, name: str, near: str, row: int, unsaved: Mapping[str, str], within: Within = EVERYWHERE
+    ) -> Iterator[Place]:
         """Where ``name`` is defined: in the language of ``near`` first, then by how near to that path.
 
         Args:
             row: in ``near`` (0-based), where the name is used; what is defined in a function elsewhere is left out.
             unsaved: texts by path that stand for the files on disk.
+            within: the part of the repository that is looked through.
         """
-        paths = {*self._index.paths_defining(name), *({near} & {*unsaved})}
+        paths = {path for path in (*self._index.paths_defining(name), *({near} & {*unsaved})) if within.holds(path)}
         code = [path for path in paths if _may_hold_names(path)]
         for path in sorted(code, key=lambda path: _distance(path, near))[:_FILES_READ]:
             file = self._file(path, unsaved.get(path))
             yield from file.places(name, row if path == near else None) if file is not None else ()
 
-    def all_of(self, name: str) -> list[Place]:
-        """Every place where ``name`` is defined, by path."""
-        files = [self._file(path, None) for path in sorted(self._index.paths_defining(name)) if _may_hold_names(path)]
+    def all_of(self, name: str, within: Within = EVERYWHERE) -> list[Place]:
+        """Every place ``within`` where ``name`` is defined, by path."""
+        paths = [path for path in sorted(self._index.paths_defining(name)) if within.holds(path)]
+        files = [self._file(path, None) for path in paths if _may_hold_names(path)]
         return [place for file in files if file is not None for place in file.places(name, None)]
 
-    def uses(self, name: str) -> Iterator[Use]:
+    def uses(self, name: str, within: Within = EVERYWHERE) -> Iterator[Use]:
         """Lines of code with ``name`` in them, where it is neither being defined nor in a comment or a string.
 
         By path, and as the files are now. What the name means at each place nobody checks: two definitions of one name
         have the uses of both.
         """
         for path in self._index.paths_containing(name):
-            if _may_hold_names(path) and (file := self._file(path, None)) is not None:
+            if within.holds(path) and _may_hold_names(path) and (file := self._file(path, None)) is not None:
                 yield from file.uses(name)
 
     def last_change(self, place: Place, unsaved: Mapping[str, str], seconds: float) -> LastChange | None:
@@ -261,7 +266,7 @@ class _File:
                 if scope is None or (used is not None and scope[0] <= used <= scope[1]):
                     yield Place(self._path, row + 1, found.first + 1, found.last + 1, line.strip(), self.blob_id)
 
-    def uses(self, name: str) -> Iterator[Use]:
+    def uses(self, name: str, within: Within = EVERYWHERE) -> Iterator[Use]:
         """Lines that use ``name``, from the top."""
         defining = {place.line - 1 for place in self.places(name, None)}
         for row, line in enumerate(self._lines):

@@ -35,6 +35,10 @@ class StateUnwritable(InhouseError):
     """The state directory cannot be written: read-only, or the disk is full."""
 
 
+class VectorsUnreachable(InhouseError):
+    """The server that holds the vectors does not answer, or must not be used. Searches go by words meanwhile."""
+
+
 class Cancelled(InhouseError):
     """The user or a signal stopped the job; what was finished is kept."""
 

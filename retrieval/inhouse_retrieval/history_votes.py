@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +62,15 @@ class ChangeVotes:
         """When the oldest change that is known landed."""
         return self._changes[-1].landed or None if self._changes else None
 
-    def votes(self, question: Vectors | None, matched: Sequence[int], live: Collection[str]) -> list[Vote]:
+    def votes(
+        self, question: Vectors | None, matched: Sequence[int], live: Callable[[Collection[str]], Collection[str]]
+    ) -> list[Vote]:
         """Files, the one with most votes first.
 
         Args:
             question: unit vector of the question, or ``None`` while there are none.
             matched: ids of the changes that its words found, best first.
-            live: files that exist; others get no vote.
+            live: those of some paths that exist and may be seen; others get no vote.
         """
         scores: dict[int, float] = defaultdict(float)
         if question is not None and self._vectors is not None:
@@ -80,8 +82,10 @@ class ChangeVotes:
                 scores[self._row[change_id]] += 1 / (_RRF_K + rank)
         votes: dict[str, float] = defaultdict(float)
         spoke: dict[str, list[int]] = defaultdict(list)
-        for row in sorted(scores, key=lambda row: (-scores[row], row))[:_VOTERS]:
-            files = [path for path in self._files[row] if path in live]
+        voters = sorted(scores, key=lambda row: (-scores[row], row))[:_VOTERS]
+        living = live({path for row in voters for path in self._files[row]})
+        for row in voters:
+            files = [path for path in self._files[row] if path in living]
             # An old change counts less (the oldest e times less), and one of many files less for each.
             weight = scores[row] * math.exp(-row / len(self._changes)) / math.sqrt(max(len(files), 1))
             for path in files:

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -23,11 +23,11 @@ from typing import TypeVar
 import numpy as np
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
+from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside, vector_key
 from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk, chunk_text
 from inhouse_retrieval.embedding import Encoder, Vectors
 from inhouse_retrieval.encoders.choice import load_encoder
-from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable
+from inhouse_retrieval.errors import Busy, Cancelled, InhouseError, StateUnwritable, VectorsUnreachable
 from inhouse_retrieval.history import MAX_CHANGES, read_changes
 from inhouse_retrieval.history_votes import ChangeVotes
 from inhouse_retrieval.html_pages import is_html, lines_of_source, page_name, read_html
@@ -38,12 +38,13 @@ from inhouse_retrieval.reading import NotText, decode, reason_by_size
 from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
 from inhouse_retrieval.reranking import Reranker
 from inhouse_retrieval.search import UNCHANGED, Document, Query, Weights, hybrid_search, leg_depth
-from inhouse_retrieval.secrets import RULES, redact
+from inhouse_retrieval.secrets import RULES, redact, redactions_in
 from inhouse_retrieval.syntax import has_grammar
 from inhouse_retrieval.terms import match_expression
-from inhouse_retrieval.vector_store import MirrorLost, VectorStore
+from inhouse_retrieval.vector_store import MirrorLost, VectorFolder, VectorPlace, VectorStore
 from inhouse_retrieval.wiki import Wiki
 from inhouse_retrieval.wiki_dates import DatedPages
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 _log = logging.getLogger(__name__)
 _K = TypeVar("_K")
@@ -60,8 +61,20 @@ _PENDING_SECONDS = 2.0
 _LONG_LOOK_SECONDS = 0.1
 _AT_ONCE_S = 0.1
 """A search holds the lock for less; the first refresh of a repository for much longer."""
+_NAMED_AT_MOST = 200
+"""Files that are looked at by name; for more, a look at all of them takes no longer."""
+_DECIDE_ABOUT_OTHERS = frozenset({".gitignore", ".gitattributes", "inhouse.toml"})
+_UNEMBEDDED = "unembedded"
+_LOOK_SHARE = 20
+"""The number of pending files is counted anew after this many times as long as that takes."""
 _VANISHED = "vanished while reading"
 _CUTS_KEPT = 256
+_FILLED_AT_ONCE = 2_000
+"""Records that a search has put back before it answers; more are put back beside it, while words find."""
+_EXACT_AT_MOST = 5_000
+"""Chunks of a part of the repository that are compared one by one; of a larger part Chroma finds enough."""
+_APART_S = 5.0
+"""How long searches go by words alone before they try a server again that did not answer."""
 _ROOM_FOR_VECTORS = 20_000_000
 """Bytes below which a vector store that cannot be built is put down to the disk."""
 
@@ -83,6 +96,7 @@ class IndexReport:
         changed: files that were added, changed or deleted since the refresh before.
         encoder: what the vectors were made by.
         former_encoder: what they had been made by before this refresh, where that was another one; empty elsewhere.
+        named: it looked at named files only, and ``skipped``, ``redactions`` and ``without_syntax`` tell of those.
     """
 
     files: int
@@ -97,6 +111,7 @@ class IndexReport:
     changed: int = 0
     encoder: str = ""
     former_encoder: str = ""
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +143,7 @@ class Index:
         state_dir: Path,
         encoder: Encoder,
         lock: FileLock,
+        vectors: VectorPlace,
         reranker: Reranker | None = None,
     ) -> None:
         self.repository = repository
@@ -139,7 +155,11 @@ class Index:
         self._lock = threading.RLock()
         self._refreshing = threading.Lock()
         self._closed = False
+        self._vectors = vectors
         self._store: VectorStore | None = None
+        self._apart_until = 0.0
+        self._apart = False
+        self._filling: threading.Thread | None = None
         self._pending: tuple[float, int] | None = None
         self._look_seconds = 0.0
         self._looking: threading.Thread | None = None
@@ -152,7 +172,9 @@ class Index:
         self._pages = PullRequestPages(repository, state_dir, encoder.name, self._identity, self._cut, self._lock)
         self._catalog = self._open_catalog()
         with suppress(CatalogCorrupt):
-            self._unembedded = self._catalog.counts()[2]
+            # Counting takes as long as the index is large; a kill leaves a number that the next refresh corrects.
+            known = self._catalog.meta(_UNEMBEDDED)
+            self._unembedded = self._catalog.counts()[2] if known is None else int(known)
 
     @property
     def encoder(self) -> Encoder:
@@ -161,12 +183,18 @@ class Index:
 
     @classmethod
     def open(
-        cls, repository: Repository, state_dir: Path, encoder: Encoder | None = None, reranker: Reranker | None = None
+        cls,
+        repository: Repository,
+        state_dir: Path,
+        encoder: Encoder | None = None,
+        vectors: VectorPlace | None = None,
+        reranker: Reranker | None = None,
     ) -> Index:
         """Take hold of the index in ``state_dir``, creating what is missing and rebuilding what is corrupt.
 
         Args:
             encoder: what makes the vectors; the bundled one by default.
+            vectors: where Chroma keeps the vectors, closed with the index; a folder in ``state_dir`` by default.
             reranker: what orders the best passages of each search anew; by default nothing does.
 
         Raises:
@@ -194,7 +222,8 @@ class Index:
                 "Make the folder writable, free some disk space, or set state_dir to another folder.",
             ) from error
         try:
-            return cls(repository, state_dir, encoder or load_encoder(), lock, reranker)
+            place = vectors or VectorFolder(state_dir / "vectors")
+            return cls(repository, state_dir, encoder or load_encoder(), lock, place, reranker)
         except BaseException:
             lock.release()
             raise
@@ -213,6 +242,7 @@ class Index:
             if self._store is not None:
                 self._store.close()
                 self._store = None
+            self._vectors.close()
             self._catalog.close()
             with suppress(OSError):
                 if self._file_lock.is_locked:
@@ -236,6 +266,7 @@ class Index:
         Raises:
             NoCommits: there is nothing to index yet.
             StateUnwritable: the disk is full or the folder read-only. What was done so far is kept.
+            VectorsUnreachable: the server of the vectors is gone. All else was done, and words find everything.
             Cancelled: by ``progress``, or since the index was closed. What was done so far is kept.
         """
         with self._refreshing:
@@ -260,7 +291,7 @@ class Index:
             changed = self._refresh_chunks(snapshot, progress)
             self._catalog.set_meta("commit", snapshot.commit)
             files, chunks, missing = self._catalog.counts()
-            self._unembedded = missing
+            self._note_unembedded(missing)
             self._pending = (time.monotonic(), 0)
         self._refresh_history(snapshot.commit, progress)
         unread = self._pages.refresh(self._catalog, snapshot.commit, lambda *step: self._check(progress, *step))
@@ -268,12 +299,14 @@ class Index:
         if embed:
             embedded = self._embed_missing(progress)
             self._embed_titles(progress)
-            self._mirror(progress)
+            unreachable = self._try_to_mirror(progress)
             if self._embed("embedding pull requests", self._catalog.pull_requests.without_vector, None, progress):
                 self._pages.forget_vectors()
             with self._lock:
                 self._catalog.prune_vectors()
                 chunks = self._catalog.counts()[1]
+            if unreachable is not None:
+                raise unreachable
         with self._lock:
             read = [SkippedFile(path, reason) for path, reason in self._catalog.skipped()]
             redactions = tuple(self._catalog.redactions())
@@ -300,6 +333,109 @@ class Index:
         """The encoder of the catalog's chunks, where it is another one; empty elsewhere."""
         name = (self._catalog.meta("encoder") or "").rsplit(" ", 2)[0]
         return "" if name == self._encoder.name else name
+
+    def _note_unembedded(self, count: int) -> None:
+        self._unembedded = count
+        self._catalog.set_meta(_UNEMBEDDED, str(count))
+
+    def refresh_files(self, paths: Collection[str], progress: Progress = no_progress) -> IndexReport:
+        """Bring the index in line with some files, of which an editor or the file system told that they changed.
+
+        Takes as long for a large repository as for a small one. Where that is not possible (nothing is indexed yet, a
+        path decides about others, or they are too many) this is a :meth:`refresh`, with the same errors.
+
+        Args:
+            paths: of files and folders, relative to the root, with forward slashes.
+        """
+        with self._refreshing:
+            catalog = self._catalog
+            try:
+                return self._refresh_files(sorted(set(paths)), progress) or self._refresh(progress, embed=True)
+            except CatalogCorrupt as error:
+                self._rebuild_catalog(catalog, error)
+                return self._refresh(progress, embed=True)
+
+    def _refresh_files(self, paths: Sequence[str], progress: Progress) -> IndexReport | None:
+        started = time.monotonic()
+        decisive = any(PurePosixPath(path).name in _DECIDE_ABOUT_OTHERS or self.wiki.holds(path) for path in paths)
+        if decisive or not 0 < len(paths) <= _NAMED_AT_MOST:
+            return None
+        self._check(progress, "reading", 0, None)
+        with self._lock:
+            commit = self._catalog.meta("commit")
+            if not commit or self._catalog.meta("encoder") != self._identity:
+                return None
+            known = self._catalog.files_below(paths)
+        files, skipped = self.repository.files_below(paths)
+        now = {file.path for file in files}
+        gone = [path for path in known if path not in now]
+        changed = [file for file in files if known.get(file.path) != file.blob_id]
+        if len(changed) + len(gone) > _NAMED_AT_MOST:
+            return None
+        texts: dict[str, str] = {}
+        unread: list[SkippedFile] = []
+        redactions: list[tuple[str, int, str]] = []
+        step: list[tuple[str, str, Sequence[Chunk] | str]] = []
+        for file in changed:
+            read = self._read_current(file.path) or SkippedFile(file.path, _VANISHED)
+            if isinstance(read, SkippedFile):
+                unread.append(read)
+                (gone if read.reason == _VANISHED else []).append(file.path)
+                step += [(file.path, file.blob_id, read.reason)] if read.reason != _VANISHED else []
+                continue
+            current, text = read
+            redactions += [(file.path, found.line, found.kind) for found in redactions_in(text)]
+            chunks = self._cut(file.path, text)
+            texts |= {vector_key(self._encoder.name, chunk): chunk.embedded for chunk in chunks}
+            step.append((file.path, current.blob_id, chunks))
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            self._catalog.remove(gone)
+            self._catalog.replace(self._encoder.name, step)
+            held = self._catalog.vectors(list(texts))
+            missing = [(key, text) for key, text in texts.items() if key not in held]
+            self._unembedded += len(missing)
+            if self._pending is not None:
+                self._pending = (self._pending[0], max(0, self._pending[1] - len(changed) - len(gone)))
+        if missing:
+            self._wait_for_encoder()
+            self._embed_page("embedding", missing, 0, len(missing), progress)
+        self._mirror_keys(list(texts))
+        with self._lock:
+            indexed, chunks_held = self._catalog.sizes()
+        return IndexReport(
+            indexed,
+            chunks_held,
+            len(missing),
+            max(0, chunks_held - self._unembedded - len(missing)),
+            tuple(sorted([*skipped, *unread], key=lambda file: file.path)),
+            time.monotonic() - started,
+            commit,
+            tuple(redactions),
+            dict(Counter(PurePosixPath(file.path).suffix for file in changed if not has_grammar(file.path))),
+            len(changed) + len(gone),
+            encoder=self._encoder.name,
+            named=True,
+        )
+
+    def _mirror_keys(self, keys: Sequence[str]) -> None:
+        """Put some records into the vector store; one that was lost gets them with all the others."""
+        if not keys:
+            return
+        try:
+            self._vectors.prepare()
+            with self._lock:
+                vectors = self._catalog.vectors(self._catalog.not_mirrored(keys))
+                if vectors:
+                    self._opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                    self._catalog.note_mirrored(added=list(vectors))
+        except MirrorLost as error:
+            self._give_up_store(error)
+            self._mirror()
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            raise
 
     def _refresh_chunks(self, snapshot: Snapshot, progress: Progress) -> int:
         """Cut what changed. Returns how many files that were."""
@@ -442,7 +578,7 @@ class Index:
                 if self._closed:
                     raise _closed()
                 self._catalog.add_vectors([key for key, _ in batch], vectors)
-                self._unembedded = max(0, self._unembedded - len(batch))
+                self._note_unembedded(max(0, self._unembedded - len(batch)))
             self._check(progress, stage, done + min(at + _VECTORS_A_STEP, len(order)), total)
 
     def _check(self, progress: Progress, stage: str, done: int, total: int | None) -> None:
@@ -451,6 +587,15 @@ class Index:
         progress(stage, done, total)
 
     # -- the vector store ------------------------------------------------------------------------------------
+
+    def _try_to_mirror(self, progress: Progress) -> VectorsUnreachable | None:
+        """Bring the vector store in line; why not, where its server is gone: a refresh has more to do than that."""
+        try:
+            self._mirror(progress)
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+            return error
+        return None
 
     def _mirror(self, progress: Progress = no_progress) -> None:
         """Bring the vector store in line with the catalog; a lost one is filled again from the cached
@@ -471,9 +616,10 @@ class Index:
                 f"The vectors in {self.state_dir} cannot be written: the disk is full.",
                 "Free some disk space, then try again; what was embedded is kept.",
             )
-        raise InhouseError("The vector store cannot be built.", f"Remove {self.state_dir / 'vectors'} and index again.")
+        raise InhouseError("The vector store cannot be built.", f"Remove {self._vectors.holds} and index again.")
 
     def _mirror_changes(self, progress: Progress) -> None:
+        self._vectors.prepare()
         with self._lock:
             store = self._opened_store()
             add, drop = self._catalog.to_mirror()  # opening may have found records missing
@@ -494,13 +640,25 @@ class Index:
     def _opened_store(self) -> VectorStore:
         if self._store is None:
             generation = int(self._catalog.meta("generation") or 0)
-            store = VectorStore(self.state_dir / "vectors", generation)
+            store = self._vectors.open(generation)
             # A kill between a write and its note leaves more records than noted, which is harmless.
             if store.count() < self._catalog.mirrored():
                 store.close()
                 raise MirrorLost("it holds fewer records than were written")
             self._store = store
+            self._apart = False
         return self._store
+
+    def _set_apart(self, error: VectorsUnreachable) -> None:
+        """The server of the vectors is gone: words find for a while, then it is tried again."""
+        with self._lock:
+            if not self._apart:
+                _log.warning("searching by words alone: %s", error)
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+            self._apart = True
+            self._apart_until = time.monotonic() + _APART_S
 
     def _give_up_store(self, error: MirrorLost) -> None:
         _log.warning("the vector store is rebuilt from cached vectors: %s", error)
@@ -539,6 +697,7 @@ class Index:
         open_documents: Mapping[str, str] | None = None,
         weights: Weights | None = None,
         pull_requests: bool = True,
+        within: Within = EVERYWHERE,
         rerank: bool = True,
     ) -> SearchResult:
         """Passages for ``query``, best first, as the files are now.
@@ -548,7 +707,8 @@ class Index:
                 ``query`` names.
             open_documents: unsaved text by path; it stands for the file on disk.
             weights: of the legs, other than the default ones.
-            pull_requests: whether they come beside.
+            pull_requests: whether they come beside; they speak of the whole repository.
+            within: the part of the repository that is searched. Word frequencies are those of all of it.
             rerank: whether the reranker, where there is one, looks at them.
 
         Raises:
@@ -557,7 +717,9 @@ class Index:
         # A question may hold half of a surrogate pair, which no tokenizer reads.
         query = query.encode("utf-8", "replace").decode()
         return self._recovering(
-            lambda: self._search(query, limit, open_documents or {}, weights or Weights(), pull_requests, rerank)
+            lambda: self._search(
+                query, limit, open_documents or {}, weights or Weights(), pull_requests, within, rerank
+            )
         )
 
     def _recovering(self, look: Callable[[], _V]) -> _V:
@@ -578,6 +740,7 @@ class Index:
         open_documents: Mapping[str, str],
         weights: Weights,
         pull_requests: bool,
+        within: Within,
         rerank: bool,
     ) -> SearchResult:
         if self._closed:
@@ -591,12 +754,12 @@ class Index:
         nearest: list[tuple[str, float]] = []
         if match_expression(query) is not None and self._has_vectors():
             question = self._encoder.encode_query(query)
-            nearest = self._nearest(question, leg_depth(looked_at))
+            nearest = self._nearest_within(question, leg_depth(looked_at), within)
         overlay: dict[str, Document | None] = {
             # An editor may hold half of a surrogate pair, which no file can.
             path: self._document(path, text.encode("utf-8", "replace"))
             for path, text in open_documents.items()
-            if not self._pages.holds(path)
+            if not self._pages.holds(path) and within.holds(path)
         }
 
         def similarity(texts: Mapping[str, str]) -> dict[str, float]:
@@ -608,7 +771,7 @@ class Index:
             self._catalog,
             self._lock,
             self._encoder.name,
-            Query(query, looked_at, question, nearest, weights),
+            Query(query, looked_at, question, nearest, weights, within),
             votes,
             commit,
             overlay,
@@ -620,9 +783,9 @@ class Index:
         if reranker is not None:
             anew = reranker.rerank(query, passages)
             passages, to_rerank, reranked = anew.passages[:limit], anew.looked_at, anew.scored
-        if pull_requests:
+        if pull_requests and within.everywhere:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
-        return SearchResult(passages, commit, pending, self._unembedded, to_rerank, reranked)
+        return SearchResult(passages, commit, pending, self._by_words_alone(), to_rerank, reranked)
 
     def pull_request_page(self, path: str) -> str | None:
         """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""
@@ -639,21 +802,81 @@ class Index:
     def _has_vectors(self) -> bool:
         """Whether there are vectors that a question's can be compared with: those of another encoder cannot."""
         with self._lock:
-            return self._catalog.mirrored() > 0 and not self._former_encoder()
+            return (self._apart or self._catalog.is_mirrored()) and not self._former_encoder()
+
+    def _by_words_alone(self) -> int:
+        """Chunks that have no vector, or whose vectors are out of reach or not put back yet."""
+        filling = self._filling is not None and self._filling.is_alive()
+        with self._lock:
+            if not self._apart and not filling:
+                return self._unembedded
+            _, chunks, missing = self._catalog.counts()
+            return chunks if self._apart else missing + len(self._catalog.to_mirror()[0])
+
+    def _nearest_within(self, question: Vectors, depth: int, within: Within) -> list[tuple[str, float]]:
+        """As :meth:`_nearest`, of the files there: of a small part exactly, of a large one by asking for more."""
+        if within.everywhere:
+            return self._nearest(question, depth)
+        with self._lock:
+            keys = self._catalog.vector_keys(within, _EXACT_AT_MOST + 1)
+            vectors = self._catalog.vectors(keys) if len(keys) <= _EXACT_AT_MOST else None
+        if vectors is not None:
+            scored = [(key, float(vector @ question)) for key, vector in vectors.items()]
+            return sorted(scored, key=lambda pair: -pair[1])[:depth]
+        wanted = depth
+        while True:
+            found = self._nearest(question, wanted)
+            with self._lock:
+                seen = self._catalog.chunks_of_vectors([key for key, _ in found], within)
+            kept = [pair for pair in found if pair[0] in seen]
+            if len(kept) >= depth or len(found) < wanted:
+                return kept[:depth]
+            wanted *= 4
 
     def _nearest(self, question: Vectors, depth: int) -> list[tuple[str, float]]:
-        for _ in range(2):
-            try:
-                with self._lock:
-                    return self._opened_store().nearest(question, depth)
-            except MirrorLost as error:
-                self._give_up_store(error)
+        """The nearest records; none while the vector store is out of reach or being filled anew."""
+        if time.monotonic() < self._apart_until:
+            return []
+        try:
+            for _ in range(2):
                 try:
-                    self._mirror()
-                except StateUnwritable as full:
-                    _log.warning("searching by words alone: %s", full)
-                    break
+                    self._vectors.prepare()
+                    with self._lock:
+                        was_apart, store = self._apart, self._opened_store()
+                    if was_apart:
+                        self._fill_again()
+                    with self._lock:
+                        return store.nearest(question, depth)
+                except MirrorLost as error:
+                    self._give_up_store(error)
+                    if not self._fill_again():
+                        break
+        except VectorsUnreachable as error:
+            self._set_apart(error)
+        except StateUnwritable as full:
+            _log.warning("searching by words alone: %s", full)
         return []
+
+    def _fill_again(self) -> bool:
+        """Put cached vectors into a store that lacks them: few of them now, many beside the searches.
+
+        Returns whether they are there.
+        """
+        with self._lock:
+            missing = len(self._catalog.to_mirror()[0])
+            if missing > _FILLED_AT_ONCE:
+                if self._filling is None or not self._filling.is_alive():
+                    self._filling = threading.Thread(target=self._fill_beside, name="vectors", daemon=True)
+                    self._filling.start()
+                return False
+        self._mirror()
+        return True
+
+    def _fill_beside(self) -> None:
+        # The next refresh or search meets what is wrong, and tells.
+        with self._refreshing, suppress(InhouseError, CatalogCorrupt, sqlite3.Error):
+            if not self._closed:
+                self._mirror()
 
     def _reread(self, path: str, blob_id: str) -> Document | None:
         current = self._current_blob(path)
@@ -749,6 +972,8 @@ class Index:
 
     def _count_pending(self, at_most_old: float = _PENDING_SECONDS) -> int:
         with self._lock:
+            if at_most_old:
+                at_most_old = max(at_most_old, _LOOK_SHARE * self._look_seconds)
             if self._pending is not None and time.monotonic() - self._pending[0] < at_most_old:
                 return self._pending[1]
             if self._pending is not None and at_most_old and self._look_seconds > _LONG_LOOK_SECONDS:

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,11 +317,25 @@ class Repository:
             InhouseError: git failed. A failed scan never looks like a repository without files.
         """
         commit = self.head()
+        files, skipped = self._look(self._listed())
+        self._seen = {file.path: self._seen[file.path] for file in files if file.path in self._seen}
+        return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)), from_work_tree=True)
+
+    def files_below(self, paths: Sequence[str]) -> tuple[tuple[TrackedFile, ...], tuple[SkippedFile, ...]]:
+        """What :meth:`work_tree` gives at and below ``paths``, without a look at anything else.
+
+        Raises:
+            InhouseError: git failed.
+        """
+        files, skipped = self._look(self._listed(paths))
+        return tuple(files), tuple(skipped)
+
+    def _look(self, listed: Iterable[tuple[bytes, str, bool]]) -> tuple[list[TrackedFile], list[SkippedFile]]:
+        """The listed files as they are on disk, and those that are not read."""
         files: list[TrackedFile] = []
         skipped: list[SkippedFile] = []
-        seen: dict[str, _Seen] = {}
         folders: dict[str, bool] = {"": True}
-        for raw, mode, sparse in self._listed():
+        for raw, mode, sparse in listed:
             path, unusable = _usable_path(raw)
             if unusable is not None:
                 skipped.append(unusable)
@@ -339,10 +353,7 @@ class Repository:
                 skipped.append(found)
                 continue
             files.append(found)
-            if path in self._seen:
-                seen[path] = self._seen[path]
-        self._seen = seen
-        return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)), from_work_tree=True)
+        return files, skipped
 
     def snapshot(self, commit: str) -> Snapshot:
         """The tree of ``commit`` (any revision), wherever the work tree is.
@@ -390,17 +401,21 @@ class Repository:
         pairs = (line.split() for line in out.decode().splitlines())
         return {blob: int(size) for blob, size in pairs if size.isdigit()}
 
-    def _listed(self) -> Iterator[tuple[bytes, str, bool]]:
-        """``(raw path, git mode, left out by a sparse checkout)`` of what is tracked or
-        untracked-not-ignored."""
+    def _listed(self, below: Sequence[str] = ()) -> Iterator[tuple[bytes, str, bool]]:
+        """``(raw path, git mode, left out by a sparse checkout)`` of what is tracked or untracked-not-ignored.
+
+        Args:
+            below: paths that are looked at with what lies below them; all when there are none.
+        """
+        only = ["--", *(f":(top,literal){path}" for path in below)] if below else []
         before = None
-        for entry in _fields(self.git("ls-files", "-z", "--stage", "-t")):
+        for entry in _fields(self.git("ls-files", "-z", "--stage", "-t", *only)):
             about, _, raw = entry.partition(b"\t")
             tag, mode = about.split()[:2]
             if raw != before:  # an unmerged path is listed once for each side
                 yield raw, mode.decode(), tag == b"S"
             before = raw
-        for raw in _fields(self.git("ls-files", "-z", "--others", "--exclude-standard")):
+        for raw in _fields(self.git("ls-files", "-z", "--others", "--exclude-standard", *only)):
             yield raw, "160000" if raw.endswith(b"/") else "100644", False
 
     # -- text ------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from inhouse_retrieval.literals import chunks_with, literals
 from inhouse_retrieval.passage import Passage
 from inhouse_retrieval.terms import identifiers, match_expression
 from inhouse_retrieval.wiki import PAGE_SUFFIXES
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 RRF_K = 5
 """Of Cormack, Clarke and Buettcher, "Reciprocal rank fusion outperforms Condorcet" (SIGIR 2009), who take 60 for
@@ -86,6 +87,7 @@ class Query:
     Attributes:
         vector: unit vector of the question, ``None`` while there are no vectors.
         nearest: ``(vector key, cosine similarity)`` of the indexed chunks nearest to it, best first.
+        within: the part of the repository that is searched; each leg ranks what lies there and nothing else.
     """
 
     text: str
@@ -93,6 +95,7 @@ class Query:
     vector: Vectors | None = None
     nearest: Sequence[tuple[str, float]] = ()
     weights: Weights = Weights()
+    within: Within = EVERYWHERE
 
 
 def reciprocal_rank_fusion(
@@ -144,11 +147,13 @@ def hybrid_search(
             chunks = [chunk for document in overlay.values() if document is not None for chunk in document[1]]
             similar |= similarity({vector_key(encoder_name, chunk): chunk.embedded for chunk in chunks})
         with lock, catalog.pretending(encoder_name, overlay):
-            hits = _behind_newer_code(catalog, _hits(catalog, query, votes, similar), query.limit, pages)
+            hits = _behind_newer_code(catalog, _hits(catalog, query, votes, similar), query, pages)
         passages: list[Passage] = []
         stale = False
         for hit in hits:
             path = hit.stored.chunk.path
+            if not query.within.holds(path):  # no leg finds it; nor would a new one that forgets to look
+                continue
             if path not in checked:
                 checked.add(path)
                 now = reread(path, hit.stored.blob_id)
@@ -182,20 +187,21 @@ def _hits(catalog: Catalog, query: Query, votes: ChangeVotes, similar: Mapping[s
     depth = leg_depth(query.limit)
     by_chunk: dict[str, list[int]] = {}
     if similar:
-        found = catalog.chunks_of_vectors(list(similar))
+        found = catalog.chunks_of_vectors(list(similar), query.within)
         best = sorted((key for key in similar if key in found), key=lambda key: -similar[key])
         by_chunk["dense"] = [chunk for key in best for chunk in found[key]][:depth]
-    by_chunk["lexical"] = catalog.match(expression, depth)
+    by_chunk["lexical"] = catalog.match(expression, depth, query.within)
     if quoted := literals(query.text):
-        by_chunk["literal"] = chunks_with(quoted, lambda text: catalog.containing(text, depth))[:depth]
+        by_chunk["literal"] = chunks_with(quoted, lambda text: catalog.containing(text, depth, query.within))[:depth]
     if names := identifiers(query.text):
-        by_chunk["definition"] = catalog.defining(names)[:depth]
+        by_chunk["definition"] = catalog.defining(names, query.within)[:depth]
     stored = catalog.chunks(sorted({chunk for chunks in by_chunk.values() for chunk in chunks}))
     legs: dict[str, list[str]] = {
         name: [stored[chunk].chunk.path for chunk in chunks if chunk in stored] for name, chunks in by_chunk.items()
     }
-    legs["path"] = catalog.match_paths(expression, _PATHS)
-    voted = votes.votes(query.vector, catalog.match_changes(expression, FOUND_BY_EACH), catalog.paths())
+    legs["path"] = catalog.match_paths(expression, _PATHS, query.within)
+    matched = catalog.match_changes(expression, FOUND_BY_EACH)
+    voted = votes.votes(query.vector, matched, lambda paths: catalog.living(paths, query.within))
     legs["history"] = [vote.path for vote in voted]
     weights = {name: getattr(query.weights, name) for name in legs}
     ranked = reciprocal_rank_fusion({name: items for name, items in legs.items() if weights[name] > 0}, weights)
@@ -223,15 +229,19 @@ def _first_chunk(catalog: Catalog, path: str, stored: dict[int, StoredChunk]) ->
     return ids
 
 
-def _behind_newer_code(catalog: Catalog, hits: list[_Hit], limit: int, pages: Pages) -> list[_Hit]:
-    """The hits, each wiki page among the first ``limit`` right behind the code that it names, where that changed later.
+def _behind_newer_code(catalog: Catalog, hits: list[_Hit], query: Query, pages: Pages) -> list[_Hit]:
+    """The hits, each wiki page that is shown right behind the code that it names, where that changed later.
 
     The code is lifted to the page's place: a page that is found well leads to the code, however that itself was found.
     """
     newer: dict[str, StoredChunk] = {}
-    for hit in hits[:limit]:
+    for hit in hits[: query.limit]:
         path = hit.stored.chunk.path
-        if path not in newer and pages.is_page(path) and (code := _newer_code(catalog, hit.stored.chunk, pages)):
+        if (
+            path not in newer
+            and pages.is_page(path)
+            and (code := _newer_code(catalog, hit.stored.chunk, pages, query.within))
+        ):
             newer[path] = code
     if not newer:
         return hits
@@ -252,12 +262,12 @@ def _behind_newer_code(catalog: Catalog, hits: list[_Hit], limit: int, pages: Pa
     return sorted(found, key=lambda hit: -hit.score)
 
 
-def _newer_code(catalog: Catalog, page: Chunk, pages: Pages) -> StoredChunk | None:
+def _newer_code(catalog: Catalog, page: Chunk, pages: Pages, within: Within) -> StoredChunk | None:
     """Code that the page names and that was changed after it; where most of the names are defined, if there is more."""
     written = pages.last_changed(page.path)
     if written is None or not (names := identifiers(page.text)):
         return None
-    ids = catalog.defining(names)[:_DEFINITIONS]
+    ids = catalog.defining(names, within)[:_DEFINITIONS]
     stored = catalog.chunks(ids)
     for chunk in (stored[chunk_id] for chunk_id in ids if chunk_id in stored):
         path = chunk.chunk.path

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.index import Index, IndexReport
@@ -24,14 +25,14 @@ def watch(
 ) -> None:
     """Refresh ``index`` whenever the work tree or HEAD changes, until ``stop`` is set.
 
-    Begins with a refresh. A refresh that fails (a full disk, say) is reported and tried again at the next
-    change.
+    Begins with a refresh. Where a few files changed, only they are looked at. A refresh that fails (a full disk, say)
+    is reported and tried again at the next change.
     """
     told: set[str] = set()
 
-    def refresh() -> None:
+    def refresh(paths: Collection[str] | None) -> None:
         try:
-            report = index.refresh()
+            report = index.refresh() if paths is None else index.refresh_files(paths)
             if report.changed or report.commit not in told:
                 told.clear()
                 told.add(report.commit)
@@ -43,12 +44,13 @@ def watch(
             if on_error is not None:
                 on_error(error)
 
-    refresh()
-    for _ in _changes(index, stop):
-        refresh()
+    refresh(None)
+    for paths in _changes(index, stop):
+        refresh(paths)
 
 
-def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
+def _changes(index: Index, stop: threading.Event) -> Iterable[Collection[str] | None]:
+    """Paths that changed, relative to the root; ``None`` where a look at everything is needed."""
     from watchfiles import Change
     from watchfiles import watch as watch_files
 
@@ -79,7 +81,9 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
             yield_on_timeout=True,
             raise_interrupt=False,
         ):
-            if changes or quiet % 30 == 0:
+            if changes:
+                yield _within(root, git_folder, [path for _, path in changes])
+            elif quiet % 30 == 0:
                 yield None
             quiet = 0 if changes else quiet + 1
     except OSError as error:
@@ -87,3 +91,11 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[None]:
         _log.warning("watching is not possible, looking every two seconds instead: %s", error)
         while not stop.wait(_LOOK_AGAIN_S):
             yield None
+
+
+def _within(root: Path, git_folder: Path, paths: Sequence[str]) -> Collection[str] | None:
+    """The paths relative to ``root``; ``None`` when one is git's own or lies elsewhere."""
+    found = {Path(path) for path in paths}
+    if any(path.is_relative_to(git_folder) or not path.is_relative_to(root) or path == root for path in found):
+        return None
+    return {path.relative_to(root).as_posix() for path in found}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from threading import Event, Thread
 from typing import TypeVar
 
-from inhouse_retrieval import Index, Passage, SearchResult, redact
+from inhouse_retrieval import EVERYWHERE, Index, Passage, SearchResult, Within, redact
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.answers import (
     CURRENT,
@@ -44,6 +44,9 @@ class Assistant:
     Args:
         engine: returns the loaded engine; the first call may take seconds.
         answered: told of each answer when it has ended.
+        within: the part of the repository that it searches. For less than all, the base model answers: adapters have
+            learned from the whole, and nobody can say what they tell of it.
+        serving: the version that answers now, when the registry's current one may not be ready yet.
     """
 
     def __init__(
@@ -53,12 +56,16 @@ class Assistant:
         registry: Registry,
         settings: AnswerSettings,
         answered: Callable[[AnswerFinished], None] = lambda finished: None,
+        within: Within = EVERYWHERE,
+        serving: Callable[[], str | None] | None = None,
     ) -> None:
         self._engine = engine
         self._index = index
         self._registry = registry
         self._settings = settings
         self._answered = answered
+        self._within = within
+        self._serving = serving or registry.current
 
     def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         """Stream the answer: text deltas, then one :class:`AnswerFinished`.
@@ -74,11 +81,12 @@ class Assistant:
         question = _readable(question)
         if not question.text.strip():
             raise InhouseError("The question is empty.", "Ask something about the repository.")
-        adapter = self._adapter(question.adapter)
+        self._check(question.adapter)
         found = _unless_cancelled(lambda: self._retrieve(question), cancel)
         retrieved = time.perf_counter()
 
         engine = _unless_cancelled(self._engine, cancel)
+        adapter = self._adapter(question.adapter)
         max_tokens = question.max_tokens or self._settings.max_tokens
         prompt = build_answer_prompt(
             question.text,
@@ -134,13 +142,22 @@ class Assistant:
         self._answered(answer)
         yield answer
 
+    def _check(self, adapter: str) -> None:
+        """Raise InhouseError, before anything is searched, when this version cannot be asked."""
+        if adapter in (CURRENT, BASE):
+            return
+        if not self._within.everywhere:
+            raise InhouseError(
+                "This token sees a part of the repository, and adapters have learned from all of it.",
+                "Ask the base model.",
+            )
+        self._registry.get(adapter)
+
     def _adapter(self, name: str) -> str:
         """The version (or the base) that this answer is pinned to from its first token to its last."""
-        if name == CURRENT:
-            return self._registry.current() or BASE
-        if name != BASE:
-            self._registry.get(name)
-        return name
+        if not self._within.everywhere:
+            return BASE
+        return (self._serving() or BASE) if name == CURRENT else name
 
     def _retrieve(self, question: Question) -> SearchResult | None:
         if not question.retrieve or self._settings.passages == 0:
@@ -149,7 +166,7 @@ class Assistant:
         if question.selection is not None:
             query = f"{query}\n{question.selection.path}\n{question.selection.text}"
         limit, beside = self._settings.passages, question.pull_requests
-        return self._index.search(query, limit, question.open_documents, pull_requests=beside)
+        return self._index.search(query, limit, question.open_documents, pull_requests=beside, within=self._within)
 
 
 def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:

@@ -12,13 +12,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
+from inhouse_training.fill_in import why_not
 
 if TYPE_CHECKING:
     from inhouse_retrieval import EncoderChoice, Reranker
@@ -46,14 +47,22 @@ class _Section(BaseModel):
 class EngineSettings(_Section):
     """Where answers are generated."""
 
-    kind: Literal["transformers", "openai"] = Field(
-        "transformers", description="'transformers' runs in this process; 'openai' asks a compatible server"
+    kind: Literal["transformers", "openai", "vllm"] = Field(
+        "transformers",
+        description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
     )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")
     adapters: dict[str, str] = Field(default_factory=dict, description="adapter version -> model name at that server")
     api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
     context_tokens: int = Field(8192, ge=512, description="context length of the server's model")
+    servers: list[Annotated[str, Field(pattern=r"^https?://[^/\s]+(/.*)?$")]] = Field(
+        default_factory=list, description="vLLM servers, such as http://10.0.0.7:8000, all with the same base model"
+    )
+    adapters_folder: str | None = Field(
+        None, description="where the vLLM servers see the folder adapters of the state directory, when elsewhere"
+    )
+    max_lora_rank: int = Field(16, ge=1, le=512, description="--max-lora-rank that the vLLM servers were started with")
 
 
 class AnswerSettings(_Section):
@@ -100,6 +109,16 @@ class EncoderSettings(_Section):
 
         bundled = self.name == EncoderSettings().name
         return EncoderChoice(**(self.model_dump() if bundled else _from_folder(self.model_dump(), root)))
+
+
+class InlineCompletionSettings(_Section):
+    """Text at the cursor while typing, from a base model that was trained to fill in."""
+
+    enabled: bool = Field(False, description="offer it to editors that ask for inline completion")
+    prompt_tokens: int = Field(
+        512, ge=32, le=8192, description="text around the cursor that the model reads, in tokens"
+    )
+    max_tokens: int = Field(48, ge=1, le=512, description="longest completion, in tokens")
 
 
 class ExportSettings(_Section):
@@ -187,6 +206,24 @@ class ReviewSettings(_Section):
     )
 
 
+class VectorSettings(_Section):
+    """Where Chroma keeps the vectors of the index."""
+
+    server: str | None = Field(
+        None, description="socket of a vector server, or 'own' for one that the owner starts; a folder without"
+    )
+
+
+class SlackSettings(_Section):
+    """Where and for whom `inhouse slack` answers; nobody until something is named. Tokens come from the environment."""
+
+    channels: list[str] = Field(default_factory=list, description="ids of channels, such as C0123456789")
+    users: list[str] = Field(
+        default_factory=list, description="ids of members; with some, only they are answered, and directly as well"
+    )
+    url: str = Field("https://slack.com/api/", pattern=r"^https?://[^/\s]+/", description="address of the Web API")
+
+
 class WebhookSettings(_Section):
     """Where `inhouse webhook serve` receives what the forge tells about pull requests."""
 
@@ -245,13 +282,24 @@ class Settings(_Section):
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     exports: ExportSettings = Field(default_factory=ExportSettings)
+    inline_completion: InlineCompletionSettings = Field(default_factory=InlineCompletionSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
     synthesis: SynthesisSettings = Field(default_factory=SynthesisSettings)
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    vectors: VectorSettings = Field(default_factory=VectorSettings)
+    slack: SlackSettings = Field(default_factory=SlackSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
+
+    def no_inline_completion(self) -> str:
+        """Why no inline completion is offered, as a sentence; empty when it is. Reads the base model's tokenizer."""
+        if not self.inline_completion.enabled:
+            return "It is off; [inline_completion] enabled = true turns it on."
+        if self.engine.kind != "transformers":
+            return f'[engine] kind = "{self.engine.kind}" has no way to fill in; "transformers" has.'
+        return why_not(self.base_model)
 
     def state_path(self, root: Path) -> Path:
         """The state directory of the repository at ``root``, absolute.
@@ -292,6 +340,8 @@ def load_settings(root: Path, environ: Mapping[str, str] | None = None) -> Setti
         raise _explain(error, path, text, origins) from error
     if settings.engine.kind == "openai" and not (settings.engine.url and settings.engine.model):
         raise InvalidSettings('[engine] kind = "openai" needs url and model.', f"Add both to [engine] in {path}.")
+    if settings.engine.kind == "vllm" and not (settings.engine.servers and settings.engine.model):
+        raise InvalidSettings('[engine] kind = "vllm" needs servers and model.', f"Add both to [engine] in {path}.")
     if settings.synthesis.base_url and not settings.synthesis.model:
         raise InvalidSettings("[synthesis] base_url needs a model.", f"Add model to [synthesis] in {path}.")
     if settings.forge.kind != "none" and not settings.forge.project:
@@ -331,7 +381,7 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             for inner, inner_field in section.model_fields.items():
-                named = ("kind", "url", "base_url", "model", "project", "every", "webhook")
+                named = ("kind", "url", "base_url", "model", "project", "every", "webhook", "server")
                 if inner_field.annotation in (str, int) or inner in named:
                     names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
         elif section is str:

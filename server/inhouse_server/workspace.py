@@ -10,14 +10,25 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval import Definitions, Index, IndexReport, Repository, is_name, load_encoder
+from inhouse_retrieval import (
+    EVERYWHERE,
+    Definitions,
+    Index,
+    IndexReport,
+    Repository,
+    Within,
+    is_name,
+    load_encoder,
+    vector_place,
+)
 from inhouse_retrieval.errors import Cancelled, InhouseError, StateUnwritable
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
@@ -28,6 +39,10 @@ from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
 from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
+
+if TYPE_CHECKING:
+    from inhouse_server.vllm.engine import VllmEngine
+    from inhouse_training import TransformersEngine
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +88,7 @@ class Workspace:
         self._lock = lock
         self._index: Index | None = None
         self._engine: Engine | None = None
+        self._vllm: VllmEngine | None = None  # the same, where several servers are looked after
         # Two locks, so that a search never waits for the model to load.
         self._opening = threading.Lock()
         self._loading = threading.Lock()
@@ -125,8 +141,9 @@ class Workspace:
                 raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
                 encoder = load_encoder(self.settings.encoder.choice(self.root))
+                vectors = vector_place(self.settings.vectors.server, self.root, self.state_dir)
                 reranker = self.settings.reranker.reranker(self.root)
-                self._index = Index.open(self.repository, self.state_dir, encoder, reranker)
+                self._index = Index.open(self.repository, self.state_dir, encoder, vectors, reranker)
             return self._index
 
     def definitions(self) -> Definitions | None:
@@ -139,8 +156,8 @@ class Workspace:
                 self._definitions = Definitions(self.repository, index)
             return self._definitions
 
-    def uses(self, name: str, limit: int) -> dict[str, Any]:
-        """The contract of a name: where it is defined and, at most ``limit`` times, used.
+    def uses(self, name: str, limit: int, within: Within = EVERYWHERE) -> dict[str, Any]:
+        """The contract of a name: where it is defined ``within`` and, at most ``limit`` times, used.
 
         Raises:
             InhouseError: ``name`` is no name.
@@ -149,8 +166,8 @@ class Workspace:
             raise InhouseError(f"{name!r} is no name that code could define.", "Give one, such as `add_voucher`.")
         index = self.index
         definitions = self.definitions() or Definitions(self.repository, index)
-        found = list(islice(definitions.uses(name), limit + 1))
-        return uses_json(definitions.all_of(name), found[:limit], len(found) > limit)
+        found = list(islice(definitions.uses(name, within), limit + 1))
+        return uses_json(definitions.all_of(name, within), found[:limit], len(found) > limit)
 
     def engine(self) -> Engine:
         """The engine, loaded on first use; that takes seconds.
@@ -163,9 +180,23 @@ class Workspace:
                 self._engine = self._load_engine()
             return self._engine
 
-    def assistant(self) -> Assistant:
-        """An assistant over this workspace; cheap, the models load with the first question."""
-        return Assistant(self.engine, self.index, self.registry, self.settings.answer, self.answered)
+    def assistant(self, within: Within) -> Assistant:
+        """An assistant over a part of this workspace; cheap, the models load with the first question."""
+        answer = self.settings.answer
+        return Assistant(self.engine, self.index, self.registry, answer, self.answered, within, self.serving)
+
+    @cached_property
+    def offers_inline_completion(self) -> bool:
+        """Whether editors are offered inline completion, as it was when the owner was first asked."""
+        return not self.settings.no_inline_completion()
+
+    def filler(self) -> TransformersEngine | None:
+        """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
+        return cast("TransformersEngine | None", self._engine) if self.offers_inline_completion else None
+
+    def serving(self) -> str | None:
+        """The version that answers: the promoted one, or until all model servers have that, the one before."""
+        return self._vllm.fleet.serving if self._vllm else self.registry.current()
 
     def reader(self) -> Reader:
         """The reviewer that reads with the current adapter.
@@ -175,7 +206,7 @@ class Workspace:
         """
         return Reader(
             self.engine(),
-            self.registry.current() or BASE,
+            self.serving() or BASE,
             # The pull request under review may be among those that the index holds.
             lambda query, limit: self.index.search(query, limit, pull_requests=False).passages,
             PastRemarks.of(self.state_dir),
@@ -189,12 +220,16 @@ class Workspace:
         """What the repository up to ``commit`` says about changes; kept for the last commit asked about."""
         with self._knowing:
             if self._house is None or self._house[0] != commit:
-                self._house = (commit, know_house(self.repository, commit, progress))
+                self._house = (commit, know_house(self.repository, commit, progress, self.state_dir))
             return self._house[1]
 
     def refresh(self, progress: Progress = no_progress) -> IndexReport:
         """Bring the index up to the work tree. Calls take turns."""
         return self.index.refresh(progress)
+
+    def refresh_files(self, paths: Collection[str]) -> IndexReport:
+        """Bring the index up to some files of the work tree."""
+        return self.index.refresh_files(paths)
 
     def status(self) -> dict[str, Any]:
         """What this workspace holds, as the status of every surface shows it."""
@@ -210,7 +245,12 @@ class Workspace:
             "model_loaded": self._engine is not None,
             "adapters_loaded": list(self._engine.loaded_adapters) if self._engine else [],
             **self._retraining(),
+            **self.model_servers(),
         }
+
+    def model_servers(self) -> dict[str, Any]:
+        """``serving``, ``waiting`` and ``servers`` where vLLM servers answer; empty elsewhere, or before that."""
+        return self._vllm.fleet.status() if self._vllm else {}
 
     def _retraining(self) -> dict[str, Any]:
         """How the last retraining ended, and when the next is due, which only ``[retrain] every`` tells."""
@@ -230,6 +270,8 @@ class Workspace:
             if self._index is not None:
                 self._index.close()
                 self._index = None
+        if self._vllm is not None:
+            self._vllm.close()
         if self._lock.is_locked:
             (self.state_dir / HOLDER_FILE).unlink(missing_ok=True)
         self._lock.release()
@@ -253,6 +295,11 @@ class Workspace:
                 adapters=engine.adapters,
                 context_tokens=engine.context_tokens,
             )
+        if engine.kind == "vllm":
+            from inhouse_server.vllm.engine import VllmEngine
+
+            self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
+            return self._vllm
         from inhouse_training import TransformersEngine, resolve_base_model
 
         log.info("loading %s", self.settings.base_model)

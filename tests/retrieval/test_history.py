@@ -65,15 +65,15 @@ def test_changes_vote_for_the_files_of_today() -> None:
     ]
     live = {"voucher.py", "delivery.py", *everything}
     votes = ChangeVotes(history, vectors)
-    by_vector = votes.votes(vectors["courier"], [], live)
+    by_vector = votes.votes(vectors["courier"], [], live.intersection)
     assert (by_vector[0].path, by_vector[0].changes[0]) == ("delivery.py", "#2 courier"), "under its name of today"
     assert {vote.path for vote in by_vector} == {"delivery.py", "voucher.py"}, (
         "no vote for what is gone or for a mass edit"
     )
-    by_words = votes.votes(None, [1, 99], live)
+    by_words = votes.votes(None, [1, 99], live.intersection)
     assert [(vote.path, vote.changes) for vote in by_words] == [("voucher.py", ("#1 voucher",))]
-    assert ChangeVotes([], {}).votes(vectors["courier"], [1], live) == []
-    assert not {vote.path for vote in votes.votes(vectors["mass"], [4], live)} & set(everything)
+    assert ChangeVotes([], {}).votes(vectors["courier"], [1], live.intersection) == []
+    assert not {vote.path for vote in votes.votes(vectors["mass"], [4], live.intersection)} & set(everything)
 
 
 def test_a_file_is_found_by_what_was_once_said_about_it(

@@ -354,23 +354,6 @@ def test_killed_then_continued(stage: str, root: Path, repository: Repository, s
     assert paid == {"reading": 0, "embedding": 32, "storing vectors": 43}[stage]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("delay", [0.1 * n for n in range(60)])
-def test_killed_at_any_time(delay: float, root: Path, repository: Repository, state: Path, encoder: Encoder) -> None:
-    many(root, 120)
-    process = child(root, state)
-    try:
-        process.wait(delay)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    with Index.open(repository, state, encoder) as index:
-        paid = index.status().files and vectors_held(state)
-        report = index.refresh()
-        assert (report.chunks, report.embedded) == (123, 123 - paid)
-        assert paths(index.search("number_17"))[0] == "many/file17.py"
-
-
 def test_nothing_changed_loads_neither_torch_nor_chroma(
     root: Path, repository: Repository, state: Path, encoder: Encoder
 ) -> None:

@@ -46,6 +46,16 @@ def test_merges_squashes_and_what_is_neither(root: Path) -> None:
     assert [item.number for item in read_pull_requests(Repository.open(root), until=merged.commit)] == [7]
 
 
+def test_a_merge_may_carry_the_title_of_its_pull_request(root: Path) -> None:
+    for number, subject in enumerate(("Offer vouchers (#7)", "Merge branch 'main' into fixes (#4)")):
+        git(root, "checkout", "--quiet", "-b", f"topic-{number}")
+        write(root, {f"v{number}.py": "x = 1\n"})
+        commit_all(root, "wip")
+        merge(root, f"topic-{number}", f"{subject}\n\nCustomers asked.")
+    (merged,) = read_pull_requests(Repository.open(root))
+    assert (merged.number, merged.title, merged.description) == (7, "Offer vouchers", "Customers asked.")
+
+
 def test_gitlab_merges(root: Path) -> None:
     git(root, "remote", "add", "origin", "git@gitlab.example.org:acme/tools/shop.git")
     git(root, "checkout", "--quiet", "-b", "vouchers")

@@ -65,14 +65,14 @@ def test_what_is_not_scored_in_time_keeps_its_place(cross_encoder: Path, passage
 def test_a_search_says_how_far_the_reranker_came(
     cross_encoder: Path, repository: Repository, state: Path, encoder: Encoder
 ) -> None:
-    with Index.open(repository, state, encoder, loaded(cross_encoder)) as index:
+    with Index.open(repository, state, encoder, reranker=loaded(cross_encoder)) as index:
         index.refresh(embed=False)
         found, without = index.search("courier basket", 3), index.search("courier basket", 3, rerank=False)
         assert (found.reranked, found.to_rerank) == (2, 2)
         assert {each.path for each in found.passages} == {each.path for each in without.passages}
         assert (without.reranked, without.to_rerank) == (0, 0)
         assert len(index.search("courier basket", 1).passages) == 1
-    with Index.open(repository, state, encoder, Reranker(RerankerChoice(str(cross_encoder)))) as index:
+    with Index.open(repository, state, encoder, reranker=Reranker(RerankerChoice(str(cross_encoder)))) as index:
         early = index.search("courier basket", 3)
         assert (early.reranked, early.to_rerank) == (0, 2), "it is still loading, and nobody waits for that"
         assert early.passages == without.passages

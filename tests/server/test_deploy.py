@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from inhouse_server.cli.app import app
+from inhouse_server.settings import EngineSettings
 
 DEPLOY = Path(__file__).parents[2] / "server" / "deploy"
 UNIT = DEPLOY / "systemd" / "inhouse.service"
+VLLM = DEPLOY / "vllm"
 CONTAINER = DEPLOY / "container" / "Containerfile"
 
 
@@ -44,3 +48,29 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "inhouse.service" in line]
     assert done.returncode == 0 and not ours, done.stderr
+
+
+def test_the_vllm_servers_are_started_as_their_settings_say() -> None:
+    """The options' names are those of vLLM 0.33.0's LoRA configuration; what stands in the comments are settings."""
+    compose = yaml.safe_load((VLLM / "compose.yaml").read_text())
+    stack = yaml.safe_load((VLLM / "production-stack.values.yaml").read_text())
+    stacked = stack["servingEngineSpec"]["modelSpec"]
+    given = [each["command"] for each in compose["services"].values()]
+    given += [each["vllmConfig"]["extraArgs"] for each in stacked]
+    for options in given:
+        assert {"--max-lora-rank=64", "--served-model-name=house", "--max-cpu-loras=4"} <= set(options)
+    assert all(each["replicaCount"] == 1 for each in stacked) and [each["name"] for each in stacked] == ["a", "b"]
+    for file in ("compose.yaml", "production-stack.values.yaml"):
+        commented = [line.removeprefix("#   ") for line in (VLLM / file).read_text().splitlines() if line[:4] == "#   "]
+        keys = commented[commented.index("[engine]") + 1 :]
+        engine = EngineSettings.model_validate(tomllib.loads("\n".join(keys)))
+        assert (engine.kind, engine.model, engine.max_lora_rank, len(engine.servers)) == ("vllm", "house", 64, 2)
+
+
+def test_the_slack_app_asks_for_what_the_bot_needs_and_no_more() -> None:
+    manifest = yaml.safe_load((DEPLOY / "slack" / "manifest.yaml").read_text())
+    assert manifest["settings"]["socket_mode_enabled"]
+    heard = {event.partition(".")[0] for event in manifest["settings"]["event_subscriptions"]["bot_events"]}
+    assert heard == {"app_mention", "message"}, "what connection.py listens to"
+    scopes = set(manifest["oauth_config"]["scopes"]["bot"])
+    assert scopes == {"app_mentions:read", "channels:history", "groups:history", "im:history", "chat:write"}

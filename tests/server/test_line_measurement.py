@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from inhouse_server.review.line_measurement import gather, house_names, report_l
 from inhouse_server.review.line_scores import HOUSE_SCORE, RANDOM, SCORES
 from inhouse_server.review.wanting import judged_changes
 from inhouse_training import AdapterManifest, BaseModel, Registry, TransformersEngine, load_tokenizer
+from inhouse_training.snapshot_search import SnapshotSearch
 from tests.training.adapters import random_adapter
 from tests.training.conftest import make_tiny
 
@@ -54,8 +56,17 @@ def test_every_line_is_scored_once_and_every_score_has_its_row(
     engine = TransformersEngine(base, lambda name: adapter, device="cpu", dtype=torch.float32)
     repository = Repository.open(dated.root)
     judged = judged_changes(repository, dated.start, 50).changes
-    material = gather(tokenizer, judged, house_names(repository, dated.start), 160)
+    with closing(SnapshotSearch(repository, dated.start)) as search:
+        material = gather(tokenizer, judged, house_names(repository, dated.start), search, 160)
     assert sorted(kind for kind in material.planted if kind) == ["helper"] * 7
+    house = tokenizer.encode("- File: house.py\nContent:\n" + HOUSE.rstrip("\n") + "\n\n")
+    for row, below in zip(material.rows, material.below, strict=True):
+        above = len(below.input_ids) - len(row.row.input_ids)
+        assert list(below.input_ids[:above]) in ([], house), "the precedents of the snapshot, and no later file"
+        assert below.input_ids[above:] == row.row.input_ids and below.labels[above:] == row.row.labels
+    assert any(
+        len(below.input_ids) > len(row.row.input_ids) for row, below in zip(material.rows, material.below, strict=True)
+    )
     for row, kind in zip(material.rows, material.planted, strict=True):
         assert ("getattr(" in tokenizer.decode(row.row.input_ids)) == bool(kind)
     report = report_lines(repository, engine, tokenizer, "tuned", dated.start, 50, 160)

@@ -23,14 +23,20 @@ from inhouse_server.review.line_scores import (
     NOTHING,
     SCORES,
     LineTokens,
+    base_below_precedents,
+    base_largest,
     base_surprisal,
+    base_total,
     difference,
     fit,
     fold,
     house_margin,
     largest_difference,
     over_conventions,
+    precedents_difference,
     score_lines,
+    tokens,
+    tuned_below_precedents,
     tuned_margin,
     tuned_surprisal,
 )
@@ -38,7 +44,8 @@ from inhouse_server.review.line_scores import (
 
 def line(base: list[float], tuned: list[float], conventional: list[bool] | None = None) -> LineTokens:
     margins = np.array(tuned) / 2, np.array(tuned)
-    return LineTokens(np.array(base), np.array(tuned), *margins, np.array(conventional or [False] * len(base)))
+    below = np.array(base) * 2, np.array(tuned) * 3
+    return LineTokens(np.array(base), np.array(tuned), *margins, *below, np.array(conventional or [False] * len(base)))
 
 
 def test_each_score_is_what_its_name_says() -> None:
@@ -49,7 +56,11 @@ def test_each_score_is_what_its_name_says() -> None:
     assert largest_difference(one) == 1.5
     assert tuned_margin(one) == 7.5
     assert house_margin(one) == 3.75
+    assert (base_total(one), base_largest(one), tokens(one)) == (9.0, 6.0, 3.0)
+    assert (base_below_precedents(one), precedents_difference(one)) == (6.0, 3.0)
+    assert tuned_below_precedents(one) == pytest.approx(9.5)
     assert over_conventions(difference)(one) == -0.5
+    assert over_conventions(tuned_below_precedents)(one) == 3.0
     assert over_conventions(difference)(line([1.0], [9.0])) == NOTHING
     assert len({score.name for score in SCORES}) == len(SCORES)
 

@@ -235,6 +235,44 @@ async def test_gitlab_gets_a_thread_for_each_line_and_one_note(tmp_path: Path) -
     assert all(MARKER.search(sent["body"]) for sent in (first, second, note))
 
 
+async def test_what_cannot_be_posted_to_on_gitlab_is_told_plainly(tmp_path: Path) -> None:
+    with ForgeServer(GitLabPullWorld(HEAD, {PAY: HUNKS})).running() as server:
+        world: Any = server.world
+
+        async def problem() -> str:
+            with pytest.raises(InhouseError) as caught:
+                await send(server, tmp_path, SIX)
+            return str(caught.value)
+
+        for state in ("closed", "merged", "locked"):
+            world.merge_request["state"] = state
+            assert f"Pull request #77 is {state}; nothing was posted." in await problem()
+        world.merge_request |= {"state": "opened", "sha": LATER}
+        assert "git fetch origin +merge-requests/77/head:refs/merge-requests/77/head" in await problem()
+        world.merge_request["sha"] = HEAD
+        for status, headers, said in (
+            (404, {}, f"There is no pull request #77 in {GITLAB}"),
+            (401, {}, "does not accept the token of $INHOUSE_FORGE_TOKEN"),
+            (503, {}, "keeps answering with status 503. Run 'inhouse review --post' again"),
+            (429, {"Retry-After": "9000"}, "asks to wait for 2 hours"),
+        ):
+            reply = Reply(status, dict(headers))
+            server.instead = lambda number, path, reply=reply: reply
+            assert said in await problem()
+        server.instead = lambda number, path: Reply(403) if server.requests[number].content is not None else None
+        assert f"forbids to write to {GITLAB} at 127.0.0.1" in await problem(), "a fork, or a token that may only read"
+        assert world.notes == []
+    assert "cannot be reached (ConnectError)" in await problem()
+
+
+async def test_a_merge_request_whose_diff_gitlab_has_not_made_yet_gets_its_remarks_in_the_note(tmp_path: Path) -> None:
+    world = GitLabPullWorld(HEAD, {})
+    world.merge_request["diff_refs"] = None
+    with ForgeServer(world).running() as server:
+        outcome = await send(server, tmp_path, SIX)
+    assert outcome.posted and [f"`{PAY}:6`" in note["body"] for note in world.notes] == [True]
+
+
 @pytest.mark.parametrize("remembers", [True, False])
 @pytest.mark.parametrize("sent_before", [pytest.param(0, marks=pytest.mark.long), 1, 2, 3])
 async def test_gitlab_goes_on_after_any_note(tmp_path: Path, sent_before: int, remembers: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def read(
     change = Change("main", "#7", "b" * 40, HEAD, title, description, (file,))
     found = [Passage(page, 1, 9, wiki, "wiki", "", "", 1.0, ("dense",), (), "2024-01-01", page)]
     remarks = PastRemarks([commented(path, LINE, remark)])
-    return review(change, HOUSE, 9, Reader(engine, BASE, lambda query, limit: found, remarks, 100_000, 500))
+    house = replace(HOUSE, remarks=remarks)
+    return review(change, house, 9, Reader(engine, BASE, lambda query, limit: found, remarks, 100_000, 500))
 
 
 def prompt(engine: ScriptedEngine) -> str:

@@ -157,6 +157,24 @@ def test_what_reviewers_said_about_similar_code_is_read(change: Change, tmp_path
     assert remarks.about("pay.py", "x", 5, title="Round at the end") == [], "not what was said of this very change"
 
 
+def test_a_finding_names_the_changes_in_which_a_reviewer_remarked_on_such_code(change: Change, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with PullRequestStore.in_state(tmp_path / "state") as store:
+        for number, path, line in ((7, "pay.py", "    log(total)"), (8, "other.py", "x = connect(host)")):
+            store.put(commented(path, line, "Logs are audited.", number=number), str(number))
+    house = know_house(Repository.open(tmp_path), change.base_commit, state_dir=tmp_path / "state")
+    engine = ScriptedEngine(row("log(total)", problem="Logged twice."), row("return total", problem="Not rounded."))
+    reader = Reader(engine, BASE, lambda query, limit: [], NONE, 2_000, 200)
+    logged, rounded = sorted(review(change, house, 5, reader).findings, key=lambda finding: finding.start_line)
+    assert logged.changes == ("#7 Round at the end (a reviewer's remark on pay.py)",)
+    [place] = logged.precedents
+    assert (place.path, place.start_line, place.note) == (
+        "pay.py", 3, "a reviewer remarked on this line in #7 Round at the end"
+    )  # fmt: skip
+    assert "audited" not in str(logged), "what was said was written by anyone"
+    assert (rounded.changes, rounded.precedents) == ((), ())
+
+
 def test_remarks_come_from_what_was_synced(tmp_path: Path) -> None:
     assert PastRemarks.of(tmp_path).about("pay.py", "rate", 3) == []
     with PullRequestStore.in_state(tmp_path) as store:

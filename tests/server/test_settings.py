@@ -35,7 +35,7 @@ def test_the_file_and_then_the_variables_win(tmp_path: Path) -> None:
         ("server = 3\n", ["inhouse.toml:1", "server"]),
         ("[server\n", ["not valid TOML"]),
         ("[engine]\nkind = 'openai'\n", ["url and model"]),
-        ("[engine]\nkind = 'vllm'\n", ["inhouse.toml:2", "engine.kind"]),
+        ("[engine]\nkind = 'onnx'\n", ["inhouse.toml:2", "engine.kind"]),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, parts: list[str]) -> None:

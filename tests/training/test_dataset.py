@@ -22,9 +22,11 @@ from inhouse_retrieval import (
 )
 from inhouse_training import SYNTHETIC, BaseModel, open_run
 from inhouse_training.cut import cut_position, cut_repository, held_out_change
-from inhouse_training.dataset import Dataset, added_lines, build_dataset, repository_name
+from inhouse_training.dataset import Dataset, build_dataset, repository_name
+from inhouse_training.documents import added_lines
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
 from inhouse_training.recipe import Recipe
+from inhouse_training.row_spool import RowSpool
 
 from .history import commit, git, handler, make_history
 
@@ -311,3 +313,17 @@ def test_what_the_forge_says_is_learned_but_nothing_from_after_the_snapshot(
         assert open_run(repository, state, recipe, tiny_base).directory == run.directory
         store.put(replace(changed, comments=(told, told)), "3")
         assert open_run(repository, state, recipe, tiny_base).directory != run.directory
+
+
+def test_spooled_rows_come_back_in_any_order(tmp_path: Path) -> None:
+    spool = RowSpool(tmp_path / "rows.spool")
+    rows = [
+        {"input_ids": list(range(at)), "labels": [-100] * at, "kind": "file", "name": f"{at}.py", "part": at,
+         "source_tokens": at, "messages": "", "origin": ""}
+        for at in range(4)
+    ]  # fmt: skip
+    for row in rows:
+        spool.append(row)
+    assert [spool.read(at) for at in (2, 0, 3, 1)] == [rows[at] for at in (2, 0, 3, 1)]
+    spool.close()
+    assert list(tmp_path.iterdir()) == []

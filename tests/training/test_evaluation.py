@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from inhouse_retrieval import Repository, index_terms
-from inhouse_training import BASE, BaseModel, TransformersEngine
+from inhouse_training import BASE, BaseModel, ScoredRow, TransformersEngine
 from inhouse_training.cut import HeldOutChange, cut_repository
 from inhouse_training.dataset import build_dataset
-from inhouse_training.evaluation import change_row, evaluate
+from inhouse_training.evaluation import change_row, evaluate, score_rows
 from inhouse_training.prompts import IGNORED
 from inhouse_training.recipe import EvaluationSettings, Recipe
 from inhouse_training.snapshot_search import SnapshotSearch
@@ -116,6 +118,26 @@ def test_every_adapter_is_scored_on_the_same_rows(
     metrics = result.metrics()
     assert metrics["held_out"]["changes"] == 11
     assert metrics["gain"]["over_base"] == {"mean": 0, "low": 0, "high": 0}
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_rows_are_scored_as_if_alone_and_in_the_order_given(tokenizer: Any, tmp_path: Path, window: int | None) -> None:
+    """Batches are padded on the right without a mask, which no attention that looks back alone can see."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = MistralConfig(vocab_size=512, num_key_value_heads=1, sliding_window=window, **sizes)
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = TransformersEngine(
+        BaseModel("tiny", tmp_path, "0" * 64, ""), no_adapter, device="cpu", dtype=torch.float32
+    )
+    rows = [ScoredRow(ids, (IGNORED, *ids[1:])) for ids in (tuple(range(3, length)) for length in (40, 5, 90, 20, 4))]
+    done: list[int] = []
+    together = score_rows(engine, rows, BASE, done.append)
+    assert sum(done) == 5
+    for row, score in zip(rows, together, strict=True):
+        (alone,) = engine.score([row])
+        assert (score.tokens, score.nats) == (len(row.input_ids) - 1, pytest.approx(alone.nats, rel=1e-5))
 
 
 def test_a_title_of_many_tokens_is_shortened_until_it_fits(engine: TransformersEngine, tokenizer: Any) -> None:

@@ -160,6 +160,21 @@ def test_a_damaged_adapter_is_trained_again_and_a_moved_dataset_is_the_same(
     assert len(weights.read_bytes()) == len(whole)
 
 
+@pytest.mark.long
+def test_layers_that_are_computed_again_change_nothing(tiny_base: BaseModel, dataset: Dataset, tmp_path: Path) -> None:
+    curves = {}
+    for kind in ("none", "selective", "full", "auto"):
+        recipe = parse_recipe(
+            TINY.format(budget=1500, rate=1e-3).replace("[trainer]", f'[trainer]\ncheckpointing = "{kind}"'),
+            "tiny",
+            "t",
+        )
+        finetune(tiny_base, dataset.directory, recipe, tmp_path / kind)
+        curves[kind] = [step.loss for step in training_curve(tmp_path / kind)]
+    for curve in curves.values():
+        assert curve == pytest.approx(curves["none"], abs=1e-5) and len(curve) > 2
+
+
 def test_four_bits_need_unsloth(tiny_recipe: Recipe) -> None:
     four = tiny_recipe.model_copy(update={"trainer": tiny_recipe.trainer.model_copy(update={"load_in_4bit": True})})
     with pytest.raises(InhouseError, match="4 bit"):

@@ -11,7 +11,7 @@ from inhouse_retrieval import InhouseError, Repository
 from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
 from inhouse_training.forecast import RowCount, forecast_training
 from inhouse_training.machines import CARDS, Machine, this_machine
-from inhouse_training.memory import GIB, predict_memory, shape_of
+from inhouse_training.memory import GIB, checkpointed_share, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import recipe_names
 
 MISTRAL, SMOLLM = "mistralai/Mistral-7B-Instruct-v0.2", "SmolLM2-135M-Instruct"
@@ -66,17 +66,43 @@ def test_memory_on_a_gpu_is_what_was_measured(
 ) -> None:
     shape = shape_of(elsewhere(MISTRAL))
     assert shape is not None
-    settings = {"gradient_checkpointing": checkpointing, "load_in_4bit": False}
+    settings = {"checkpointing": "full" if checkpointing else "none", "load_in_4bit": False}
     recipe = changed("article", lora={"rank": rank}, data={"max_tokens": tokens}, trainer=settings)
     memory = predict_memory(shape, recipe, True, trainer, 79 * GIB)
     assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "card", "expected"),
+    [(64, "h100", "none"), (768, "h100", "selective"), (64, "a100-40gb", "full"), (768, "a100-40gb", "full")],
+)
+def test_layers_are_computed_again_only_where_memory_asks_for_it(rank: int, card: str, expected: str) -> None:
+    shape, machine = shape_of(elsewhere(MISTRAL)), named_card(card)
+    recipe = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False})
+    assert recipe.trainer.checkpointing == "auto"
+    assert checkpointing_of(shape, recipe, True, "trl", machine.memory) == expected
+    # Unsloth knows none and all; of an unknown shape nothing is predicted.
+    assert checkpointing_of(shape, recipe, True, "unsloth", machine.memory) in ("none", "full")
+    assert checkpointing_of(None, recipe, True, "trl", machine.memory) == "full"
+    # What is asked for is done, whatever it takes, and the forecast tells what that is.
+    peaks = []
+    for asked in ("none", "selective", "full"):
+        explicit = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False, "checkpointing": asked})
+        assert checkpointing_of(shape, explicit, True, "trl", machine.memory) == asked
+        assert shape is not None
+        peaks.append(predict_memory(shape, explicit, True, "trl", machine.memory).total)
+    assert peaks == sorted(peaks, reverse=True)
+    chosen = ("none", "selective", "full").index(expected)
+    assert predict_memory(shape, recipe, True, "trl", machine.memory).total == peaks[chosen]
+    assert checkpointed_share(32, "selective") == 0.5 and checkpointed_share(5, "selective") == 0.6
 
 
 @pytest.mark.parametrize(("tokens", "measured"), [(768, 3.48), (256, 1.83)])
 def test_memory_on_a_cpu_is_what_was_measured(tokens: int, measured: float) -> None:
     shape = shape_of(elsewhere(SMOLLM))
     assert shape is not None
-    memory = predict_memory(shape, changed("cpu-trial", data={"max_tokens": tokens}), False, "trl", 0)
+    recipe = changed("cpu-trial", data={"max_tokens": tokens}, trainer={"checkpointing": "none"})
+    memory = predict_memory(shape, recipe, False, "trl", 0)
     assert memory.total / GIB == pytest.approx(measured, rel=0.1)
 
 
@@ -86,7 +112,7 @@ def test_the_table_of_shapes_agrees_with_the_model(base_model: BaseModel) -> Non
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
-    article = changed("article", trainer={"load_in_4bit": False, "gradient_checkpointing": True})
+    article = changed("article", trainer={"load_in_4bit": False, "checkpointing": "full"})
     told = forecast_training(article, elsewhere(MISTRAL), ROWS, named_card("a100-40gb"))
     assert told.refusal.startswith(f"{MISTRAL} with the recipe article needs about 4")
     assert "With trainer.load_in_4bit = true it takes" in told.refusal and "would fit" in told.refusal
@@ -116,7 +142,7 @@ def test_time_and_cost_rest_on_a_former_run_or_on_the_machine() -> None:
 def test_a_speed_of_an_h100_is_what_was_measured() -> None:
     # PEFT and Unsloth on a 7B model, rank 64 and 768: 9,178 and 7,727 tokens a second.
     for rank, measured in ((64, 9178), (768, 7727)):
-        recipe = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False})
+        recipe = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False, "checkpointing": "full"})
         told = forecast_training(recipe, elsewhere(MISTRAL), ROWS, named_card("h100"))
         assert told.seconds is not None and told.tokens is not None
         assert told.tokens / told.seconds == pytest.approx(measured, rel=0.15)

@@ -1,4 +1,4 @@
-"""What `inhouse eval` measures: later texts, completion, abstention, and the code against an outdated page."""
+"""What `inhouse eval model` measures: later texts, completion, abstention, and the code against an outdated page."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import InhouseError, Repository
+from inhouse_server.cli.app import app
 from inhouse_server.cli.evaluation_text import evaluation_lines
-from inhouse_training import BASE, BaseModel, RowScore, TransformersEngine
+from inhouse_training import BASE, BaseModel, RowScore, ScoredRow, TokenScores, TransformersEngine, load_model
 from inhouse_training.cut import cut_repository
-from inhouse_training.measures import Likelihood, bits_by_byte, paired_difference
+from inhouse_training.evaluation import forgetting_row
+from inhouse_training.forgetting_texts import FORGETTING_TEXTS
+from inhouse_training.measures import Likelihood, Shared, bits_by_byte, paired_difference
 from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
-from inhouse_training.measures.answered import answered_measures, grade
+from inhouse_training.measures.answered import ask_all, grade_all
 from inhouse_training.measures.completion import (
     NEXT_LINE,
     SCOPE,
@@ -26,9 +32,28 @@ from inhouse_training.measures.completion import (
     file_completions,
 )  # fmt: skip
 from inhouse_training.measures.conflicts import altered_values, answers_by_code, answers_by_page, find_conflicts
+from inhouse_training.measures.formats import FORMAT_CHECKS
+from inhouse_training.measures.general import general_likelihoods
 from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
 from inhouse_training.measures.model import evaluate_version, score_texts
-from inhouse_training.prompts import IGNORED, NOT_HERE
+from inhouse_training.measures.recall import (
+    KNOWN_FILES,
+    RECALL_TOKENS,
+    exact_prefix,
+    known_files,
+    measure_recall,
+)  # fmt: skip
+from inhouse_training.measures.spans import (
+    PARAMETERS,
+    PLACE,
+    VALUE,
+    file_facts,
+    holds_span,
+    known_questions,
+    later_questions,
+)  # fmt: skip
+from inhouse_training.probes.answers import read_house
+from inhouse_training.prompts import IGNORED, NOT_HERE, literal_ids
 from inhouse_training.recipe import EvaluationSettings, Recipe
 from inhouse_training.registry import AdapterManifest, Registry
 from inhouse_training.snapshot_search import SnapshotSearch
@@ -92,6 +117,62 @@ def test_files_that_were_added_later_are_found_once(tmp_path: Path, tiny_recipe:
     commit(repository.root, "Wind the clock", clock_py="NOW = 2\nTHEN = 1\n")
     (found,) = later_files(cut_repository(repository, tiny_recipe).held_out)
     assert (found.name, found.text, found.query) == ("clock.py", "NOW = 1", "Add a clock clock.py")
+
+
+def test_what_is_known_by_heart_is_what_a_greedy_continuation_writes(tiny_base: BaseModel, tokenizer: Any) -> None:
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    engine = TransformersEngine(tiny_base, no_adapter, device="cpu", dtype=torch.float32)
+    opening = literal_ids(tokenizer, "- File: numbers.txt\nContent:\n")
+    model = load_model(tiny_base, "cpu", torch.float32)
+    made = model.generate(torch.tensor([opening]), do_sample=False, max_new_tokens=RECALL_TOKENS, pad_token_id=0)
+    written = made[0, len(opening) :].tolist()
+    other = [*written[:17], written[17] + 1, *written[18:]]
+    rows = [ScoredRow((*opening, *ids), (*[IGNORED] * len(opening), *ids)) for ids in (written, other)]
+    found = [exact_prefix(row, scores) for row, scores in zip(rows, engine.score_tokens(rows), strict=True)]
+    assert found == [RECALL_TOKENS, 17]
+
+    counting = "".join(f"line {number}\n" for number in range(1, 40))
+    known = [("numbers.txt", counting), ("short.txt", "line 1\n")]
+    later = [LaterText("new.py", "", "- File: new.py\nContent:\n", counting)]
+    recall = measure_recall(engine, tokenizer, known, later, {"base": BASE, "candidate": BASE})
+    assert recall.prefixes[KNOWN_FILES]["base"] == (0,)  # the other file is too short
+    metrics = recall.metrics()
+    assert metrics["measures"] == "memory, not quality"
+    assert metrics["later_files"]["prefix_tokens"] == {
+        "base": 0, "candidate": 0, "difference": {"to_base": {"mean": 0, "low": 0, "high": 0}}
+    }  # fmt: skip
+
+
+def test_the_first_mistake_ends_what_is_known() -> None:
+    row = ScoredRow((9, 1, 2, 3), (IGNORED, 1, 2, 3))
+    scores = {"nats": np.zeros(3, "f4"), "best_nats": np.zeros(3, "f4"), "other_nats": np.zeros(3, "f4")}
+    assert exact_prefix(row, TokenScores(best=np.array([1, 7, 3], "i4"), **scores)) == 1
+    assert exact_prefix(row, TokenScores(best=np.array([1, 2, 3], "i4"), **scores)) == 3
+
+
+def test_known_files_are_read_as_the_version_learned_them(tmp_path: Path) -> None:
+    repository = make_history(tmp_path / "shop", commits=3)
+    snapshot = commit(repository.root, "Wait", conf_py="RETRIES = 30\n")
+    commit(repository.root, "Wait longer", conf_py="RETRIES = 45\n", fresh_py="A = 1\n")
+    found = known_files(repository, snapshot, ["fresh.py", "conf.py", "conf.py"])
+    assert found == [("conf.py", "RETRIES = 30\n")]
+
+
+def test_general_text_is_scored_in_blocks_that_hold_all_of_it(tiny_base: BaseModel, tokenizer: Any) -> None:
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    engine = TransformersEngine(tiny_base, no_adapter, dtype=torch.float32)
+    english, python = general_likelihoods(engine, tokenizer, {"base": BASE, "candidate": BASE})
+    assert (english.kind, python.kind) == ("general_english", "general_python")
+    rows = [forgetting_row(tokenizer, text) for text in FORGETTING_TEXTS["English"]]
+    whole, blocks = engine.score(rows), english.scores["closed_book"]["base"]
+    assert sum(each.tokens for each in blocks) == sum(each.tokens for each in whole)
+    assert sum(each.nats for each in blocks) == pytest.approx(sum(each.nats for each in whole), rel=1e-4)
+    first = (len(tokenizer.decode([row.input_ids[0]]).encode()) for row in rows)
+    assert sum(english.sizes) + sum(first) == sum(len(text.encode()) for text in FORGETTING_TEXTS["English"])
 
 
 PATCH = "@@ -1,3 +1,4 @@\n one\n-two\n+deux\n+trois\n four\n@@ -9 +10,2 @@ def f():\n nine\n+dix"
@@ -191,22 +272,139 @@ def test_every_adapter_answers_the_same_questions_with_and_without_passages(
     def no_adapter(version: str) -> Path:
         raise AssertionError(version)
 
-    found = answered_measures(
+    answered = ask_all(
         TransformersEngine(tiny_base, no_adapter), history, cut, search, {"base": BASE, "candidate": BASE},
         tiny_recipe, 1, lambda stage, done, total: None,
     )  # fmt: skip
     search.close()
-    metrics = {each.name: each.metrics() for each in found}
+    metrics = {each.name: each.metrics() for each in grade_all(answered)}
     assert {"next_line_exact_match", "scope_edit_similarity", "abstention_on_made_up_names"} <= set(metrics)
-    for each in metrics.values():
-        assert each["items"] == 1
-        assert each["with_retrieval"]["difference"]["to_base"]["mean"] == 0
+    assert {"known_span_quoted", "later_place_quoted", "identifiers_that_exist", "answers_that_loop"} <= set(metrics)
+    for name, each in metrics.items():
+        assert set(each) - {"with_retrieval"} == {"items", "better", "closed_book"}
+        for mode in ("closed_book", "with_retrieval")[: 1 + (name != "format_followed")]:
+            assert each[mode]["difference"]["to_base"]["mean"] == 0
     # A random model's words are no completion and no admission.
     assert metrics["next_line_exact_match"]["closed_book"] == {
         "base": 0, "candidate": 0, "difference": {"to_base": {"mean": 0, "low": 0, "high": 0}}
     }  # fmt: skip
     assert metrics["next_line_edit_similarity"]["closed_book"]["base"] < 0.5
-    assert grade([], []) == {}
+    # It ends nothing within eight tokens, and what general requests are answered with is no repository's.
+    assert metrics["answers_without_end"]["better"] == "lower"
+    assert "with_retrieval" not in metrics["format_followed"]
+    # What later changes added is in the prompt when passages are shown, and only then.
+    assert metrics["later_place_quoted"]["closed_book"]["span_in_prompt"] == 0
+    assert metrics["later_place_quoted"]["with_retrieval"]["span_in_prompt"] == 1
+    assert grade_all([]) == []
+
+
+CODE = """TIMEOUT = 30
+retries = 7
+GREETING = 'hello'
+GREETING = 'bye'
+
+
+@cached
+def read_invoice(path, *, limit=10):
+    return path
+
+
+def read():
+    pass
+
+
+def send_invoice(path):
+    limit = 44
+
+
+class InvoiceError(ShopError, ValueError):
+    pass
+"""
+
+
+def test_questions_are_read_off_the_code() -> None:
+    found = [(each.kind, each.name, each.line, each.span) for each in file_facts("shop/a.py", CODE)]
+    assert found == [
+        (VALUE, "TIMEOUT", 1, "30"),  # 7 says too little, and GREETING has two values
+        (PLACE, "read_invoice", 7, "shop/a.py"),
+        (PARAMETERS, "read_invoice", 8, "path, *, limit=10"),
+        (PLACE, "send_invoice", 16, "shop/a.py"),  # one parameter is soon guessed
+        (PLACE, "InvoiceError", 20, "shop/a.py"),  # its bases are no parameters
+    ]
+    assert list(file_facts("README.md", "TIMEOUT = 30\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "span", "answer", "right"),
+    [
+        (VALUE, "30", "It is 30.", True),
+        (VALUE, "30", "It is 300.", False),
+        (PLACE, "shop/a.py", "`./shop/a.py:7` does.", True),
+        (PLACE, "a.py", "It is in shop/a.py.", False),
+        (PLACE, "shop/a.py", "shop/a.pyi", False),
+        (PARAMETERS, "path, *, limit=10", "def read_invoice(path,\n    *, limit = 10)", True),
+        (PARAMETERS, "path, *, limit=10", "(path, limit=10)", False),
+    ],
+)
+def test_an_answer_is_right_when_it_holds_the_span(kind: str, span: str, answer: str, right: bool) -> None:
+    assert holds_span(kind, span, answer) is right
+
+
+def test_later_code_is_asked_about_with_the_place_between_two_others(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    repository = make_history(tmp_path / "shop", commits=3)
+    for number in range(8):
+        noun = f"crate{number}"
+        commit(repository.root, f"Pack {noun}", **{f"pack{number}_py": f"SIZE_{noun} = {number + 40}\n\n" * 9 + (
+            f"def pack_the_{noun}(first, second):\n    return first\n"
+        )})  # fmt: skip
+    cut = cut_repository(repository, tiny_recipe)
+    house = read_house(repository, cut.snapshot, ())
+    found = later_questions(repository, cut.held_out, house, 3)
+    assert [each.kind for each in found] == [PLACE] * 3 + [PARAMETERS] * 3  # each value is given nine times
+    for each in found:
+        assert len(each.passages) == 3
+        assert sum(holds_span(each.kind, each.span, f"{p.path}\n{p.text}") for p in each.passages) >= 1
+    places = [[p.path for p in each.passages].index(each.span) for each in found[:3]]
+    assert len(set(places)) > 1
+    known = known_questions(repository, cut.snapshot, house, 3)
+    assert {each.span for each in known if each.kind == PLACE} <= {path for path, _ in house.definitions}
+    assert not {each.question for each in known} & {each.question for each in found}
+
+
+@pytest.mark.parametrize(
+    ("request_part", "good", "bad"),
+    [
+        ("one word", "Paris.", "It is Paris."),
+        ("JSON object", '{"name": "Ada", "age": 36}', '{"name": "Ada"}'),
+        ("JSON list", "[1, 2.5, 3]", "[1, 2]"),
+        ("three fruits", "- fig\n- pear\n- plum", "fig\npear\nplum"),
+        ("fenced code block", "```python\ndef add(a, b):\n    return a + b\n```", "def add(a, b):\n    return a + b"),
+        ("capital letters", "THE SEA IS WIDE.", "The sea is wide."),
+        ("ten words", "Bread is baked.", " ".join(["bread"] * 11)),
+        ("ten words", "Bread.", ""),
+        ("DONE", "A tree is tall. DONE", "A tree is tall. Done with it"),
+        ("Markdown table", "| Name | Age |\n|---|---|\n| A | 1 |\n| B | 2 |", "Name, Age"),
+        ("numbered list", "1. ox\n2. cow\n3. hen", "ox, cow, hen"),
+        ("YYYY-MM-DD", "2030-01-01", "1 January 2030"),
+    ],
+)
+def test_whether_an_answer_has_the_form_that_was_asked_for(request_part: str, good: str, bad: str) -> None:
+    (check,) = [each for each in FORMAT_CHECKS if request_part in each.request]
+    assert check.follows(good) and not check.follows(bad)
+
+
+def test_identifiers_are_counted_over_all_answers() -> None:
+    counts = {"base": ((0, 0), (1, 2)), "candidate": ((3, 3), (1, 1))}
+    metrics = Shared("identifiers_that_exist", {"closed_book": counts}, True).metrics()
+    assert (metrics["closed_book"]["base"], metrics["closed_book"]["candidate"]) == (0.5, 1.0)
+    assert metrics["closed_book"]["difference"]["to_base"]["mean"] == 0.5
+
+
+@pytest.mark.parametrize("spelling", [["eval", "model"], ["eval"]])
+def test_the_model_is_evaluated_by_either_name(spelling: list[str], base_model: BaseModel, history: Repository) -> None:
+    done = CliRunner().invoke(app, [*spelling, "--repo", str(history.root), "--adapter", "v7"])
+    assert isinstance(done.exception, InhouseError)
+    assert "no adapter version" in str(done.exception)
 
 
 @pytest.mark.long

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from inhouse_training import BASE, BaseModel, LineRow, TransformersEngine, line_rows, load_model, raw_row
+from inhouse_retrieval import Passage
+from inhouse_training import (
+    BASE,
+    BaseModel,
+    LineRow,
+    TransformersEngine,
+    below_passages,
+    line_rows,
+    load_model,
+    raw_row,
+)
 from inhouse_training.documents import count_tokens
 from inhouse_training.prompts import IGNORED
 
@@ -39,6 +49,19 @@ def test_a_file_is_read_as_it_is_learned_and_only_the_wanted_lines_are_labelled(
     labels = [label for label in row.row.labels if label != IGNORED]
     carrying = [token for token, wanted in zip(labels, row.conventional, strict=True) if wanted]
     assert tokenizer.decode(carrying) == " househttp get_json get_jsonthing"
+
+
+def test_passages_stand_above_a_row_as_files_and_the_best_is_nearest(tokenizer: Any) -> None:
+    [row] = line_rows(tokenizer, "a.py", LINES, [1, 4, 5], 256)
+    passages = [
+        Passage(path, 7, 8, text, "code", "", "", 1.0, ("lexical",))
+        for path, text in (("b.py", "get_json(1)\n"), ("long.py", "x y z " * 300), ("c.py", "get_json(2)"))
+    ]
+    below = below_passages(tokenizer, row, passages, 60)
+    above = "- File: c.py\nContent:\nget_json(2)\n\n- File: b.py\nContent:\nget_json(1)\n\n"
+    assert tokenizer.decode(below.input_ids) == above + tokenizer.decode(row.row.input_ids)
+    assert [label for label in below.labels if label != IGNORED] == [n for n in row.row.labels if n != IGNORED]
+    assert below_passages(tokenizer, row, [], 60) == row.row
 
 
 def test_a_long_file_is_read_in_windows_that_keep_what_lies_before(tokenizer: Any) -> None:

@@ -242,9 +242,10 @@ def test_scores_are_those_of_the_model_alone(
         wanted = torch.tensor(row.labels[1:], dtype=torch.long)
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1]
-        nats = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum", ignore_index=-100)
+        nats = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum", ignore_index=-100)
         assert score.tokens == int((wanted != -100).sum())
-        assert score.nats == pytest.approx(float(nats), rel=1e-4, abs=1e-4)
+        # Rows are scored several at once: in bfloat16, that the padded ones are multiplied in another order shows.
+        assert score.nats == pytest.approx(float(nats), rel=1e-4 if model.dtype is torch.float32 else 0.02, abs=1e-4)
     assert engine.score([]) == []
     with pytest.raises(InhouseError, match="longer than"):
         engine.score([ScoredRow((1,) * 9000, (1,) * 9000)])

@@ -43,12 +43,18 @@ if TYPE_CHECKING:
     from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
     from .forecast import Forecast as Forecast
+    from .golden import Golden as Golden
+    from .golden import distance as distance
+    from .golden import keep_golden as keep_golden
+    from .golden import make_golden as make_golden
+    from .golden import read_golden as read_golden
     from .interval import INTERVAL as INTERVAL
     from .interval import parse_interval as parse_interval
     from .machines import Machine as Machine
     from .machines import named_card as named_card
     from .machines import this_machine as this_machine
     from .measures.model import evaluate_version as evaluate_version
+    from .measures.report import write_evaluation_report as write_evaluation_report
     from .plan import RetrainPlan as RetrainPlan
     from .plan import plan_retraining as plan_retraining
     from .plan import with_forecast as with_forecast
@@ -82,8 +88,17 @@ if TYPE_CHECKING:
     from .schedule import last_run as last_run
     from .schedule import reason_to_wait as reason_to_wait
     from .scored_lines import LineRow as LineRow
+    from .scored_lines import below_passages as below_passages
     from .scored_lines import line_rows as line_rows
     from .scoring import TokenScores as TokenScores
+    from .sweep.forecast import SweepForecast as SweepForecast
+    from .sweep.forecast import forecast_sweep as forecast_sweep
+    from .sweep.job import SweepPlan as SweepPlan
+    from .sweep.job import SweepResult as SweepResult
+    from .sweep.job import plan_sweep as plan_sweep
+    from .sweep.job import run_sweep as run_sweep
+    from .sweep.report import sweep_reasons as sweep_reasons
+    from .sweep.trials import gpus as gpus
     from .synthesis.cache import Replies as Replies
     from .synthesis.cache import ReplyCache as ReplyCache
     from .synthesis.cache import stored_replies as stored_replies
@@ -102,13 +117,27 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "SweepForecast": "sweep.forecast",
+    "forecast_sweep": "sweep.forecast",
+    "SweepPlan": "sweep.job",
+    "SweepResult": "sweep.job",
+    "plan_sweep": "sweep.job",
+    "run_sweep": "sweep.job",
+    "sweep_reasons": "sweep.report",
+    "gpus": "sweep.trials",
     "DatasetRow": "dataset_rows",
     "LineRow": "scored_lines",
     "TokenScores": "scoring",
+    "below_passages": "scored_lines",
     "line_rows": "scored_lines",
     "Export": "export",
     "export_conversations": "dataset_rows",
     "read_rows": "dataset_rows",
+    "Golden": "golden",
+    "distance": "golden",
+    "keep_golden": "golden",
+    "make_golden": "golden",
+    "read_golden": "golden",
     "INTERVAL": "interval",
     "export_adapter": "export",
     "KEPT_VERSIONS": "registry",
@@ -137,6 +166,7 @@ _MODULE_OF = {
     "load_recipe": "recipe",
     "finetune": "finetune",
     "evaluate_version": "measures.model",
+    "write_evaluation_report": "measures.report",
     "build_dataset": "dataset",
     "repository_name": "dataset",
     "EndpointGenerator": "synthesis.generator",

@@ -81,7 +81,39 @@ def cut_repository(repository: Repository, recipe: Recipe, store: PullRequestSto
             read.
     """
     changes = read_pull_requests(repository, limit=recipe.data.changes)
-    position = cut_position(changes)
+    return _cut_at(repository, store, changes, cut_position(changes))
+
+
+def selection_cut(
+    repository: Repository, recipe: Recipe, store: PullRequestStore | None = None
+) -> tuple[Cut, tuple[PullRequest, ...]]:
+    """A cut for choosing between ways of training, and the changes to choose by, newest first.
+
+    What is chosen by a set of changes looks better on them than it is. So those that choose are never those that judge:
+    the changes that :func:`cut_repository` holds out stay unseen here, too, and the same number of changes is held out
+    once more from what lies before them. The cut holds out both, so that nothing of either is learned.
+
+    Raises:
+        InhouseError: the history is too short to hold anything out twice, or as :func:`cut_repository`.
+    """
+    changes = read_pull_requests(repository, limit=recipe.data.changes)
+    judging = cut_position(changes)
+    try:
+        position = judging + cut_position(changes[judging:])
+    except InhouseError as error:
+        raise InhouseError(
+            f"The history is too short to choose a recipe by: of {len(changes)} changes the newest {judging} will "
+            "judge what comes of it, and too few are left before them to choose by and to train on.",
+            "Train with a recipe that comes with inhouse until there are more commits; a shallow clone needs "
+            "`git fetch --unshallow` first.",
+        ) from error
+    return _cut_at(repository, store, changes, position), tuple(changes[judging:position])
+
+
+def _cut_at(
+    repository: Repository, store: PullRequestStore | None, changes: Sequence[PullRequest], position: int
+) -> Cut:
+    """Hold the newest ``position`` changes out."""
     oldest = changes[position - 1]
     stamp = repository.git("show", "-s", "--format=%cI", oldest.parent).decode("ascii").strip()
     as_of = datetime.fromisoformat(stamp)

@@ -15,7 +15,7 @@ Differences are paired by change, with 95 % intervals from a bootstrap over chan
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,8 +34,10 @@ CURRENT = "current"
 CANDIDATE = "candidate"
 
 _RESAMPLES = 4000
+_SEED = 3407
 _PASSAGES = 8
-_BATCH_ROWS = 8
+_GROUP_TOKENS = 16_384
+"""Handed to the engine at once: as much as it reads in one step on a GPU, and some seconds on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +132,15 @@ def evaluate(
     probes = {kind: [forgetting_row(tokenizer, text) for text in texts] for kind, texts in FORGETTING_TEXTS.items()}
     total = len(adapters) * sum(len(group) for group in [*rows.values(), *probes.values()])
     done = 0
+    progress("evaluating", done, total)
+
+    def scored(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("evaluating", done, total)
 
     def score(group: Sequence[ScoredRow], adapter: str) -> tuple[RowScore, ...]:
-        nonlocal done
-        scores: list[RowScore] = []
-        for start in range(0, len(group), _BATCH_ROWS):
-            progress("evaluating", done, total)
-            batch = group[start : start + _BATCH_ROWS]
-            scores += engine.score(batch, adapter)
-            done += len(batch)
-        return tuple(scores)
+        return score_rows(engine, group, adapter, scored)
 
     scores: dict[str, dict[str, tuple[RowScore, ...]]] = {mode: {} for mode in rows}
     forgetting: dict[str, dict[str, float]] = {}
@@ -147,8 +148,29 @@ def evaluate(
         for mode, group in rows.items():
             scores[mode][label] = score(group, adapter)
         forgetting[label] = {kind: _mean(score(group, adapter)) for kind, group in probes.items()}
-    progress("evaluating", total, total)
     return Evaluation(tuple(change.commit for change in held_out), scores, forgetting)
+
+
+def score_rows(
+    engine: Engine, rows: Sequence[ScoredRow], adapter: str, scored: Callable[[int], None] = lambda count: None
+) -> tuple[RowScore, ...]:
+    """The score of each row, in the order given. Rows of like length are read together, since a batch is padded.
+
+    Args:
+        scored: hears how many more rows are done.
+
+    Raises:
+        InhouseError: the engine cannot score.
+    """
+    found: list[RowScore] = [RowScore(0.0, 0)] * len(rows)
+    order = sorted(range(len(rows)), key=lambda at: -len(rows[at].input_ids))
+    while order:
+        size = max(1, _GROUP_TOKENS // max(1, len(rows[order[0]].input_ids)))
+        group, order = order[:size], order[size:]
+        for at, score in zip(group, engine.score([rows[at] for at in group], adapter), strict=True):
+            found[at] = score
+        scored(len(group))
+    return tuple(found)
 
 
 def change_row(
@@ -211,6 +233,24 @@ def paired_gain(reference: Sequence[RowScore], scores: Sequence[RowScore]) -> In
     resampled = (before - after)[draws].sum(axis=1) / tokens[draws].sum(axis=1)
     low, high = numpy.percentile(resampled, [2.5, 97.5])
     return Interval(float((before - after).sum() / tokens.sum()), float(low), float(high))
+
+
+def paired_rise(before: Sequence[tuple[int, int]], after: Sequence[tuple[int, int]]) -> Interval:
+    """How much higher the share of hits is in ``after``, both on the same items: a bootstrap over items.
+
+    Args:
+        before, after: for each item how many hits there are, and out of how many.
+    """
+    import numpy
+
+    draws = numpy.random.default_rng(_SEED).integers(0, len(after), size=(_RESAMPLES, len(after)))
+    resampled, means = [], []
+    for pairs in (after, before):
+        hits, of = numpy.array(pairs, dtype=float).T
+        resampled.append(hits[draws].sum(axis=1) / numpy.maximum(of[draws].sum(axis=1), 1))
+        means.append(hits.sum() / max(of.sum(), 1))
+    low, high = numpy.percentile(resampled[0] - resampled[1], [2.5, 97.5])
+    return Interval(float(means[0] - means[1]), float(low), float(high))
 
 
 def _mean(scores: Sequence[RowScore]) -> float:

@@ -29,8 +29,17 @@ if TYPE_CHECKING:
 
 Format = Literal["peft", "merged", "gguf"]
 
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What ``max_lora_rank`` of vLLM can be (vllm/config/lora.py); an adapter's rank may be any up to it."""
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What ``max_lora_rank`` of vLLM 0.33.0 can be (vllm/config/lora.py); an adapter's rank may be any up to it."""
+_VLLM_REFUSES = {
+    "lora_bias": "it has bias terms beside its factors",
+    "alora_invocation_tokens": "it is an activated LoRA",
+    "layer_replication": "it repeats layers",
+    "use_bdlora": "it is block-diagonal",
+    "use_qalora": "it uses QALoRA",
+}
+_VLLM_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Ways to begin training that leave the base's weights as they are."""
 BOUND_FLOAT32 = 1e-3
 BOUND_BFLOAT16 = 0.02
 """Nats per token by which an export may score differently. In bfloat16 a merged weight is rounded to 8 bits, which an
@@ -80,6 +89,8 @@ def export_adapter(
         InhouseError: no such version, one of another base model, a folder that holds something, what the format cannot
             express, or an export that scores differently; nothing is then left at ``target``.
     """
+    import torch
+
     folder = registry.verify(version)
     manifest = registry.get(version).manifest
     if manifest.base_sha256 != base.sha256:
@@ -90,8 +101,9 @@ def export_adapter(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InhouseError(f"{target} exists already.", "Name a new or an empty folder.")
     device = best_device()
-    dtype = best_dtype(device)
-    bound = BOUND_FLOAT32 if str(dtype) == "torch.float32" else BOUND_BFLOAT16
+    # On a CPU in float32, also where it multiplies bfloat16: rounding would hide small mistakes.
+    dtype = torch.float32 if device == "cpu" else best_dtype(device)
+    bound = BOUND_FLOAT32 if dtype is torch.float32 else BOUND_BFLOAT16
     tokenizer = load_tokenizer(base)
     rows = [forgetting_row(tokenizer, text) for texts in FORGETTING_TEXTS.values() for text in texts]
     progress("scoring the registered version", 0, None)
@@ -113,7 +125,7 @@ def export_adapter(
 def vllm_check(config: Mapping[str, Any]) -> tuple[bool, str]:
     """Whether vLLM loads an adapter with this ``adapter_config.json``, and how it must be started, or why it does not.
 
-    As ``PEFTHelper.validate_legal`` in vllm/lora/peft_helper.py asks it.
+    As ``PEFTHelper.validate_legal`` in vllm/lora/peft_helper.py of 0.33.0 asks it.
     """
     if config.get("peft_type") != "LORA":
         return False, f"it is of the kind {config.get('peft_type')}, not LoRA"
@@ -125,9 +137,21 @@ def vllm_check(config: Mapping[str, Any]) -> tuple[bool, str]:
         return False, "it uses DoRA"
     if config.get("use_rslora"):
         return False, "its scale is rank-stabilised, which not every version of vLLM honours"
-    if config["r"] > VLLM_RANKS[-1]:
-        return False, f"its rank is {config['r']}, and vLLM takes {VLLM_RANKS[-1]} at most"
-    return True, f"--max-lora-rank {next(rank for rank in VLLM_RANKS if rank >= config['r'])}"
+    for key, reason in _VLLM_REFUSES.items():
+        if config.get(key):
+            return False, reason
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower() not in _VLLM_STARTS:
+        return False, f"it was begun with {start}, which changes the base's weights"
+    rank = adapter_rank(config)
+    if rank > VLLM_RANKS[-1]:
+        return False, f"its rank is {rank}, and vLLM takes {VLLM_RANKS[-1]} at most"
+    return True, f"--max-lora-rank {next(each for each in VLLM_RANKS if each >= rank)}"
+
+
+def adapter_rank(config: Mapping[str, Any]) -> int:
+    """The highest rank of any module of an adapter with this ``adapter_config.json``."""
+    return max(int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values()), 0)
 
 
 def _registered_loss(

@@ -10,13 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
-import selectors
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,25 +18,13 @@ from typing import Any
 from inhouse_retrieval import Cancelled, InhouseError, Progress, no_progress
 
 from .base_model import BaseModel
+from .child import Child, wait_for, why_it_ended
 from .dataset import Dataset
 from .recipe import Recipe
 from .trainers import STOPPED_EXIT_CODE, Job
 
 _GRACE_SECONDS = 30.0
 _TICK_SECONDS = 0.5
-
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "UNSLOTH_DISABLE_STATISTICS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-_POLITE = {"OMP_WAIT_POLICY": "passive"}
-"""Threads that wait do not spin: training shares its cores with whoever works on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,46 +156,30 @@ def _without_paths(job: dict[str, Any]) -> dict[str, Any]:
 def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
     shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
     log_path = run_dir / "trainer.log"
-    reading, writing = os.pipe()
-    command = [
-        sys.executable,
-        "-m",
-        f"inhouse_training.trainers.{kind}",
-        str(run_dir),
-        str(writing),
-        str(os.getpid()),
-    ]
-    try:
-        with log_path.open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                cwd=run_dir,
-                env={**_POLITE, **os.environ, **_OFFLINE, "HF_DATASETS_CACHE": str(run_dir / "cache")},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(writing,),
-                # Ctrl-C goes to the caller alone, who then stops the child in order.
-                start_new_session=True,
-            )
-    finally:
-        os.close(writing)
     failure = ""
+    child = Child(
+        f"inhouse_training.trainers.{kind}",
+        run_dir,
+        log_path,
+        {"HF_DATASETS_CACHE": str(run_dir / "cache")},
+        _GRACE_SECONDS,
+    )
     try:
-        with os.fdopen(reading, "rb", buffering=0) as pipe:
-            stage, done, total = "loading the model", 0, None
-            progress(stage, done, total)
-            for event in _events(pipe):
-                if event is None:
-                    pass
-                elif event["event"] in ("started", "step"):
+        stage, done, total = "loading the model", 0, None
+        progress(stage, done, total)
+        while not child.closed:
+            if not wait_for([child], _TICK_SECONDS):
+                progress(stage, done, total)
+                continue
+            for event in child.received():
+                if event["event"] in ("started", "step"):
                     stage, done, total = "training", event["step"], event["total"]
                 elif event["event"] == "failed":
                     failure = event["reason"]
                 progress(stage, done, total)
-        code = child.wait()
+        code = child.exit_code()
     finally:
-        _end(child)
+        child.end()
     if failure:
         remedy = f"See {log_path}."
         if "became" in failure:
@@ -223,44 +189,6 @@ def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
         raise InhouseError(f"Training stopped: {failure}.", remedy)
     if code == STOPPED_EXIT_CODE:
         raise Cancelled("Training was stopped.", "Start it again to continue from its last checkpoint.")
-    if code < 0:
-        raise InhouseError(
-            f"Training stopped: its process was ended by {signal.Signals(-code).name}"
-            + (", as happens when memory runs out." if code == -signal.SIGKILL else "."),
-            "Start it again to continue from its last checkpoint.",
-        )
-    if code > 0 or not (run_dir / "adapter").exists():
-        raise InhouseError(f"Training stopped: {_last_line(log_path)}.", f"See {log_path}.")
-
-
-def _events(pipe: Any) -> Iterator[dict[str, Any] | None]:
-    """Events as they come, and ``None`` at least every half second; ends when the child closes the pipe."""
-    waiting = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            if not selector.select(_TICK_SECONDS):
-                yield None
-                continue
-            block = pipe.read(65536)
-            if not block:
-                return
-            *lines, waiting = (waiting + block).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is not None:
-        return
-    child.terminate()
-    try:
-        child.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip().rstrip(".") if lines else "its process ended without a word"
+    if code != 0 or not (run_dir / "adapter").exists():
+        remedy = "Start it again to continue from its last checkpoint." if code < 0 else f"See {log_path}."
+        raise InhouseError(f"Training stopped: {why_it_ended(code, log_path)}.", remedy)

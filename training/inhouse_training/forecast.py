@@ -10,7 +10,16 @@ from .base_model import BaseModel
 from .dataset import Dataset
 from .finetune import training_passes
 from .machines import Machine
-from .memory import GIB, Memory, Shape, predict_memory, shape_of, what_would_fit
+from .memory import (
+    GIB,
+    Memory,
+    Shape,
+    checkpointed_share,
+    checkpointing_of,
+    predict_memory,
+    shape_of,
+    what_would_fit,
+)
 from .prompts import IGNORED
 from .recipe import Recipe
 
@@ -95,7 +104,8 @@ def forecast_training(
     if tokens is not None and tokens_per_second is not None:
         seconds, basis = tokens / tokens_per_second, f"As fast as the last run here: {tokens_per_second:.0f} tokens/s."
     elif tokens is not None and shape is not None:
-        speed = _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe)
+        again = checkpointed_share(shape.layers, checkpointing_of(shape, recipe, machine.gpu, trainer, machine.memory))
+        speed = _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe, again)
         measured = "was measured here" if machine.measured else "is from a table"
         seconds = tokens / speed
         basis = (
@@ -113,11 +123,12 @@ def _steps_of_a_pass(recipe: Recipe, rows: RowCount, machine: Machine) -> int:
     return max(1, math.ceil(batches / recipe.optimizer.accumulate))
 
 
-def _flops_a_token(shape: Shape, recipe: Recipe) -> float:
+def _flops_a_token(shape: Shape, recipe: Recipe, checkpointed: float) -> float:
     """Forward, and backward to the activations, through the frozen base (2 + 2 a parameter), all three through the
-    adapter (6), and the forward pass again with checkpointing (Kaplan et al., 2020, appendix; attention left out)."""
+    adapter (6), and the forward pass again through the part of the layers that is checkpointed (Kaplan et al., 2020,
+    appendix; attention left out)."""
     frozen = shape.linear_parameters + shape.hidden * shape.vocabulary
-    again = 2 if recipe.trainer.gradient_checkpointing else 0
+    again = 2 * checkpointed
     return float((4 + again) * frozen + (6 + again) * shape.adapter_parameters(recipe))
 
 

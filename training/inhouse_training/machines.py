@@ -61,13 +61,17 @@ def this_machine() -> Machine:
     import torch
 
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return Machine(properties.name, True, int(properties.total_memory), _tflops("cuda", torch.bfloat16), True)
-    return Machine(f"{os.cpu_count()} cores", False, _host_memory(), _tflops("cpu", torch.float32), True)
+        name = torch.cuda.get_device_properties(0).name
+        return Machine(name, True, memory_here(), _tflops("cuda", torch.bfloat16), True)
+    return Machine(f"{os.cpu_count()} cores", False, memory_here(), _tflops("cpu", torch.float32), True)
 
 
-def _host_memory() -> int:
-    """This machine's memory, or what its container may use of it."""
+def memory_here() -> int:
+    """The memory of the GPU, in bytes; without one this machine's, or what its container may use of it."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(installed, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))

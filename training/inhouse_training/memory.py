@@ -9,7 +9,7 @@ The parts, with their sources:
   with TRL on a GPU, which keeps the adapter in the type of the base.
 - activations: what a layer keeps for its backward pass, counted tensor by tensor as in Korthikanti et al. ("Reducing
   Activation Recomputation in Large Transformer Models", 2022), for a gated MLP and an attention that keeps no scores.
-  With checkpointing each layer keeps its input only.
+  A layer that is checkpointed keeps its input only.
 - logits: of a batch with their gradient, unless the loss takes them in chunks; with checkpointing, the one layer that
   is computed again if that is more, since the two are never there at once.
 - overhead: measured, see the constants.
@@ -20,12 +20,16 @@ The parts, with their sources:
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from typing import Literal
 
 from .base_model import BaseModel
 from .recipe import Recipe
+
+Checkpointing = Literal["none", "selective", "full"]
 
 GIB = 2**30
 _GPU_OVERHEAD = int(0.6 * GIB)
@@ -38,6 +42,9 @@ and of 768 tokens."""
 _FOUR_BIT = 0.516
 _LARGEST_CHUNK = 2048
 """Tokens whose logits exist at once where the loss is chunked."""
+_EVERY: dict[Checkpointing, int] = {"none": 0, "selective": 2, "full": 1}
+_ROOM = 0.95
+"""Part of the memory that ``"auto"`` fills by prediction."""
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
 
@@ -118,6 +125,33 @@ def _shape(config: dict[str, int | bool]) -> Shape | None:
         return None  # another kind of model: nothing is predicted
 
 
+def checkpointing_of(shape: Shape | None, recipe: Recipe, gpu: bool, trainer: str, total: int) -> Checkpointing:
+    """What the recipe's ``checkpointing`` is on a machine with ``total`` bytes of memory.
+
+    ``"auto"`` is the least that fits by prediction; all layers where nothing is predicted, or nothing fits.
+    """
+    asked = recipe.trainer.checkpointing
+    if asked == "auto":
+        asked = "full"
+        for least in _EVERY if shape is not None else ():
+            assert shape is not None
+            if predict_memory(shape, _with(recipe, least), gpu, trainer, total).total <= _ROOM * total:
+                asked = least
+                break
+    return "full" if asked == "selective" and trainer == "unsloth" else asked
+
+
+def checkpointed_share(layers: int, checkpointing: Checkpointing) -> float:
+    """Part of the layers that are computed again, the first of them among it."""
+    every = _EVERY[checkpointing]
+    return math.ceil(layers / every) / layers if every else 0.0
+
+
+def _with(recipe: Recipe, checkpointing: Checkpointing) -> Recipe:
+    trainer = recipe.trainer.model_copy(update={"checkpointing": checkpointing})
+    return recipe.model_copy(update={"trainer": trainer})
+
+
 def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int) -> Memory:
     """The peak of training with full rows.
 
@@ -141,21 +175,24 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     logits = (min(tokens, _LARGEST_CHUNK) if chunked else tokens) * shape.vocabulary * 12
     if not gpu:
         layer, logits = int(layer * _CPU_SLACK), int(tokens * shape.vocabulary * 16 * _CPU_SLACK)
-    if recipe.trainer.gradient_checkpointing:
-        # Unsloth keeps the layers' inputs in the host's memory.
-        inputs = 0 if trainer == "unsloth" else shape.layers * shape.hidden * number
+    checkpointed = round(
+        shape.layers * checkpointed_share(shape.layers, checkpointing_of(shape, recipe, gpu, trainer, total))
+    )
+    # Unsloth keeps the layers' inputs in the host's memory.
+    inputs = 0 if trainer == "unsloth" else shape.hidden * number
+    activations = tokens * (checkpointed * inputs + (shape.layers - checkpointed) * layer)
+    if checkpointed:
         # The logits are gone before the first layer is computed again.
-        activations, logits = tokens * inputs, max(logits, tokens * layer)
-    else:
-        activations = tokens * layer * shape.layers
+        logits = max(logits, tokens * layer)
     return Memory(int(weights), adapter, int(activations), int(logits), _GPU_OVERHEAD if gpu else _CPU_OVERHEAD)
 
 
 def what_would_fit(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int) -> tuple[str, Memory] | None:
     """The smallest change of the recipe that fits, as a sentence's part, with its memory; ``None`` when none does."""
     data, changes = recipe.data, list[str]()
+    explicit = recipe.trainer.checkpointing != "auto"
     for words, changed in (
-        ("trainer.gradient_checkpointing = true", {"trainer": {"gradient_checkpointing": True}}),
+        ('trainer.checkpointing = "full"', {"trainer": {"checkpointing": "full"}} if explicit else {}),
         ("optimizer.batch_rows = 1", {"optimizer": {"batch_rows": 1}}),
         ("trainer.load_in_4bit = true", {"trainer": {"load_in_4bit": True}} if gpu else {}),
         ("lora.rank = 64", {"lora": {"rank": min(64, recipe.lora.rank)}}),

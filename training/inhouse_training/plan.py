@@ -10,6 +10,7 @@ from typing import Any, Literal
 from inhouse_retrieval import Progress, Repository, no_progress
 
 from .base_model import DEFAULT_BASE, BaseModel, find_base_model, load_tokenizer
+from .cut import Cut
 from .dataset import Dataset, build_dataset, is_whole
 from .finetune import training_curve, training_passes
 from .forecast import Forecast, RowCount, count_rows, forecast_training
@@ -123,7 +124,7 @@ def with_forecast(
         price: of the machine for an hour.
         here: whether ``machine`` is this one, so that former runs tell how fast it is.
     """
-    rows = _count(run, repository, recipe, base, progress)
+    rows = count_planned(run.dataset, run.cut, repository, recipe, base, progress)
     speed = None
     if here and plan.predicted_seconds and plan.training_tokens:
         speed = plan.training_tokens / plan.predicted_seconds
@@ -133,10 +134,13 @@ def with_forecast(
     return replace(plan, forecast=forecast, decision="refuse", reasons=(forecast.refusal,))
 
 
-def _count(run: Run, repository: Repository, recipe: Recipe, base: BaseModel, progress: Progress) -> RowCount | None:
-    """Count the rows of a run: of its dataset, or of one that is built elsewhere and thrown away."""
-    if is_whole(run.dataset):
-        return count_rows(Dataset(run.dataset))
+def count_planned(
+    directory: Path, cut: Cut, repository: Repository, recipe: Recipe, base: BaseModel, progress: Progress
+) -> RowCount | None:
+    """Count the rows of a dataset: of the one in ``directory``, or of one that is built elsewhere and thrown away;
+    ``None`` when there is no tokenizer to count with."""
+    if is_whole(directory):
+        return count_rows(Dataset(directory))
     remarks = []
     counting: BaseModel | None = base
     if not base.sha256:
@@ -147,8 +151,8 @@ def _count(run: Run, repository: Repository, recipe: Recipe, base: BaseModel, pr
     if recipe.data.replay_share:
         remarks.append("Replayed texts are drawn by the training itself and not counted.")
     with tempfile.TemporaryDirectory(prefix="inhouse-plan-") as scratch:
-        directory = Path(scratch) / "dataset"
-        dataset = build_dataset(repository, load_tokenizer(counting), recipe, run.cut, directory, progress)
+        made = Path(scratch) / "dataset"
+        dataset = build_dataset(repository, load_tokenizer(counting), recipe, cut, made, progress)
         return count_rows(dataset, " ".join(remarks))
 
 

@@ -11,7 +11,7 @@ import re
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -134,6 +134,9 @@ class TrainerSettings(_Section):
     Attributes:
         kind: ``"auto"`` takes Unsloth where CUDA and Unsloth are there, and TRL otherwise.
         packing: several short rows in one, each isolated from the others; only on a GPU.
+        checkpointing: which layers keep only their input for the backward pass, and are computed again in it:
+            ``"none"``, every second one (``"selective"``) or all (``"full"``). ``"auto"`` takes the first of these
+            whose predicted memory fits the machine. Unsloth knows none and all.
         checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
         one.
     """
@@ -141,7 +144,7 @@ class TrainerSettings(_Section):
     kind: Literal["auto", "trl", "unsloth"] = "auto"
     packing: bool = False
     load_in_4bit: bool = False
-    gradient_checkpointing: bool = False
+    checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     checkpoint_seconds: int = Field(60, ge=0)
 
 
@@ -161,21 +164,58 @@ class EvaluationSettings(_Section):
     probe_tokens: int = Field(128, ge=8)
 
 
+class SweepSettings(_Section):
+    """What ``inhouse sweep`` tries beside the recipe's own values, which are always among it.
+
+    Attributes:
+        ranks: of the adapter; a quarter, half and twice the recipe's own when none are named.
+        alphas: as multiples of the rank.
+        learning_rates: lowest and highest; a fifth and five times the recipe's own when none are named.
+        batches: rows in an optimiser step; half and twice the recipe's own when none are named.
+        mixes: name -> shares of ``[data]`` that differ from the recipe's; more past edits and more plain text when none
+            are named.
+    """
+
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    alphas: tuple[Annotated[float, Field(gt=0)], ...] = (1.0, 1.5, 2.0)
+    learning_rates: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    mixes: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_and_order(self) -> SweepSettings:
+        known = [name for name in DataSettings.model_fields if name.endswith("_share")]
+        for mix, shares in self.mixes.items():
+            if not re.fullmatch(r"[A-Za-z0-9][\w-]*", mix):
+                raise ValueError(f"the mix {mix!r} is not named by letters, figures, - and _")
+            for share in shares:
+                if share not in known:
+                    raise ValueError(f"the mix {mix!r} names {share!r}, which is none of {', '.join(known)}")
+        if self.learning_rates is not None and self.learning_rates[0] > self.learning_rates[1]:
+            raise ValueError("learning_rates begins with the lowest")
+        return self
+
+
 class Recipe(_Section):
     """One way of training.
 
     Attributes:
         name: the file's name without its ending.
+        selected_until: the newest change by which a sweep chose this recipe: it and the changes before it never judge
+            what the recipe makes. Empty for a recipe that nothing was chosen by.
+        sweep: not part of what identifies a run.
     """
 
     name: str
     base_model: str
     seed: int = 3407
+    selected_until: str = Field("", pattern="^([0-9a-f]{40}|[0-9a-f]{64})?$")
     data: DataSettings = Field(default_factory=DataSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
     optimizer: OptimizerSettings
     trainer: TrainerSettings = Field(default_factory=TrainerSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    sweep: SweepSettings = Field(default_factory=SweepSettings, exclude=True)
 
 
 def recipe_names() -> list[str]:

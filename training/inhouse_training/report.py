@@ -1,11 +1,8 @@
-"""The report of a retraining: HTML with everything inside one file, and the same as Markdown with the plot
-beside it."""
+"""The report of a retraining."""
 
 from __future__ import annotations
 
-import base64
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,9 @@ from .evaluation import CANDIDATE, CLOSED_BOOK, WITH_RETRIEVAL, Evaluation
 from .finetune import TrainingStep
 from .gate import Decision
 from .probes import FAULTS, INVENTED, Probes
+from .report_page import Page, Table, write_page
 
-_MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with retrieved passages"}
+MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with retrieved passages"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +48,30 @@ def write_report(content: ReportInput, directory: Path) -> Path:
     if content.decay.bins:
         plots["Decay"] = directory / "decay.svg"
         plot_decay(content.candidate, content.decay, content.earlier, plots["Decay"])
-    blocks = _blocks(content)
-    (directory / "report.md").write_text(_markdown(content, blocks, plots), encoding="utf-8")
-    page = directory / "report.html"
-    page.write_text(_html(content, blocks, plots), encoding="utf-8")
-    return page
+    verdict = "promoted" if content.decision.promote else "not promoted"
+    page = Page(
+        f"Adapter {content.candidate}: {verdict}",
+        content.decision.reasons,
+        _summary(content),
+        plots,
+        _blocks(content),
+    )
+    return write_page(page, directory)
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def _blocks(content: ReportInput) -> list[_Table]:
+def _blocks(content: ReportInput) -> list[Table]:
     evaluation = content.evaluation
     labels = list(evaluation.forgetting)
     losses = []
     for mode, scores in evaluation.scores.items():
-        losses.append((_MODES[mode], *(f"{evaluation.loss(mode, label):.3f}" for label in scores)))
+        losses.append((MODES[mode], *(f"{evaluation.loss(mode, label):.3f}" for label in scores)))
     gains = []
     for mode, scores in evaluation.scores.items():
         for other in scores:
             if other != CANDIDATE:
                 gain = evaluation.gain(mode, CANDIDATE, other)
                 interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
-                gains.append((_MODES[mode], other, f"{gain.mean:+.3f}", interval))
+                gains.append((MODES[mode], other, f"{gain.mean:+.3f}", interval))
     forgetting = [
         (kind, *(f"{evaluation.forgetting[label][kind]:.3f}" for label in labels))
         for kind in evaluation.forgetting[BASE]
@@ -89,23 +83,23 @@ def _blocks(content: ReportInput) -> list[_Table]:
     skipped = "; ".join(f"{count} {reason}" for reason, count in content.dataset["skipped_files"].items())
     overlap = content.dataset["overlap"]
     return [
-        _Table(
+        Table(
             "Loss on later changes (nats per token, lower is better)",
             ("asked", *labels),
             tuple(losses),
             f"{len(evaluation.changes)} changes made after the training snapshot "
             f"{content.dataset['snapshot'][:12]}; the lines that they added.",
         ),
-        _Table(
+        Table(
             "How much better the candidate is (positive is better)",
             ("asked", "than", "nats per token", "95 % interval"),
             tuple(gains),
             "Paired bootstrap over changes.",
         ),
-        _Table("Forgetting (nats per token on general text)", ("text", *labels), tuple(forgetting)),
-        *_decay_tables(content.decay, content.earlier),
+        Table("Forgetting (nats per token on general text)", ("text", *labels), tuple(forgetting)),
+        *decay_tables(content.decay, content.earlier),
         *_probe_tables(content.probes),
-        _Table(
+        Table(
             "What it learned from (tokens)",
             ("text", "read", "trained on", "held out", "dropped"),
             tuple(account),
@@ -117,17 +111,18 @@ def _blocks(content: ReportInput) -> list[_Table]:
     ]
 
 
-def _decay_tables(decay: Decay, earlier: Sequence[tuple[str, Decay]]) -> list[_Table]:
+def decay_tables(decay: Decay, earlier: Sequence[tuple[str, Decay]]) -> list[Table]:
+    """A table by days since the snapshot; none where there are too few changes for a bin."""
     if not decay.bins:
         return []
     rows = [(f"{each.first_day:.0f} to {each.last_day:.0f}", str(each.changes), each) for each in decay.bins]
-    note = f"Asked {_MODES[decay.mode]}; 95 % intervals from a bootstrap over changes. {decay.advice}".rstrip()
+    note = f"Asked {MODES[decay.mode]}; 95 % intervals from a bootstrap over changes. {decay.advice}".rstrip()
     if earlier:
         names = ", ".join(version for version, _ in earlier)
         note += f" The thin lines are earlier versions ({names}), each on the changes that followed its own snapshot."
     return [
-        _Table(
-            "Decay: the same by days since the snapshot",
+        Table(
+            "Decay: loss on later changes by days since the snapshot",
             ("days", "changes", "gain over the base model", "95 % interval", "loss", "95 % interval"),
             tuple(
                 (
@@ -145,7 +140,7 @@ def _decay_tables(decay: Decay, earlier: Sequence[tuple[str, Decay]]) -> list[_T
     ]
 
 
-def _probe_tables(probes: Probes) -> list[_Table]:
+def _probe_tables(probes: Probes) -> list[Table]:
     labels = list(probes.answers)
     answers = [("names that exist nowhere", *(f"{probes.share(INVENTED, label):.0%}" for label in labels))]
     answers += [
@@ -165,13 +160,13 @@ def _probe_tables(probes: Probes) -> list[_Table]:
         for each in probes.exposures
     ]
     return [
-        _Table(
+        Table(
             f"Short answers to {len(probes.answers[CANDIDATE])} questions",
             ("share", *labels),
             tuple(answers),
             f"The candidate invented: {', '.join(invented[:20]) or 'nothing'}.",
         ),
-        _Table(
+        Table(
             "Secrets (standard deviations from random strings of the same form)",
             ("secret", "where", "candidate", "base", "rise", "likely from token to token"),
             tuple(exposed),
@@ -191,47 +186,6 @@ def _summary(content: ReportInput) -> list[tuple[str, str]]:
         ("Snapshot", f"{content.dataset['snapshot'][:12]} of {content.dataset['as_of'][:10]}"),
         ("Training", f"{len(content.curve)} steps, {tokens:,} tokens, {seconds:,.0f} s"),
     ]
-
-
-def _markdown(content: ReportInput, tables: Sequence[_Table], plots: Mapping[str, Path]) -> str:
-    verdict = "promoted" if content.decision.promote else "not promoted"
-    lines = [f"# Adapter {content.candidate}: {verdict}", ""]
-    lines += [f"- {reason}" for reason in content.decision.reasons] + [""]
-    lines += [f"- {name}: {value}" for name, value in _summary(content)] + [""]
-    lines += [f"![{name}]({plot.name})" for name, plot in plots.items()] + [""]
-    for table in tables:
-        lines += [f"## {table.title}", ""]
-        lines += ["| " + " | ".join(table.head) + " |", "|" + " --- |" * len(table.head)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
-        lines += ["", *([table.note, ""] if table.note else [])]
-    return "\n".join(lines)
-
-
-def _html(content: ReportInput, tables: Sequence[_Table], plots: Mapping[str, Path]) -> str:
-    verdict = "promoted" if content.decision.promote else "not promoted"
-    title = html.escape(f"Adapter {content.candidate}: {verdict}")
-    parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>",
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}",
-        "table{border-collapse:collapse;margin:.5rem 0}",
-        "td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}",
-        "th{background:#f3f3f3}p.note{color:#555}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .4rem}",
-        f"</style></head><body><h1>{title}</h1><ul>",
-        *(f"<li>{html.escape(reason)}</li>" for reason in content.decision.reasons),
-        "</ul><dl>",
-        *(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in _summary(content)),
-        "</dl>",
-    ]
-    for name, plot in plots.items():
-        drawn = base64.b64encode(plot.read_bytes()).decode("ascii")
-        parts.append(f"<img alt='{name}' src='data:image/svg+xml;base64,{drawn}'>")
-    for table in tables:
-        parts += [f"<h2>{html.escape(table.title)}</h2><table><tr>"]
-        parts += [f"<th>{html.escape(cell)}</th>" for cell in table.head] + ["</tr>"]
-        for row in table.rows:
-            parts += ["<tr>", *(f"<td>{html.escape(cell)}</td>" for cell in row), "</tr>"]
-        parts += ["</table>"] + ([f"<p class='note'>{html.escape(table.note)}</p>"] if table.note else [])
-    return "\n".join([*parts, "</body></html>\n"])
 
 
 def plot_losses(content: ReportInput, path: Path) -> None:
@@ -254,6 +208,6 @@ def plot_losses(content: ReportInput, path: Path) -> None:
         bars = right.bar(places, heights, width * 0.92, label=label)
         right.bar_label(bars, fmt="%.2f", fontsize=8)
     right.set(title="Loss on later changes", ylabel="nats per token")
-    right.set_xticks(range(len(evaluation.scores)), [_MODES[mode] for mode in evaluation.scores])
+    right.set_xticks(range(len(evaluation.scores)), [MODES[mode] for mode in evaluation.scores])
     right.legend(loc="lower right")
     figure.savefig(path, format="svg", metadata={"Date": None})

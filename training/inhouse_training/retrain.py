@@ -127,7 +127,7 @@ def _make_candidate(
     dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     current, remark = _current_before(registry, base, run)
-    held_out = _unseen(repository, registry, dataset, current)
+    held_out = _not_selected_by(repository, recipe, dataset, _unseen(repository, registry, dataset, current))
     evaluation, probes = _judged(
         repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
     )
@@ -239,6 +239,32 @@ def _unseen(
             "Retrain when more changes have landed, or roll back to compare with the base model alone.",
         )
     return unseen
+
+
+def _not_selected_by(
+    repository: Repository, recipe: Recipe, dataset: Dataset, held_out: tuple[HeldOutChange, ...]
+) -> tuple[HeldOutChange, ...]:
+    """The held-out changes without those by which a sweep chose the recipe: a choice looks better there than it is.
+
+    A sweep chooses by older changes than are held out; they are among them all the same when the recipe's
+    ``data.changes`` was raised since.
+
+    Raises:
+        InhouseError: too few are left to judge by.
+    """
+    if not recipe.selected_until:
+        return held_out
+    # Nothing is listed when that history was rewritten: none of it is left.
+    listed = repository.git("rev-list", f"{dataset.manifest['snapshot']}..{recipe.selected_until}", allow_failure=True)
+    chose = set(listed.decode("ascii").split())
+    left = tuple(change for change in held_out if change.commit not in chose)
+    if len(left) < LEAST_HELD_OUT:
+        raise InhouseError(
+            f"The recipe {recipe.name} was chosen by all but {len(left)} of the changes that would judge the "
+            f"candidate, and {LEAST_HELD_OUT} are needed.",
+            "Retrain when more changes have landed, or sweep again.",
+        )
+    return left
 
 
 def training_metrics(curve: Sequence[TrainingStep]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Run:
 
     Attributes:
         directory: ``dataset/``, ``training/``, ``evaluation.json``, ``report.html`` and ``result.json`` lie
-        in it.
+        in it, and an ``evaluation-VERSION/`` for each version that was evaluated on its own.
     """
 
     cut: Cut
@@ -79,8 +79,19 @@ def open_run(
     """
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
         cut = (whole_history if all_data else cut_repository)(repository, recipe, store)
+    inputs = inputs_of(cut, repository, state_dir, recipe, base, retrieval)
+    if all_data:
+        inputs["all_data"] = True
+    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
+    return Run(cut, inputs, state_dir / "runs" / name)
+
+
+def inputs_of(
+    cut: Cut, repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool
+) -> dict[str, Any]:
+    """Everything that what is made from a cut depends on, as its folder notes it."""
     generated = replies_digest(state_dir, wanted_topics(recipe.data))
-    inputs = {
+    return {
         "format": FORMAT,
         "snapshot": cut.snapshot,
         "training": [change.commit for change in cut.training],
@@ -89,7 +100,6 @@ def open_run(
         "base_sha256": base.sha256,
         "chat_template": template_digest(base.path) if base.sha256 else "",
         "retrieval": retrieval,
-        **({"all_data": True} if all_data else {}),
         "exclude": list(repository.exclude),
         "wiki": [*repository.wiki, *Wiki(repository).states_until(cut.as_of)],
         **({"forge": cut.forge} if cut.forge else {}),
@@ -97,8 +107,6 @@ def open_run(
         **({"conversations": conversations_digest(cut.conversations)} if cut.conversations else {}),
         **({"synthesis": generated} if generated else {}),
     }
-    name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
-    return Run(cut, inputs, state_dir / "runs" / name)
 
 
 def start_run(run: Run) -> None:

@@ -3,6 +3,8 @@
 A file that fits is one row. A longer one is read in windows of whole lines, each under the file's header as in
 training. A window begins at the start of the file where that fits, and otherwise so that about half of it lies before
 the first line that is scored in it.
+
+The same row may be read below passages of other files, which stand there in that format, too.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from inhouse_retrieval import Passage
 from inhouse_retrieval.convention_spans import convention_spans
 
 from .documents import file_document, token_starts
 from .engine import ScoredRow
-from .prompts import IGNORED, raw_row
+from .prompts import IGNORED, literal_ids, raw_row
 
 _HEADER_SLACK = 8
 """Tokens by which header and text may come to more together than apart."""
@@ -65,6 +68,26 @@ def line_rows(
         offset = ends[first - 2] if first > 1 else 0
         rows.append(_row(tokenizer, header, text[offset : ends[chosen[-1] - 1]], offset, ends, chosen, carrying, first))
     return rows
+
+
+def below_passages(tokenizer: Any, row: LineRow, passages: Sequence[Passage], max_tokens: int) -> ScoredRow:
+    """The row with passages of other files above it, the first one nearest; its labelled tokens are the same.
+
+    Args:
+        passages: best first; one that does not fit any more is left out.
+        max_tokens: of all passages together.
+    """
+    above: list[int] = []
+    for passage in passages:
+        text = file_document(passage.path, "").header + passage.text.rstrip("\n") + "\n\n"
+        ids = literal_ids(tokenizer, text)
+        if len(above) + len(ids) <= max_tokens:
+            above = ids + above
+    opening = len(raw_row(tokenizer, "", ends=False)[0])
+    ids_, labels = row.row.input_ids, row.row.labels
+    return ScoredRow(
+        (*ids_[:opening], *above, *ids_[opening:]), (*labels[:opening], *[IGNORED] * len(above), *labels[opening:])
+    )
 
 
 def _windows(before: Sequence[int], wanted: Sequence[int], budget: int) -> Iterator[tuple[int, list[int]]]:

@@ -17,6 +17,8 @@ from .prompts import IGNORED
 
 LOGITS_AT_ONCE = 256
 """Positions whose logits exist at once: 50 MB for a vocabulary of 49,152 in float32."""
+LOGITS_AT_ONCE_GPU = 2048
+"""The same on a GPU, where many small steps cost more than the memory."""
 
 Nats = np.ndarray[Any, np.dtype[np.float32]]
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
@@ -52,9 +54,14 @@ def row_scores(decoder: Any, head: Head, rows: Sequence[ScoredRow], device: torc
     """The loss of each row, summed over its labelled tokens."""
     nats = torch.zeros(len(rows), dtype=torch.float64)
     counts = torch.zeros(len(rows), dtype=torch.long)
-    for numbers, logits, wanted in _labelled(decoder, head, rows, device):
-        loss = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        nats.index_add_(0, numbers, loss.double().cpu())
+    found = [
+        (numbers, torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+        for numbers, logits, wanted in _labelled(decoder, head, rows, device)
+    ]
+    if found:
+        # Fetched and summed at the end: a GPU is waited for once, and the same losses give the same sum.
+        numbers = torch.cat([each for each, _ in found])
+        nats.index_add_(0, numbers, torch.cat([loss for _, loss in found]).double().cpu())
         counts.index_add_(0, numbers, torch.ones_like(numbers))
     return [RowScore(float(n), int(c)) for n, c in zip(nats, counts, strict=True)]
 
@@ -102,17 +109,14 @@ def _labelled(
     """Blocks of labelled tokens, row after row: ``(row numbers on the CPU, logits, labels)``."""
     width = max(len(row.input_ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), width), IGNORED, dtype=torch.long)
     for number, row in enumerate(rows):
         length = len(row.input_ids)
         ids[number, :length] = torch.tensor(row.input_ids)
-        mask[number, :length] = 1
         targets[number, : length - 1] = torch.tensor(row.labels[1:])  # position i predicts token i + 1
     where = (targets != IGNORED).nonzero()
-    # Without padding no mask is passed, so that attention may take its fast causal path.
-    padding = None if bool(mask.all()) else mask.to(device)
-    hidden = decoder(input_ids=ids.to(device), attention_mask=padding, use_cache=False)[0]
-    for block in where.split(LOGITS_AT_ONCE):
+    # Padding stands on the right, where no labelled position looks. Without a mask attention takes its fast path.
+    hidden = decoder(input_ids=ids.to(device), attention_mask=None, use_cache=False)[0]
+    for block in where.split(LOGITS_AT_ONCE_GPU if device.type == "cuda" else LOGITS_AT_ONCE):
         logits = head(hidden[block[:, 0], block[:, 1]]).float()
         yield block[:, 0], logits, targets[block[:, 0], block[:, 1]].to(device)

@@ -9,7 +9,9 @@ _MERGES = (
     re.compile(r"Merged PR (?P<number>\d+): (?P<title>.+)"),
     re.compile(r"Merged in (?P<branch>\S+) \(pull request #(?P<number>\d+)\)"),
 )
-_SQUASH = re.compile(r"(?P<title>.*\S)\s+\(#(?P<number>\d+)\)$")
+_TITLED = re.compile(r"(?P<title>.*\S)\s+\(#(?P<number>\d+)\)$")
+"""A squash; also a merge, where GitHub's settings give merges the title, and of its merge queue."""
+_OF_BRANCHES = re.compile(r"Merge (?:branch|remote-tracking branch|tag)\b")
 _GITLAB = re.compile(r"^See merge request \S*!(?P<number>\d+)\s*$", re.M)
 
 
@@ -34,7 +36,7 @@ def read_message(message: str, parents: int) -> tuple[int | None, str, str]:
     if request is not None and parents > 1:
         title, _, description = body.partition("\n")
         return int(request["number"]), title.strip(), _GITLAB.sub("", description).strip()
-    squash = _SQUASH.match(subject)
-    if squash is not None and parents == 1:
-        return int(squash["number"]), squash["title"], body
+    titled = _TITLED.match(subject)
+    if titled is not None and not (parents > 1 and _OF_BRANCHES.match(subject)):
+        return int(titled["number"]), titled["title"], body
     return None, subject, body

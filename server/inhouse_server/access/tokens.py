@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
+from inhouse_retrieval.within import EVERYWHERE, Within
 
 if TYPE_CHECKING:
     from inhouse_server.settings import Settings
@@ -56,11 +57,16 @@ SCOPES = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request this is."""
+    """Whose request this is.
+
+    Attributes:
+        within: the part of the repository whose passages it may see.
+    """
 
     id: str
     name: str
     scopes: frozenset[Scope]
+    within: Within
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
@@ -71,7 +77,7 @@ class Caller:
         return self.id == OWNER
 
 
-OWNER_CALLER = Caller(OWNER, OWNER, frozenset({Scope.ADMIN}))
+OWNER_CALLER = Caller(OWNER, OWNER, frozenset({Scope.ADMIN}), EVERYWHERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Token:
         sha256: of the whole token, in hex.
         expires: ``None`` for never.
         revoked: ``None`` unless it was.
+        within: the part of the repository whose passages it shows.
     """
 
     id: str
@@ -92,6 +99,7 @@ class Token:
     created: datetime
     expires: datetime | None = None
     revoked: datetime | None = None
+    within: Within = EVERYWHERE
 
     def state(self, now: datetime) -> str:
         """``"valid"``, ``"expired"`` or ``"revoked"``."""
@@ -100,7 +108,7 @@ class Token:
         return "expired" if self.expires is not None and now >= self.expires else "valid"
 
     def caller(self) -> Caller:
-        return Caller(self.id, self.name, self.scopes)
+        return Caller(self.id, self.name, self.scopes, self.within)
 
     def to_json(self) -> dict[str, Any]:
         def moment(value: datetime | None) -> str | None:
@@ -114,6 +122,7 @@ class Token:
             "created": self.created.isoformat(),
             "expires": moment(self.expires),
             "revoked": moment(self.revoked),
+            "within": None if self.within.paths is None else list(self.within.paths),
         }
 
     @classmethod
@@ -129,6 +138,7 @@ class Token:
             created=datetime.fromisoformat(said["created"]),
             expires=moment(said["expires"]),
             revoked=moment(said["revoked"]),
+            within=EVERYWHERE if said.get("within") is None else Within.of(said["within"]),
         )
 
 
@@ -167,7 +177,7 @@ class TokenStore:
                 read = [Token.from_json(each) for each in json.loads(self._path.read_bytes())["tokens"]]
             except OSError as error:
                 raise self._unusable(f"cannot be read: {error.strerror}") from error
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, InhouseError) as error:
                 raise self._unusable("is not what 'inhouse token' wrote") from error
             self._tokens, self._seen = {token.id: token for token in read}, seen
         return list(self._tokens.values())
@@ -185,12 +195,25 @@ class TokenStore:
         token = self._valid(token_id)
         return token.caller() if token else None
 
-    def create(self, name: str, scopes: Iterable[Scope], lifetime: timedelta | None) -> tuple[str, Token]:
+    def create(
+        self, name: str, scopes: Iterable[Scope], lifetime: timedelta | None, within: Within = EVERYWHERE
+    ) -> tuple[str, Token]:
         """A new token: its text, which is kept nowhere, and what is kept.
 
+        Args:
+            within: the part of the repository whose passages it shows; with the scope ``ask`` alone, since reviews
+                and indexing are of the whole.
+
         Raises:
-            InhouseError: the name is not usable or taken by a valid token, or the file cannot be used.
+            InhouseError: the name is not usable or taken by a valid token, the scopes see more than ``within``, or the
+                file cannot be used.
         """
+        scopes = frozenset(scopes)
+        if not within.everywhere and scopes != {Scope.ASK}:
+            raise InhouseError(
+                "A token for a part of the repository can only have the scope 'ask'.",
+                "Leave --scope out, or --within.",
+            )
         if not NAME.fullmatch(name) or name != name.strip():
             raise InhouseError(
                 f"{name!r} cannot name a token.", "Use at most 64 letters, digits, spaces and '.', '-', '_' or '@'."
@@ -205,7 +228,7 @@ class TokenStore:
                 expires = now + lifetime if lifetime is not None else None
             except OverflowError:
                 raise InhouseError("That is beyond the calendar.", "Write --expires never.") from None
-            token = Token(token_id, name, frozenset(scopes), _hash(text), now, expires)
+            token = Token(token_id, name, scopes, _hash(text), now, expires, within=within)
             tokens.append(token)
         return text, token
 

@@ -150,6 +150,22 @@ def export(
     typer.echo(f"vLLM: loads ({made.vllm})" if made.vllm_loads else f"vLLM: does not load, since {made.vllm}")
 
 
+@app.command("golden")
+def golden(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
+    """Note what a version computes for fixed texts, by which vLLM servers that load it are checked.
+
+    'inhouse retrain' does so by itself where [engine] kind is "vllm".
+    """
+    from inhouse_server.cli.golden import note_golden
+
+    with progress_bar() as progress:
+        made = note_golden(_registry(repo), version, locate(repo)[1].base_model, progress)
+    if json:
+        print_json({"version": version, "tokens": sum(len(ids) for ids in made.ids), "effect": made.effect})
+        return
+    typer.echo(f"{version} moves {made.base_model} by {made.effect:.3f} nats per token on the fixed texts.")
+
+
 def _loaded_by_owner(state_dir: Path) -> list[str]:
     from inhouse_server.cli.backend import OwnerBackend
     from inhouse_server.owner import find_owner

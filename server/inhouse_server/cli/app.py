@@ -23,7 +23,9 @@ from inhouse_server.cli import (
     review_hook,
     search,
     serve,
+    slack,
     status,
+    sweep,
     sync,
     token,
     train,
@@ -69,6 +71,7 @@ app.command("ask")(ask.ask)
 app.command("sync")(sync.sync)
 app.add_typer(dataset.app, name="dataset")
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(adapters.app, name="adapters")
@@ -80,3 +83,4 @@ app.add_typer(token.app, name="token")
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)
 app.command("mcp")(mcp.mcp)
+app.command("slack")(slack.slack)

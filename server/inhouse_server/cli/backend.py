@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_retrieval.within import EVERYWHERE
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import progress_bar, start_logging
 from inhouse_server.owner import OwnerAddress, find_owner, wait_for_owner
@@ -107,7 +108,7 @@ class LocalBackend:
         text = ""
         cancel = Event()
         try:
-            for event in self._workspace.assistant().ask(
+            for event in self._workspace.assistant(EVERYWHERE).ask(
                 Question(question, adapter=adapter, retrieve=retrieve), cancel
             ):
                 if isinstance(event, TextDelta):
@@ -140,9 +141,14 @@ class OwnerBackend:
         return self._answer("POST", "/inhouse/uses", {"name": name, "limit": limit})
 
     def ask(
-        self, question: str, adapter: str = CURRENT, retrieve: bool = True, cancel: Event | None = None
+        self,
+        question: str,
+        adapter: str = CURRENT,
+        retrieve: bool = True,
+        cancel: Event | None = None,
+        history: Sequence[dict[str, str]] = (),
     ) -> Iterator[str | dict[str, Any]]:
-        body = {"question": question, "adapter": adapter, "retrieve": retrieve}
+        body = {"question": question, "adapter": adapter, "retrieve": retrieve, "history": list(history)}
         for name, data in self._events("/inhouse/ask", body, cancel):
             yield data["text"] if name == "delta" else data
 

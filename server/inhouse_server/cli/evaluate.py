@@ -1,4 +1,4 @@
-"""`inhouse eval`: score an adapter on held-out changes; `eval retrieval`: the search; `eval review`: the reviewer."""
+"""`inhouse eval model`: an adapter on held-out changes; `eval retrieval`: the search; `eval review`: the reviewer."""
 
 from __future__ import annotations
 
@@ -14,42 +14,58 @@ from inhouse_server.cli.training_job import RecipeOption, training_job
 
 app = typer.Typer(help="Score what was trained, or the search, on later changes.", invoke_without_command=True)
 
+AdapterOption = Annotated[str, typer.Option("--adapter", help="'current' or an adapter version.")]
+GenerateOption = Annotated[
+    int,
+    typer.Option(
+        "--generate",
+        min=0,
+        max=1000,
+        help="Also let each answer this many questions of each kind: completion, made-up names, outdated pages.",
+    ),
+]
+
 
 @app.callback()
 def evaluate(
     context: typer.Context,
     repo: RepoOption = HERE,
     recipe: RecipeOption = None,
-    adapter: Annotated[str, typer.Option("--adapter", help="'current' or an adapter version.")] = "current",
-    generate: Annotated[
-        int,
-        typer.Option(
-            "--generate",
-            min=0,
-            max=1000,
-            help="Also let each answer this many questions of each kind: completion, made-up names, outdated pages.",
-        ),
-    ] = 0,
+    adapter: AdapterOption = "current",
+    generate: GenerateOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Score the base model, the current adapter and another one on later changes: the same as `eval model`."""
+    if context.invoked_subcommand is None:
+        model(repo, recipe, adapter, generate, json)
+
+
+@app.command("model")
+def model(
+    repo: RepoOption = HERE,
+    recipe: RecipeOption = None,
+    adapter: AdapterOption = "current",
+    generate: GenerateOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Score the base model, the current adapter and another one on later changes that none of them saw."""
-    if context.invoked_subcommand is not None:
-        return
-    from inhouse_training import evaluate_version
+    from inhouse_training import evaluate_version, write_evaluation_report
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "eval")
         evaluation = evaluate_version(
             job.repository, job.state_dir, job.recipe, job.base, adapter, progress, job.retrieval, generate
         )
+    report = write_evaluation_report(evaluation)
     metrics = evaluation.metrics()
     if json:
-        print_json(metrics)
+        print_json({**metrics, "report": str(report)})
         return
     from inhouse_server.cli.evaluation_text import evaluation_lines
 
     for line in evaluation_lines(metrics):
         typer.echo(line)
+    typer.echo(f"report: {report}")
 
 
 @app.command("retrieval")

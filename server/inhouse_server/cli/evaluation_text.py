@@ -1,4 +1,4 @@
-"""What `inhouse eval` prints for people: the figures of its JSON, one line each."""
+"""What `inhouse eval model` prints for people: the figures of its JSON, one line each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
             yield f"{kind.replace('_', ' ')}: none"
             continue
         for mode in (mode for mode in _MODES if mode in found):
+            asked = "" if kind.startswith("general_") else f", {_MODES[mode]}"
             shown = ", ".join(
                 f"{label} {found[mode][label]['nats_per_token']:.3f} ({found[mode][label]['bits_per_byte']:.3f})"
                 for label in _LABELS
@@ -26,9 +27,8 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
                 f"{other.replace('over_', 'gain over ')} {_shown(gain['nats_per_token'])}"
                 for other, gain in found[mode]["gain"].items()
             )
-            yield f"{kind.replace('_', ' ')}, {found['items']}, {_MODES[mode]}: {shown}; {gains}"
-    for label, kinds in metrics["forgetting"].items():
-        yield f"general text, {label}: " + ", ".join(f"{kind} {loss:.3f}" for kind, loss in kinds.items())
+            yield f"{kind.replace('_', ' ')}, {found['items']}{asked}: {shown}; {gains}"
+    yield from _memory_lines(metrics["memory"])
     for name, found in metrics["answers"].items():
         for mode in (mode for mode in _MODES if mode in found):
             shown = ", ".join(f"{label} {found[mode][label]:.1%}" for label in _LABELS if label in found[mode])
@@ -36,7 +36,10 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
                 f"{other.replace('to_', 'difference to ')} {_shown(difference)}"
                 for other, difference in found[mode]["difference"].items()
             )
-            yield f"{name.replace('_', ' ')}, {found['items']}, {_MODES[mode]}: {shown}; {change}"
+            better = ", lower is better" * (found["better"] == "lower")
+            if "span_in_prompt" in found[mode]:
+                better += f", in {found[mode]['span_in_prompt']:.0%} of the prompts"
+            yield f"{name.replace('_', ' ')}, {found['items']}, {_MODES[mode]}{better}: {shown}; {change}"
     for each in metrics["decay"]["bins"]:
         days = f"{each['first_day']:.0f} to {each['last_day']:.0f} days after the snapshot"
         loss = f"loss {each['loss']['mean']:.3f}"
@@ -46,6 +49,20 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield f"{seconds['scoring']:.0f} s of scoring" + (
         f", {seconds['asking']:.0f} s of asking" * bool(metrics["answers"])
     )
+
+
+def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
+    for files, which in (("known_files", "that it was trained on"), ("later_files", "that nobody knew")):
+        found = memory[files]
+        if not found["items"]:
+            continue
+        shown = ", ".join(
+            f"{label} {found['prefix_tokens'][label]:.1f} tokens ({found['all_exact'][label]:.0%} to the end)"
+            for label in _LABELS
+            if label in found["prefix_tokens"]
+        )
+        of = f"first {memory['of_tokens']} tokens by heart"
+        yield f"memory, not quality: {of}, {found['items']} files {which}: {shown}"
 
 
 def _shown(interval: Mapping[str, float]) -> str:

@@ -75,12 +75,13 @@ def show_plan(plan: RetrainPlan, json: bool) -> int:
     )
     typer.echo(f"  recipe {plan.recipe}, base model {plan.base_model}, current adapter {plan.current or 'none'}")
     typer.echo(f"  run {plan.run}")
-    for line in _lines(plan.forecast) if plan.forecast is not None else ():
+    for line in forecast_lines(plan.forecast) if plan.forecast is not None else ():
         typer.echo(f"  {line}")
     return code
 
 
-def _lines(forecast: Forecast) -> list[str]:
+def forecast_lines(forecast: Forecast) -> list[str]:
+    """A forecast as lines of text."""
     rows, memory, machine = forecast.rows, forecast.memory, forecast.machine
     lines = ["rows: not counted, since no tokenizer is on this machine"]
     if rows is not None:

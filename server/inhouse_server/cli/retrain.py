@@ -101,6 +101,8 @@ def _not_due(repo: Path, last: LastRun, waiting: str) -> RetrainResult:
 
 
 def _retrain(repo: Path, recipe: str | None) -> RetrainResult:
+    from inhouse_server.cli.golden import note_golden
+    from inhouse_training import Registry
     from inhouse_training.retrain import retrain as retrain_repository
 
     with progress_bar() as progress:
@@ -108,6 +110,8 @@ def _retrain(repo: Path, recipe: str | None) -> RetrainResult:
         with open_backend(job.repository.root, "retrain") as (_, backend):
             backend.index(progress)
         result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
+        if job.settings.engine.kind == "vllm" and result.decision == "promoted" and result.candidate:
+            note_golden(Registry(job.state_dir / "adapters"), result.candidate, job.settings.base_model, progress)
     webhook = job.settings.retrain.webhook
     if webhook and result.decision != "skipped":
         failure = notify(webhook, {"repository": job.repository.root.name, **result.to_json()})

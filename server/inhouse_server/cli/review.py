@@ -105,7 +105,7 @@ def review(
             if posting is not None and pull_request is not None:
                 _refuse_settings_of(change, root)
                 known = _posted(settings, state_dir, pull_request, change)
-            house = know_house(repository, change.base_commit, progress)
+            house = know_house(repository, change.base_commit, progress, state_dir)
             if settings.review.reading if read is None else read:
                 from inhouse_server.cli.review_reader import open_reader
 

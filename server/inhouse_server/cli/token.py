@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from inhouse_retrieval.errors import StateUnwritable
+from inhouse_retrieval.within import EVERYWHERE, Within
 from inhouse_server.access import Audit, Scope, TokenStore, token_file
-from inhouse_server.access.tokens import SCOPES
+from inhouse_server.access.tokens import SCOPES, Token
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import plain, print_json
@@ -25,6 +26,10 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
     scope: Annotated[list[Scope] | None, typer.Option("--scope", help=f"{_SCOPE_HELP}.", show_default="ask")] = None,
     expires: Annotated[str, typer.Option("--expires", help="After how long, such as 12h or 90d; or never.")] = "90d",
+    within: Annotated[
+        list[str] | None,
+        typer.Option("--within", help="Folder or file that it may see, alone. May be given more than once."),
+    ] = None,
     repo: RepoOption = HERE,
     json: JsonOption = False,
 ) -> None:
@@ -33,13 +38,16 @@ def create(
 
     store, state_dir = _store(repo)
     lifetime = None if expires == NEVER else parse_interval(expires)
-    text, token = store.create(name, scope or [Scope.ASK], lifetime)
+    seen = Within.of(within) if within else EVERYWHERE
+    text, token = store.create(name, scope or [Scope.ASK], lifetime, seen)
     _note(state_dir, "token create", token.id, token.name)
     ends = token.expires.isoformat() if token.expires else None
     if json:
-        print_json({"token": text, "id": token.id, "name": name, "scopes": sorted(token.scopes), "expires": ends})
+        told = {"id": token.id, "name": name, "scopes": sorted(token.scopes), "expires": ends}
+        print_json({"token": text, **told, "within": token.to_json()["within"]})
         return
-    typer.echo(f"The token of {name!r} ({', '.join(sorted(token.scopes))}), valid until {ends or 'revoked'}:", err=True)
+    what = f"{', '.join(sorted(token.scopes))}{_part(token)}"
+    typer.echo(f"The token of {name!r} ({what}), valid until {ends or 'revoked'}:", err=True)
     typer.echo(text)
     typer.echo("It is not kept and cannot be shown again.", err=True)
 
@@ -57,7 +65,8 @@ def list_tokens(repo: RepoOption = HERE, json: JsonOption = False) -> None:
         typer.echo("No token yet. 'inhouse token create' makes one; the owner's own is not listed.")
     for token in tokens:
         ends = f"until {token.expires.isoformat()}" if token.expires else "for ever"
-        typer.echo(f"{token.id}  {token.state(now):7}  {','.join(sorted(token.scopes))}  {ends}  {plain(token.name)}")
+        what = f"{','.join(sorted(token.scopes))}{_part(token)}"
+        typer.echo(f"{token.id}  {token.state(now):7}  {what}  {ends}  {plain(token.name)}")
 
 
 @app.command("revoke")
@@ -75,6 +84,11 @@ def revoke(
         print_json({"revoked": [token.id for token in revoked]})
     else:
         typer.echo(f"Revoked {', '.join(token.id for token in revoked)}.")
+
+
+def _part(token: Token) -> str:
+    """Which part of the repository it sees, where that is not all."""
+    return "" if token.within.paths is None else f" within {', '.join(map(plain, token.within.paths))}"
 
 
 def _store(repo: Path) -> tuple[TokenStore, Path]:

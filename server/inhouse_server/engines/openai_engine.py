@@ -22,6 +22,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 from inhouse_retrieval import InhouseError
+from inhouse_server.engines.failures import NotServed, Overloaded, ServerLost, retry_after
 from inhouse_training import (
     BASE,
     Finished,
@@ -105,8 +106,10 @@ class OpenAIEngine:
         """Generate; see the protocol. Cancelling closes the connection, which is how servers learn of it.
 
         Raises:
-            InhouseError: the server is not reached, refuses the request, or is lost in the middle of an
-                answer.
+            ServerLost: the server is not reached, or is lost in the middle of an answer.
+            NotServed: it does not have the model.
+            Overloaded: it answers 429 or 503.
+            InhouseError: it refuses the request.
         """
         if cancel.is_set():
             yield Finished("cancelled", 0, 0)
@@ -138,7 +141,7 @@ class OpenAIEngine:
                     if choice.finish_reason is not None:
                         reason = "length" if choice.finish_reason == "length" else "stop"
         if reason is None:
-            raise InhouseError(
+            raise ServerLost(
                 f"The model server at {self._url} ended the answer before it was complete.",
                 "Look at its log.",
             )
@@ -176,11 +179,11 @@ class OpenAIEngine:
 
     def _plain(self, error: Exception, adapter: str) -> InhouseError:
         if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
-            return InhouseError(
+            return ServerLost(
                 f"The model server at {self._url} did not answer in time.", "Look at its log and its load."
             )
         if isinstance(error, openai.APIConnectionError | httpx2.HTTPError | httpx2.StreamError):
-            return InhouseError(
+            return ServerLost(
                 f"The model server at {self._url} cannot be reached or was lost.",
                 "Start it, or correct engine.url.",
             )
@@ -190,10 +193,13 @@ class OpenAIEngine:
                 "Correct the variable in engine.api_key_env.",
             )
         if isinstance(error, openai.NotFoundError):
-            return InhouseError(
+            return NotServed(
                 f"The model server at {self._url} does not serve {self.model_name(adapter)!r}.",
                 "Load that adapter in the server, or correct engine.model.",
             )
+        if isinstance(error, openai.APIStatusError) and error.status_code in (429, 503):
+            wait_s = retry_after(error.response.headers.get("retry-after"))
+            return Overloaded(f"The model server at {self._url} is busy.", error.status_code, wait_s)
         said = error.message if isinstance(error, openai.APIError) else str(error)
         return InhouseError(f"The model server at {self._url} refuses the request: {said}", "")
 

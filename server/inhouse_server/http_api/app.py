@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.access import Audit, Callers, Handled, RequestLimits, TokenStore, token_file
+from inhouse_server.engines.failures import Overloaded
 from inhouse_server.http_api import chat, commands, embeddings, openapi, web
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
@@ -49,7 +50,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
     team.all()
     callers = Callers(token, team)
     audit = Audit(workspace.state_dir)
-    figures = Metrics(activity, lambda: audit.failures)
+    figures = Metrics(activity, lambda: audit.failures, workspace.model_servers)
     workspace.answered = figures.answer
 
     def handled(request: Handled) -> None:
@@ -97,6 +98,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
         ],
         exception_handlers={
             InhouseError: _inhouse_error,
+            Overloaded: _overloaded,
             Refused: _refused,
             HTTPException: _http_error,
             BodyTooLarge: _body_too_large,
@@ -130,7 +132,7 @@ async def _language_server(websocket: WebSocket) -> None:
     await websocket.accept()
     serve_connection = await run_in_threadpool(_import_language_server)
     state, scope = websocket.app.state, websocket.scope
-    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"].is_owner)
+    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"])
 
 
 def _import_language_server() -> Callable[..., Awaitable[None]]:
@@ -142,6 +144,11 @@ def _import_language_server() -> Callable[..., Awaitable[None]]:
 
 async def _inhouse_error(request: Request, error: Exception) -> Response:
     return error_response(400, str(error), "inhouse_error")
+
+
+async def _overloaded(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Overloaded)
+    return error_response(error.status, str(error), "overloaded", retry_s=max(error.retry_s, 1.0))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

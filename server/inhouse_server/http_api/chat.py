@@ -21,8 +21,8 @@ from inhouse_server.answers import CURRENT, AnswerFinished, Question, Sampling
 from inhouse_server.background import cancellable
 from inhouse_server.http_api.errors import Refused, error_body
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest
-from inhouse_server.http_api.reading import read_openai
-from inhouse_server.http_api.streaming import server_sent, unless_left
+from inhouse_server.http_api.reading import read_openai, within_of
+from inhouse_server.http_api.streaming import refused_at_once, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
 from inhouse_training import BASE, Message, TextDelta
@@ -36,7 +36,8 @@ async def models(request: Request) -> Response:
     """List what can be asked, and the encoder."""
     workspace: Workspace = request.app.state.workspace
     names = [CURRENT_MODEL, workspace.settings.base_model]
-    names += [version.version for version in workspace.registry.list()]
+    if within_of(request).everywhere:
+        names += [version.version for version in workspace.registry.list()]
     names.append(workspace.settings.encoder.name)
     return JSONResponse(
         {
@@ -113,11 +114,12 @@ def _sampling(body: ChatRequest | CompletionRequest, schema: str = "") -> Sampli
 async def _answer(
     request: Request, question: Question, body: ChatRequest | CompletionRequest, shape: _Shape
 ) -> Response:
-    assistant = request.app.state.workspace.assistant()
+    assistant = request.app.state.workspace.assistant(within_of(request))
     events = cancellable(lambda cancel: assistant.ask(question, cancel))
     identity = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
+        events = await refused_at_once(events)
         return StreamingResponse(_chunks(events, identity, usage, shape), media_type="text/event-stream")
     answered = await unless_left(request, _whole(events))
     if answered is None:

@@ -16,7 +16,7 @@ from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
-from inhouse_server.http_api.reading import read_body
+from inhouse_server.http_api.reading import read_body, within_of
 from inhouse_server.http_api.streaming import server_sent
 from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
 from inhouse_server.mcp.in_owner import read_passage, review_for_client
@@ -77,14 +77,17 @@ async def search(request: Request) -> Response:
     """``{"query", "limit"}`` -> the search contract."""
     body = await read_body(request, SearchRequest)
     workspace: Workspace = request.app.state.workspace
-    return JSONResponse(search_json(await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit))))
+    within = within_of(request)
+    found = await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit, within=within))
+    return JSONResponse(search_json(found))
 
 
 async def uses(request: Request) -> Response:
     """``{"name", "limit"}`` -> the contract of a name: where it is defined and used."""
     body = await read_body(request, UsesRequest)
     workspace: Workspace = request.app.state.workspace
-    return JSONResponse(await run_in_threadpool(lambda: workspace.uses(body.name, body.limit)))
+    within = within_of(request)
+    return JSONResponse(await run_in_threadpool(lambda: workspace.uses(body.name, body.limit, within)))
 
 
 async def ask(request: Request) -> Response:
@@ -94,7 +97,7 @@ async def ask(request: Request) -> Response:
     contract has it, text and all.
     """
     body = await read_body(request, AskRequest)
-    workspace: Workspace = request.app.state.workspace
+    assistant = request.app.state.workspace.assistant(within_of(request))
     question = Question(
         body.question,
         history=tuple(Message(turn.role, turn.content) for turn in body.history),
@@ -106,7 +109,7 @@ async def ask(request: Request) -> Response:
     async def events() -> AsyncIterator[bytes]:
         text = ""
         try:
-            async for event in cancellable(lambda cancel: workspace.assistant().ask(question, cancel)):
+            async for event in cancellable(lambda cancel: assistant.ask(question, cancel)):
                 if isinstance(event, TextDelta):
                     text += event.text
                     yield server_sent({"text": event.text}, "delta")
@@ -133,8 +136,9 @@ async def passage(request: Request) -> Response:
     """``{"path", "start_line", "end_line"}`` -> the passage contract."""
     body = await read_body(request, PassageRequest)
     workspace: Workspace = request.app.state.workspace
+    within = within_of(request)
     return JSONResponse(
-        await run_in_threadpool(lambda: read_passage(workspace, body.path, body.start_line, body.end_line))
+        await run_in_threadpool(lambda: read_passage(workspace, within, body.path, body.start_line, body.end_line))
     )
 
 

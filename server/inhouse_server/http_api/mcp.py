@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
+from inhouse_retrieval.within import Within
 from inhouse_server.access import Caller
 from inhouse_server.access import Scope as AccessScope
 from inhouse_server.background import run_in_thread
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
 
 
 class McpEndpoint:
-    """ASGI application. Callers that may review have sessions of their own, since a session keeps its tools."""
+    """ASGI application. Callers who may do or see other things have other sessions: a session keeps its tools."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._reading = _Sessions(workspace, frozenset({"review"}))
-        self._reviewing = _Sessions(workspace)
+        self._workspace = workspace
+        self._sessions: dict[tuple[bool, Within], _Sessions] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["caller"]
-        sessions = self._reviewing if caller.may(AccessScope.REVIEW) else self._reading
-        await sessions(scope, receive, send)
+        may = (caller.may(AccessScope.REVIEW), caller.within)
+        if may not in self._sessions:
+            self._sessions[may] = _Sessions(self._workspace, *may)
+        await self._sessions[may](scope, receive, send)
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -36,17 +39,18 @@ class McpEndpoint:
         try:
             yield
         finally:
-            await self._reading.end()
-            await self._reviewing.end()
+            for sessions in self._sessions.values():
+                await sessions.end()
 
 
 class _Sessions:
     """They start with their first request, since importing the SDK takes a second that an owner does not have before it
     listens."""
 
-    def __init__(self, workspace: Workspace, without: frozenset[str] = frozenset()) -> None:
+    def __init__(self, workspace: Workspace, reviewing: bool, within: Within) -> None:
         self._workspace = workspace
-        self._without = without
+        self._without = frozenset() if reviewing else frozenset({"review"})
+        self._within = within
         self._manager: StreamableHTTPSessionManager | None = None
         self._running: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -87,4 +91,4 @@ class _Sessions:
         from inhouse_server.mcp.in_owner import InOwner
         from inhouse_server.mcp.tools import build_server
 
-        return StreamableHTTPSessionManager(build_server(InOwner(self._workspace), self._without))
+        return StreamableHTTPSessionManager(build_server(InOwner(self._workspace, self._within), self._without))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -13,6 +14,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,9 +32,15 @@ class Metrics:
 
     Args:
         audit_failures: lines of the audit log that could not be written.
+        model_servers: what :meth:`Workspace.model_servers` tells.
     """
 
-    def __init__(self, activity: Activity, audit_failures: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        activity: Activity,
+        audit_failures: Callable[[], int],
+        model_servers: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -55,6 +64,7 @@ class Metrics:
             ("inhouse_audit_failures", "Lines of the audit log that were lost", audit_failures),
         ):
             Gauge(name, what, registry=registry).set_function(value)
+        registry.register(_ModelServers(model_servers))
 
     def request(self, handled: Handled) -> None:
         """Count a request that ended."""
@@ -70,6 +80,31 @@ class Metrics:
         self._tokens.labels("completion").inc(timings.completion_tokens)
         self._first_token.observe(timings.first_token_ms / 1000)
         self._retrieve.observe(timings.retrieve_ms / 1000)
+
+
+class _ModelServers(Collector):
+    """The vLLM servers, asked of the fleet when Prometheus asks; nothing where there are none."""
+
+    def __init__(self, told: Callable[[], dict[str, Any]]) -> None:
+        self._told = told
+
+    def collect(self) -> Iterator[Metric]:
+        told = self._told()
+        up = GaugeMetricFamily("inhouse_model_server_up", "1 where the server answers", labels=["server"])
+        answering = GaugeMetricFamily("inhouse_model_server_answering", "Answers under way", labels=["server"])
+        refused = GaugeMetricFamily(
+            "inhouse_model_server_refused", "Adapter versions that failed there", labels=["server"]
+        )
+        for server in told.get("servers", ()):
+            up.add_metric([server["url"]], int(server["up"]))
+            answering.add_metric([server["url"]], server["answering"])
+            refused.add_metric([server["url"]], len(server["failed"]))
+        waiting = GaugeMetricFamily(
+            "inhouse_promotion_waiting", "1 while the promoted version is not on all model servers"
+        )
+        if told:
+            waiting.add_metric([], int(told["waiting"] is not None))
+        yield from (up, answering, refused, waiting)
 
 
 async def metrics(request: Request) -> Response:

@@ -1,8 +1,8 @@
-"""Reading a request's body as the model of its route."""
+"""Reading a request: its body as the model of its route, and what its caller may see."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -10,7 +10,17 @@ from starlette.requests import Request
 from inhouse_server.http_api.errors import Refused
 from inhouse_server.http_api.openai_requests import NO_TOOLS, not_served
 
+if TYPE_CHECKING:
+    from inhouse_retrieval.within import Within
+    from inhouse_server.access import Caller
+
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def within_of(request: Request) -> Within:
+    """The part of the repository whose passages the caller may see."""
+    caller: Caller = request.scope["caller"]
+    return caller.within
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

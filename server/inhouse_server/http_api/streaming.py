@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
+
+from inhouse_server.engines.failures import Overloaded
+
+REFUSAL_S = 2.0
+"""How long a stream's status waits for a first token or a refusal; whoever reads the prompt longer than this has not
+refused it."""
 
 T = TypeVar("T")
 
@@ -30,6 +37,34 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T | Non
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def refused_at_once(events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """``events``, after a moment in which a refusal can still become the status of the answer.
+
+    Raises:
+        Overloaded: the engine takes nothing more; any other error comes with the events.
+    """
+    first = asyncio.ensure_future(anext(events))
+    try:
+        await asyncio.wait({first}, timeout=REFUSAL_S)
+    except asyncio.CancelledError:
+        first.cancel()
+        raise
+    if first.done() and isinstance(first.exception(), Overloaded):
+        raise cast(Overloaded, first.exception())
+    return _after(first, events)
+
+
+async def _after(first: asyncio.Future[T], events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    try:
+        with contextlib.suppress(StopAsyncIteration):
+            yield await first
+            async for event in events:
+                yield event
+    finally:
+        first.cancel()
+        await events.aclose()
 
 
 def server_sent(data: object, event: str | None = None) -> bytes:

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
+    from inhouse_server.access import Caller
     from inhouse_server.http_api.activity import Activity
     from inhouse_server.workspace import Workspace
 
@@ -53,16 +54,16 @@ async def serve_connection(
     workspace: Workspace,
     activity: Activity,
     asking: Callable[[str], float],
-    on_this_machine: bool,
+    caller: Caller,
 ) -> None:
     """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled.
 
     Args:
         activity: told how many requests are being answered.
         asking: counts a question by its method; the seconds to wait where there were too many, or 0.
-        on_this_machine: the editor may name files of the server's own checkout.
+        caller: whose editor it is; the owner's may name files of the server's own checkout.
     """
-    server = build_server(workspace, on_this_machine, asking)
+    server = build_server(workspace, caller.within, caller.is_owner, asking)
 
     def answering() -> int:
         return len(server.protocol.running_requests())

@@ -42,7 +42,11 @@ async def hover(ls: InhouseServer, params: types.HoverParams) -> types.Hover | N
 
     def look() -> tuple[Name, list[Place], LastChange | None] | None:
         name = name_at(path, "\n".join(lines), row, column)
-        places = list(islice(definitions.find(name.text, path, row, unsaved), _PLACES)) if name is not None else []
+        places = (
+            list(islice(definitions.find(name.text, path, row, unsaved, ls.within), _PLACES))
+            if name is not None
+            else []
+        )
         if name is None or not places or cancelled.is_set():
             return None
         return name, places, _last_change(definitions, places[0], unsaved)

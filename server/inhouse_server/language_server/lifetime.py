@@ -36,7 +36,7 @@ async def _load(ls: InhouseServer) -> None:
     async with work(ls, "inhouse", cancellable=False) as job:
         job.report("loading the model and the index")
         try:
-            await run_in_thread(lambda: (ls.house.assistant(), ls.house.engine()))
+            await run_in_thread(lambda: (ls.house.assistant(ls.within), ls.house.engine()))
         except InhouseError as error:
             ls.window_show_message(types.ShowMessageParams(types.MessageType.Error, f"inhouse: {error}"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 def did_save(ls: InhouseServer, params: types.DidSaveTextDocumentParams) -> None:
-    if ls.checkout.elsewhere is None and ls.checkout.path_of(params.text_document.uri) is not None:
-        ls.spawn(ls.saves.refresh())
+    path = ls.checkout.path_of(params.text_document.uri)
+    if ls.checkout.elsewhere is None and path is not None:
+        ls.spawn(ls.saves.refresh(path))
         ls.spawn(review_command.after_save(ls))
         ls.spawn(code_lens.after_save(ls))
 
@@ -31,17 +33,17 @@ class RefreshOnSave:
     def __init__(self, house: Workspace) -> None:
         self._house = house
         self._running = False
-        self._again = False
+        self._saved: set[str] = set()
 
-    async def refresh(self) -> None:
-        self._again = True
+    async def refresh(self, path: str) -> None:
+        self._saved.add(path)
         if self._running:
             return
         self._running = True
         try:
-            while self._again:
-                self._again = False
-                await run_in_thread(self._house.refresh)
+            while self._saved:
+                paths, self._saved = self._saved, set()
+                await run_in_thread(functools.partial(self._house.refresh_files, paths))
         except InhouseError as error:
             # Nothing is lost: search notices files that changed, and the next save tries again.
             logger.warning("the index was not refreshed after saving: %s", error)

@@ -24,6 +24,7 @@ from inhouse_server.language_server import (
     commands,
     documents,
     hover,
+    inline_completion,
     lifetime,
     review_command,
     saving,
@@ -36,6 +37,7 @@ from inhouse_server.lsp_capabilities import COMMANDS
 from inhouse_server.text_sync import UTF16
 
 if TYPE_CHECKING:
+    from inhouse_retrieval import Within
     from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (ask.METHOD, ask.ask, None),
     (status.METHOD, status.status, None),
 )
+COMPLETION = (types.TEXT_DOCUMENT_INLINE_COMPLETION, inline_completion.inline_completion, None)
+"""Handled only where it is offered: the settings turn it on, and the base model can fill in."""
 
 
 class InhouseServer(LanguageServer):
@@ -66,11 +70,13 @@ class InhouseServer(LanguageServer):
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
         asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        within: the part of the repository whose passages the editor may see.
         on_this_machine: the editor may name files of the server's own checkout.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
         changed: which files differ from the main branch.
+        completions: the inline completion that is under way.
         last_answer: what this editor was answered last, in Markdown.
         exited: the editor said ``exit``; the connection ends.
         stopping: the owner is to stop; no new request begins.
@@ -79,7 +85,11 @@ class InhouseServer(LanguageServer):
     protocol: InhouseProtocol
 
     def __init__(
-        self, house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+        self,
+        house: Workspace,
+        within: Within,
+        on_this_machine: bool = True,
+        asking: Callable[[str], float] = lambda method: 0.0,
     ) -> None:
         super().__init__(
             "inhouse",
@@ -89,6 +99,7 @@ class InhouseServer(LanguageServer):
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
+        self.within = within
         self.on_this_machine = on_this_machine
         self.asking = asking
         # Until `initialize` says otherwise; also after one that was refused.
@@ -96,6 +107,7 @@ class InhouseServer(LanguageServer):
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
         self.changed = code_lens.ChangedFiles(house)
+        self.completions = inline_completion.Completions()
         self.last_answer = ""
         self.exited = False
         self.stopping = False
@@ -136,11 +148,14 @@ class InhouseServer(LanguageServer):
 
 
 def build_server(
-    house: Workspace, on_this_machine: bool = True, asking: Callable[[str], float] = lambda method: 0.0
+    house: Workspace,
+    within: Within,
+    on_this_machine: bool = True,
+    asking: Callable[[str], float] = lambda method: 0.0,
 ) -> InhouseServer:
-    """A server object with every feature of :data:`FEATURES`, for one connection."""
-    server = InhouseServer(house, on_this_machine, asking)
-    for method, handler, options in FEATURES:
+    """A server object with every feature of :data:`FEATURES`, and what else is offered here, for one connection."""
+    server = InhouseServer(house, within, on_this_machine, asking)
+    for method, handler, options in (*FEATURES, *((COMPLETION,) if house.offers_inline_completion else ())):
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:
         # Only the name is used, for the capabilities: the handler of workspace/executeCommand runs them.

@@ -15,24 +15,26 @@ from inhouse_server.review.reviewer import review
 from inhouse_training import TextDelta
 
 if TYPE_CHECKING:
+    from inhouse_retrieval import Within
     from inhouse_server.workspace import Workspace
 
 
 class InOwner:
     """The tools' backend over a held repository."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, within: Within) -> None:
         self._workspace = workspace
+        self._within = within
 
     def search(self, query: str, limit: int) -> dict[str, Any]:
-        return search_json(self._workspace.index.search(query, limit))
+        return search_json(self._workspace.index.search(query, limit, within=self._within))
 
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
-        return read_passage(self._workspace, path, start_line, end_line)
+        return read_passage(self._workspace, self._within, path, start_line, end_line)
 
     def ask(self, question: str, cancel: Event) -> Iterator[str | dict[str, Any]]:
         text = ""
-        for event in self._workspace.assistant().ask(Question(question), cancel):
+        for event in self._workspace.assistant(self._within).ask(Question(question), cancel):
             if isinstance(event, TextDelta):
                 text += event.text
                 yield event.text
@@ -43,7 +45,7 @@ class InOwner:
         return review_for_client(self._workspace, revisions, staged, progress, cancel)
 
 
-def read_passage(workspace: Workspace, path: str, start_line: int, end_line: int) -> dict[str, Any]:
+def read_passage(workspace: Workspace, within: Within, path: str, start_line: int, end_line: int) -> dict[str, Any]:
     """Lines as the index reads them: ``{"path", "start_line", "end_line", "total_lines", "text"}``.
 
     ``path`` names a file of the repository, or the page of a pull request as a search gives it. Lines are 1-based and
@@ -52,8 +54,10 @@ def read_passage(workspace: Workspace, path: str, start_line: int, end_line: int
     Raises:
         InhouseError: there is no such file or line, or the index does not read the file.
     """
-    repository, is_name = workspace.repository, "\0" not in path and _is_text(path)
-    if is_name and (page := workspace.index.pull_request_page(path)) is not None:
+    repository = workspace.repository
+    # What lies elsewhere is not told from what does not exist.
+    is_name = "\0" not in path and _is_text(path) and within.holds(path)
+    if is_name and within.everywhere and (page := workspace.index.pull_request_page(path)) is not None:
         return _lines(path, page, start_line, end_line)
     read = repository.read_current(path) if is_name else None
     if read is None:

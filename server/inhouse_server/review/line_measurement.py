@@ -1,13 +1,14 @@
 """From judged pull requests to figures: the rows to score, and what both models and every score make of their lines.
 
 Each changed file is read as the change leaves it, up to the line that is scored; what lies further below, and the lines
-that the change took away, are not seen.
+that the change took away, are not seen. It is read a second time below precedents of its added lines.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,14 @@ from inhouse_server.review.line_scores import (
     score_lines,
 )
 from inhouse_server.review.planted import FoundShare, HouseNames, found_shares, planted_breaks
+from inhouse_server.review.precedents import precedents
 from inhouse_server.review.wanting import JudgedChange, judged_changes
-from inhouse_training import LineRow, TransformersEngine, line_rows
+from inhouse_training import LineRow, ScoredRow, TransformersEngine, below_passages, line_rows
+from inhouse_training.snapshot_search import Retriever, SnapshotSearch
 
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 256
+PRECEDENT_TOKENS = 768
+"""Of precedents above one row: four or five passages of 16 lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Material:
         requests: number of the pull request, from 0.
         wanting: lines of the row that were found wanting.
         planted: the kind of break that the row's one line holds; empty when the row is as it was.
+        below: the row below its precedents.
         too_long: lines that were left out, since they fill half a row.
     """
 
@@ -56,6 +62,7 @@ class Material:
     requests: tuple[int, ...]
     wanting: tuple[frozenset[int], ...]
     planted: tuple[str, ...]
+    below: tuple[ScoredRow, ...]
     too_long: int = 0
 
 
@@ -129,29 +136,44 @@ def house_names(repository: Repository, commit: str, progress: Progress = no_pro
     return HouseNames(texts())
 
 
-def gather(tokenizer: Any, judged: Sequence[JudgedChange], house: HouseNames, max_tokens: int) -> Material:
+def gather(
+    tokenizer: Any, judged: Sequence[JudgedChange], house: HouseNames, search: Retriever, max_tokens: int
+) -> Material:
     """The rows of judged pull requests, and those of the breaks planted into them.
 
+    A break is read below the precedents of the row that its line is in, with the line as it is when broken.
+
     Args:
-        max_tokens: of one row: as many as the adapter learned from.
+        search: over the snapshot.
+        max_tokens: of one row without precedents: as many as the adapter learned from.
     """
-    found: list[tuple[LineRow, int, frozenset[int], str]] = []
+    found: list[tuple[LineRow, int, frozenset[int], str, ScoredRow]] = []
     wanted = 0
+
+    def informed(row: LineRow, path: str, lines: Sequence[str], about: Sequence[int]) -> ScoredRow:
+        return below_passages(tokenizer, row, precedents(search, path, lines, about), PRECEDENT_TOKENS)
+
     for number, each in enumerate(judged):
+        beside: dict[tuple[str, int], list[int]] = {}
         for file in each.change.files:
             lines = each.lines.get(file.path, ())
             rows = line_rows(tokenizer, file.path, file.shown_lines, lines, max_tokens) if lines else []
             wanted += len(lines)
             for row in rows:
-                found.append((row, number, each.wanting[file.path] & frozenset(row.lines), ""))
+                here = list(dict.fromkeys(row.lines))
+                beside.update(((file.path, line), here) for line in here)
+                below = informed(row, file.path, file.shown_lines, here)
+                found.append((row, number, each.wanting[file.path] & frozenset(here), "", below))
         for planted in planted_breaks(each, house):
             above = planted.lines[: planted.number]
+            here = beside.get((planted.path, planted.number), [planted.number])
             for row in line_rows(tokenizer, planted.path, above, [planted.number], max_tokens):
-                found.append((row, number, frozenset(), planted.kind))
-    there = sum(len(set(row.lines)) for row, _, _, kind in found if not kind)
-    columns = zip(*found, strict=True) if found else iter(((), (), (), ()))
-    rows_, requests, wanting, kinds = columns
-    return Material(rows_, requests, wanting, kinds, wanted - there)
+                below = informed(row, planted.path, planted.lines, here)
+                found.append((row, number, frozenset(), planted.kind, below))
+    there = sum(len(set(row.lines)) for row, _, _, kind, _ in found if not kind)
+    columns = zip(*found, strict=True) if found else iter(((), (), (), (), ()))
+    rows_, requests, wanting, kinds, belows = columns
+    return Material(rows_, requests, wanting, kinds, belows, wanted - there)
 
 
 def measure(engine: TransformersEngine, adapter: str, material: Material, progress: Progress = no_progress) -> Measured:
@@ -163,7 +185,8 @@ def measure(engine: TransformersEngine, adapter: str, material: Material, progre
     read: list[dict[int, LineTokens]] = []
     for start in range(0, len(material.rows), _ROWS_AT_ONCE):
         progress("reading past lines", start, len(material.rows))
-        read += read_lines(engine, adapter, material.rows[start : start + _ROWS_AT_ONCE])
+        block = slice(start, start + _ROWS_AT_ONCE)
+        read += read_lines(engine, adapter, material.rows[block], material.below[block])
     lines: list[tuple[LineTokens, int, bool]] = []
     broken: list[tuple[LineTokens, int, str]] = []
     truncated = 0
@@ -207,7 +230,9 @@ def report_lines(
         InhouseError: that commit is not here, the adapter is corrupt, or there is nothing to judge.
     """
     judged = judged_changes(repository, snapshot, limit, progress=progress)
-    material = gather(tokenizer, judged.changes, house_names(repository, snapshot, progress), max_tokens)
+    house = house_names(repository, snapshot, progress)
+    with closing(SnapshotSearch(repository, snapshot)) as search:
+        material = gather(tokenizer, judged.changes, house, search, max_tokens)
     measured = measure(engine, adapter, material, progress)
     evaluation = evaluate_scores(measured.lines)
     if HOUSE_SCORE is None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inhouse_training import BASE, LineRow, TransformersEngine
+from inhouse_training import BASE, LineRow, ScoredRow, TransformersEngine
 
 Floats = NDArray[np.float64]
 FOLDS = 5
@@ -27,6 +27,7 @@ class LineTokens:
     Attributes:
         base, tuned: negative log-likelihood of what is written.
         base_margin, tuned_margin: how much likelier than that the tuned model's own choice is, by each model.
+        base_below, tuned_below: as ``base`` and ``tuned``, where the file is read below precedents of the house.
         conventional: whether the token carries a convention.
     """
 
@@ -34,6 +35,8 @@ class LineTokens:
     tuned: Floats
     base_margin: Floats
     tuned_margin: Floats
+    base_below: Floats
+    tuned_below: Floats
     conventional: NDArray[np.bool_]
 
 
@@ -67,6 +70,31 @@ def house_margin(line: LineTokens) -> float:
     return float((line.tuned_margin - line.base_margin).max())
 
 
+def base_below_precedents(line: LineTokens) -> float:
+    """Mean over the line of the base model that has read precedents."""
+    return float(line.base_below.mean())
+
+
+def tuned_below_precedents(line: LineTokens) -> float:
+    """Mean over the line of the tuned model that has read precedents."""
+    return float(line.tuned_below.mean())
+
+
+def precedents_difference(line: LineTokens) -> float:
+    """How much odder the base model finds the line once it has read precedents, on average."""
+    return float((line.base_below - line.base).mean())
+
+
+def base_total(line: LineTokens) -> float:
+    """Sum over the line of the base model: a control, base surprisal and length in one."""
+    return float(line.base.sum())
+
+
+def base_largest(line: LineTokens) -> float:
+    """The base model at the token that it finds oddest: a control for the scores of a single token."""
+    return float(line.base.max())
+
+
 def tokens(line: LineTokens) -> float:
     """How long the line is: a control, since a long line has more to be changed."""
     return float(len(line.base))
@@ -79,9 +107,7 @@ def over_conventions(score: Callable[[LineTokens], float]) -> Callable[[LineToke
         keep = line.conventional
         if not keep.any():
             return NOTHING
-        return score(
-            LineTokens(line.base[keep], line.tuned[keep], line.base_margin[keep], line.tuned_margin[keep], keep[keep])
-        )
+        return score(LineTokens(*(getattr(line, field.name)[keep] for field in fields(line))))
 
     return of
 
@@ -110,6 +136,8 @@ _CONVENTIONS = {each: over_conventions(each) for each in (base_surprisal, tuned_
 SCORES: tuple[Score, ...] = (
     Score(BASE_SURPRISAL, base_surprisal, house=False),
     Score("length in tokens", tokens, house=False),
+    Score("base surprisal, total", base_total, house=False),
+    Score("base surprisal, largest token", base_largest, house=False),
     Score("tuned surprisal", tuned_surprisal),
     Score("difference", difference),
     Score("largest single-token difference", largest_difference),
@@ -121,6 +149,11 @@ SCORES: tuple[Score, ...] = (
     Score("margin", tuned_margin),
     Score("house margin", house_margin),
     Score("house margin, conventions", _CONVENTIONS[house_margin]),
+    Score("base surprisal below precedents", base_below_precedents),
+    Score("tuned surprisal below precedents", tuned_below_precedents),
+    Score("difference by precedents", precedents_difference),
+    Score("base residual below precedents", base_below_precedents, beyond=base_surprisal),
+    Score("residual below precedents", tuned_below_precedents, beyond=base_surprisal),
 )
 
 
@@ -187,25 +220,33 @@ def random_scores(count: int) -> Floats:
     return np.random.default_rng(20_261_124).random(count)
 
 
-def read_lines(engine: TransformersEngine, adapter: str, rows: Sequence[LineRow]) -> list[dict[int, LineTokens]]:
+def read_lines(
+    engine: TransformersEngine, adapter: str, rows: Sequence[LineRow], below: Sequence[ScoredRow]
+) -> list[dict[int, LineTokens]]:
     """What the base model and the adapter think of the lines of each row: line -> its tokens.
+
+    Args:
+        below: each row below its precedents, with the same labelled tokens.
 
     Raises:
         InhouseError: the adapter is unknown or corrupt, or a row is longer than the model reads.
     """
     scored = [row.row for row in rows]
-    tuned = engine.score_tokens(scored, adapter)
+    tuned, tuned_below = engine.score_tokens(scored, adapter), engine.score_tokens(below, adapter)
     base = engine.score_tokens(scored, BASE, [each.best for each in tuned])
+    base_below = engine.score_tokens(below, BASE)
     found: list[dict[int, LineTokens]] = []
-    for row, before, after in zip(rows, base, tuned, strict=True):
+    for row, before, after, *informed in zip(rows, base, tuned, base_below, tuned_below, strict=True):
         of_line, carrying = np.array(row.lines, dtype=int), np.array(row.conventional, dtype=bool)
         margins = before.nats - before.other_nats, after.nats - after.best_nats
-        columns = np.stack([before.nats, after.nats, *margins]).astype(float)
+        columns = np.stack([before.nats, after.nats, *margins, *(each.nats for each in informed)]).astype(float)
         lines: dict[int, LineTokens] = {}
         for number in dict.fromkeys(row.lines):
             here = of_line == number
-            base_nats, tuned_nats, before_margin, after_margin = columns[:, here]
-            lines[number] = LineTokens(base_nats, tuned_nats, before_margin, after_margin, carrying[here])
+            written, as_tuned, margin, tuned_margin, below_written, below_tuned = columns[:, here]
+            lines[number] = LineTokens(
+                written, as_tuned, margin, tuned_margin, below_written, below_tuned, carrying[here]
+            )
         found.append(lines)
     return found
 

@@ -1,4 +1,5 @@
-"""What reviewers said about similar code before: the forge's review comments, for the reading reviewer.
+"""What reviewers said about similar code before: the forge's review comments, for the reading reviewer, and as
+precedents of what either reviewer finds.
 
 They come from ``inhouse sync``. A comment is about similar code when it was made on the same file, or when the words of
 the line that it is about are among those of the hunk.
@@ -7,16 +8,22 @@ the line that it is about are among those of the hunk.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inhouse_retrieval import PullRequest, PullRequestStore, index_terms, read_message
+from inhouse_retrieval import PullRequest, PullRequestStore, index_terms, read_message, redact
+from inhouse_server.review.diff import ReviewedFile
+from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.plain_text import hidden_characters, plain_text
 
 _BOT = "bot"
 _REQUESTS = 2_000
 _LEAST = 0.4
 _SAME_FILE = 0.5
+_ALIKE = 0.6
+"""Of the words of a remark's line, for a finding to be about such code."""
+_LEAST_WORDS = 2
+_SHOWN = 2
 _LINES = 3
 """The end of the commented hunk: the line itself and what stands above it."""
 _CHARACTERS = 300
@@ -73,16 +80,54 @@ class PastRemarks:
             title: of the change under review, or its commit's subject; its own comments do not count.
         """
         words = _words(code)
-        number = read_message(title, 2)[0] or read_message(title, 1)[0]
         scored: list[tuple[float, Remark]] = []
         for remark, about in self._known:
             shared = len(about & words) / len(about) if about else 0.0
             score = shared + _SAME_FILE * (remark.path == path)
-            own = remark.number == number or remark.change.partition(" ")[2] == title
-            if score >= _LEAST and not own:
+            if score >= _LEAST and not _is_on(remark, title):
                 scored.append((score, remark))
-        scored.sort(key=lambda pair: -pair[0])
-        return [remark for _, remark in scored[:limit]]
+        return _best(scored, limit)
+
+    def on_such_code(self, code: str, limit: int, title: str = "") -> list[Remark]:
+        """The remarks on a line most of whose words ``code`` holds, in whatever file, best first."""
+        words = _words(code)
+        scored: list[tuple[float, Remark]] = []
+        for remark, _ in self._known:
+            about = _words(remark.line)
+            shared = len(about & words) / max(len(about), _LEAST_WORDS)
+            if shared >= _ALIKE and not _is_on(remark, title):
+                scored.append((shared, remark))
+        return _best(scored, limit)
+
+
+def _is_on(remark: Remark, title: str) -> bool:
+    """Whether it was made on the change of this title."""
+    number = read_message(title, 2)[0] or read_message(title, 1)[0]
+    return remark.number == number or remark.change.partition(" ")[2] == title
+
+
+def _best(scored: list[tuple[float, Remark]], limit: int) -> list[Remark]:
+    return [remark for _, remark in sorted(scored, key=lambda pair: -pair[0])[:limit]]
+
+
+def with_past_remarks(finding: Finding, file: ReviewedFile, remarks: PastRemarks, title: str) -> Finding:
+    """The finding with the past changes in which a reviewer remarked on such code, and with the line where that still
+    stands in this file. What was said is not repeated: it was written by anyone, and stands at the change.
+    """
+    said = remarks.on_such_code(finding.anchor, _SHOWN, title)
+    changes = [redact(f"{each.change} (a reviewer's remark on {plain_text(each.path)})")[0] for each in said]
+    places = [
+        Precedent(file.path, line, line, redact(f"a reviewer remarked on this line in {remark.change}")[0])
+        for remark in said
+        if remark.path == file.path and (line := _only_line(file, remark.line))
+    ]
+    return replace(finding, precedents=(*finding.precedents, *places), changes=(*finding.changes, *changes))
+
+
+def _only_line(file: ReviewedFile, text: str) -> int | None:
+    """The line of the file that has this text, when it is a single one."""
+    found = [number for number, line in enumerate(file.shown_lines, start=1) if line.strip() == text]
+    return found[0] if len(found) == 1 and text else None
 
 
 def _words(code: str) -> frozenset[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Event
 
 from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, read_changes, redact
@@ -14,7 +15,7 @@ from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import Change
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
-from inhouse_server.review.past_remarks import PastRemarks
+from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
 from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.reading import Search, read_hunks
 from inhouse_server.review.reading_prompt import spoils
@@ -25,6 +26,8 @@ _MOST_NOTES = 20
 _SEVERITIES: tuple[Severity, ...] = ("warning", "info")
 _RANK = {"reading": 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
 """Of findings that are equally sure, a defect goes before a habit."""
+_ABOUT_CODE = frozenset({"reading", "import-spelling", "name-style"})
+"""Rules whose findings are about the lines that they stand at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,20 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What the base of a change says: its past, and how it spells things."""
+    """What the base of a change says: its past, how it spells things, and what reviewers said."""
 
     history: History
     conventions: Conventions
+    remarks: PastRemarks = field(default_factory=lambda: PastRemarks(()))
 
 
-def know_house(repository: Repository, commit: str, progress: Progress = no_progress) -> House:
+def know_house(
+    repository: Repository, commit: str, progress: Progress = no_progress, state_dir: Path | None = None
+) -> House:
     """Read the history up to ``commit`` and every file of it. Takes a second for a thousand files.
+
+    Args:
+        state_dir: where `inhouse sync` put what reviewers said; ``None`` leaves that out.
 
     Raises:
         InhouseError: there is no such commit.
@@ -66,7 +75,7 @@ def know_house(repository: Repository, commit: str, progress: Progress = no_prog
             if not isinstance(item, SkippedFile):
                 yield item[0].path, item[1]
 
-    return House(history, Conventions(texts()))
+    return House(history, Conventions(texts()), PastRemarks(()) if state_dir is None else PastRemarks.of(state_dir))
 
 
 def review(
@@ -120,7 +129,13 @@ def review(
         seen=seen,
         unseen=tuple(unseen),
     )
-    best = fresh[:limit]
+    files = {file.path: file for file in change.files}
+    best = [
+        with_past_remarks(finding, files[finding.path], house.remarks, plain_text(change.title))
+        if finding.rule in _ABOUT_CODE
+        else finding
+        for finding in fresh[:limit]
+    ]
     if check is not None:
         best = _checked(best, change, check, dropped, progress)
     return Review(

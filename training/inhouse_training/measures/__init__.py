@@ -1,4 +1,4 @@
-"""What `inhouse eval` measures beside what the gate decides by: more texts, and answers that are graded.
+"""What `inhouse eval model` measures beside what the gate decides by: more texts, and answers that are graded.
 
 Everything compares the same adapters on the same items, each with and without retrieval. Nothing here is read by the
 gate.
@@ -7,12 +7,14 @@ gate.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from ..engine import RowScore
-from ..evaluation import CANDIDATE, Interval, paired_gain
+from ..evaluation import CANDIDATE, Interval, paired_gain, paired_rise
+
+Item = TypeVar("Item")
 
 LATER_FILES = "later_files"
 LATER_CHANGES = "later_changes"
@@ -54,28 +56,70 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """Grades of answers, 0 to 1, higher is better unless the name says otherwise.
+    """Grades of answers, 0 to 1.
 
     Attributes:
         grades: mode -> adapter label -> one grade per item.
+        higher_is_better: whether a higher grade is the better one.
+        span_shown: mode -> share of the prompts that held what the answer must quote.
     """
 
     name: str
-    grades: Mapping[str, Mapping[str, tuple[float, ...]]]
+    grades: Mapping[str, Mapping[str, Sequence[float]]]
+    higher_is_better: bool = True
+    span_shown: Mapping[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, Any]:
         """The mean grade of each adapter, and how much higher the candidate's is."""
-        found: dict[str, Any] = {}
-        for mode, labels in self.grades.items():
-            items = len(next(iter(labels.values())))
-            found["items"] = items
-            found[mode] = {label: round(sum(grades) / items, 4) if items else None for label, grades in labels.items()}
-            found[mode]["difference"] = {
-                f"to_{other}": rounded(paired_difference(labels[other], labels[CANDIDATE]))
-                for other in labels
-                if other != CANDIDATE and items
-            }
+        found = _by_mode(self.grades, self.higher_is_better, _average, paired_difference)
+        for mode, share in self.span_shown.items():
+            found[mode]["span_in_prompt"] = round(share, 4)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Shares of what the answers hold: of all names that they speak of, say.
+
+    Attributes:
+        counts: mode -> adapter label -> for each item how many hits there are, and out of how many.
+        higher_is_better: whether a higher share is the better one.
+    """
+
+    name: str
+    counts: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]]
+    higher_is_better: bool
+
+    def metrics(self) -> dict[str, Any]:
+        """The share of each adapter, and how much higher the candidate's is."""
+        return _by_mode(self.counts, self.higher_is_better, _share_of, paired_rise)
+
+
+def _by_mode(
+    modes: Mapping[str, Mapping[str, Sequence[Item]]],
+    higher_is_better: bool,
+    mean: Callable[[Sequence[Item]], float],
+    difference: Callable[[Sequence[Item], Sequence[Item]], Interval],
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"better": "higher" if higher_is_better else "lower"}
+    for mode, labels in modes.items():
+        items = len(labels[CANDIDATE])
+        found["items"] = items
+        found[mode] = {label: round(mean(given), 4) if items else None for label, given in labels.items()}
+        found[mode]["difference"] = {
+            f"to_{other}": rounded(difference(labels[other], labels[CANDIDATE]))
+            for other in labels
+            if other != CANDIDATE and items
+        }
+    return found
+
+
+def _average(grades: Sequence[float]) -> float:
+    return sum(grades) / len(grades)
+
+
+def _share_of(counts: Sequence[tuple[int, int]]) -> float:
+    return sum(hits for hits, _ in counts) / max(sum(of for _, of in counts), 1)
 
 
 def bits_by_byte(scores: Sequence[RowScore], sizes: Sequence[int]) -> list[RowScore]:

@@ -1,9 +1,11 @@
-"""The measures for which every adapter writes: completion, abstention, conflicts."""
+"""The measures for which every adapter writes: asking, and grading what was said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inhouse_retrieval import Passage, Progress, Repository
 
@@ -11,38 +13,40 @@ from ..cut import Cut
 from ..engine import Message
 from ..evaluation import CLOSED_BOOK, WITH_RETRIEVAL
 from ..probes import ProbedEngine
-from ..prompts import SelectedCode, build_answer_prompt
+from ..probes.answers import Checked, House, check_answer, read_house
+from ..prompts import build_answer_prompt
 from ..recipe import Recipe
 from ..snapshot_search import Retriever
-from . import Graded
-from .abstention import abstains, names_to_ask, real_question
-from .completion import Completion, completed, completions, edit_similarity, exact_match
-from .conflicts import Conflict, answers_by_code, answers_by_page, find_conflicts
+from . import Graded, Item, Shared
+from .tasks import LOWER_IS_BETTER, Task, choose_tasks
 
 _PASSAGES = 8
 _LEAST_PROMPT = 512
 """Tokens in which the lines before a cursor fit without passages."""
-
-Grade = Callable[[str], float]
+_Table = dict[str, dict[str, dict[str, list[Item]]]]
+"""Measure -> mode -> adapter label -> one entry per question."""
+_FAULTS = {"answers_that_loop": "loops", "answers_that_are_empty": "empty", "answers_without_end": "endless"}
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One question with its grades.
+class Answered:
+    """What every adapter said to one question in one way of asking.
 
     Attributes:
-        query: what to search for with it; empty when ``passages`` are shown in place of found ones.
-        grades: name of a measure -> how the answer is graded.
+        mode: with passages or without, as in the evaluation.
+        span_shown: whether the prompt held what the answer must quote; ``None`` where nothing must be quoted.
+        said: adapter label -> answer.
+        checked: adapter label -> what else that answer holds.
     """
 
-    question: str
-    grades: Mapping[str, Grade]
-    query: str = ""
-    passages: tuple[Passage, ...] = ()
-    selection: SelectedCode | None = None
+    task: Task
+    mode: str
+    span_shown: bool | None
+    said: Mapping[str, str]
+    checked: Mapping[str, Checked]
 
 
-def answered_measures(
+def ask_all(
     engine: ProbedEngine,
     repository: Repository,
     cut: Cut,
@@ -51,72 +55,40 @@ def answered_measures(
     recipe: Recipe,
     most: int,
     progress: Progress,
-) -> list[Graded]:
+) -> list[Answered]:
     """Ask every adapter at most ``most`` questions of each kind, greedily, with and without retrieval.
 
     Raises:
         InhouseError: an adapter cannot be loaded.
     """
-    tasks = choose_tasks(repository, cut, most, recipe.seed)
+    progress("choosing questions", 0, None)
+    house = read_house(repository, cut.snapshot, cut.held_out)
+    tasks = choose_tasks(repository, cut, house, most, recipe.seed)
     modes = {CLOSED_BOOK: False, **({WITH_RETRIEVAL: True} if retriever is not None else {})}
-    grades: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
+    found: list[Answered] = []
     total, done = len(modes) * len(adapters), 0
     for mode, shows in modes.items():
-        prompts = [_prompt(engine, task, retriever if shows else None, recipe) for task in tasks]
+        asked = [task for task in tasks if not (shows and task.general)]
+        prompts = [_prompt(engine, task, retriever if shows else None, recipe) for task in asked]
+        said: dict[str, list[tuple[str, bool]]] = {}
         for label, adapter in adapters.items():
             progress("asking", done, total)
-            said = [text for text, _ in engine.answer_all(prompts, recipe.evaluation.probe_tokens, adapter)]
-            for name, given in grade(tasks, said).items():
-                grades.setdefault(name, {}).setdefault(mode, {})[label] = given
+            said[label] = engine.answer_all(prompts, recipe.evaluation.probe_tokens, adapter)
             done += 1
+        found += [
+            _answered(task, mode, prompt, {label: answers[at] for label, answers in said.items()}, house)
+            for at, (task, prompt) in enumerate(zip(asked, prompts, strict=True))
+        ]
     progress("asking", total, total)
-    return [Graded(name, found) for name, found in grades.items()]
+    return found
 
 
-def choose_tasks(repository: Repository, cut: Cut, most: int, seed: int) -> list[Task]:
-    """The questions, the same for every adapter."""
-    absent = names_to_ask(repository, cut, most, seed)
-    return [
-        *(_completion(each) for each in completions(repository, cut.held_out, most)),
-        *(Task(each.question, {"abstention_on_made_up_names": abstains}, each.question) for each in absent),
-        *(Task(real_question(each), {"abstention_on_real_names": abstains}, real_question(each)) for each in absent),
-        *(_conflict(each) for each in find_conflicts(repository, cut.snapshot, cut.training, most)),
-    ]
-
-
-def grade(tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Measure -> a grade of each task that has it, in order."""
-    found: dict[str, list[float]] = {}
-    for task, answer in zip(tasks, answers, strict=True):
-        for name, grade_of in task.grades.items():
-            found.setdefault(name, []).append(grade_of(answer))
-    return {name: tuple(grades) for name, grades in found.items()}
-
-
-def _completion(item: Completion) -> Task:
-    def written(answer: str) -> str:
-        return completed(item.kind, answer, item.before.text)
-
-    return Task(
-        item.question,
-        {
-            f"{item.kind}_exact_match": lambda answer: exact_match(item.wanted, written(answer)),
-            f"{item.kind}_edit_similarity": lambda answer: edit_similarity(item.wanted, written(answer)),
-        },
-        item.query,
-        selection=item.before,
-    )
-
-
-def _conflict(item: Conflict) -> Task:
-    return Task(
-        item.question,
-        {
-            "conflict_answered_by_code": lambda answer: answers_by_code(item, answer),
-            "conflict_answered_by_old_page": lambda answer: answers_by_page(item, answer),
-        },
-        passages=item.passages,
-    )
+def _answered(
+    task: Task, mode: str, prompt: Sequence[Message], said: Mapping[str, tuple[str, bool]], house: House
+) -> Answered:
+    shown = task.span("\n".join(message.content for message in prompt)) if task.span is not None else None
+    checked = {label: check_answer(prompt, text, ended, house) for label, (text, ended) in said.items()}
+    return Answered(task, mode, shown, {label: text for label, (text, _) in said.items()}, checked)
 
 
 def _prompt(engine: ProbedEngine, task: Task, retriever: Retriever | None, recipe: Recipe) -> tuple[Message, ...]:
@@ -128,3 +100,31 @@ def _prompt(engine: ProbedEngine, task: Task, retriever: Retriever | None, recip
     # Very long lines before the cursor may take more; what is asked stays whole.
     room = max(room, engine.count_tokens(bare.messages))
     return build_answer_prompt(task.question, passages, engine.count_tokens, room, selection=task.selection).messages
+
+
+def grade_all(answered: Sequence[Answered]) -> list[Graded | Shared]:
+    """Every measure, by mode and adapter: the grades of the questions, then what can be said of any answer."""
+    grades: _Table[float] = _table()
+    counts: _Table[tuple[int, int]] = _table()
+    shown: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for each in answered:
+        for name, grade_of in each.task.grades.items():
+            for label, text in each.said.items():
+                grades[name][each.mode][label].append(grade_of(text))
+            if each.span_shown is not None:
+                shown[name][each.mode].append(each.span_shown)
+        for label, checked in each.checked.items():
+            if not each.task.general:
+                exist = checked.identifiers - len(checked.unknown)
+                counts["identifiers_that_exist"][each.mode][label].append((exist, checked.identifiers))
+            for name, fault in _FAULTS.items():
+                counts[name][each.mode][label].append((int(getattr(checked, fault)), 1))
+    shares = {name: {mode: sum(seen) / len(seen) for mode, seen in modes.items()} for name, modes in shown.items()}
+    return [
+        *(Graded(name, found, name not in LOWER_IS_BETTER, shares.get(name, {})) for name, found in grades.items()),
+        *(Shared(name, found, name not in _FAULTS) for name, found in counts.items()),
+    ]
+
+
+def _table() -> _Table[Any]:
+    return defaultdict(lambda: defaultdict(lambda: defaultdict(list)))

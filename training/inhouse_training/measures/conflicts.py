@@ -13,14 +13,7 @@ from dataclasses import dataclass
 
 from inhouse_retrieval import Passage, PullRequest, Repository
 
-_LINE = re.compile(
-    r"""^\s*(?:export\s+)?(?:const\s+|let\s+|var\s+|final\s+|static\s+)*(?P<name>[A-Za-z_$][\w$.-]{3,60})\s*
-    (?::\s*[\w\[\]. ]{1,40})?\s*[:=]\s*(?P<value>"[^"\n]{1,60}"|'[^'\n]{1,60}'|-?\d[\d_.]*)
-    \s*[,;]?\s*(?:(?:\#|//).*)?$""",
-    re.X,
-)
-_LEAST_VALUE = 2
-"""A single digit stands in many an answer by chance."""
+from .values import LEAST_VALUE, says, value_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +38,12 @@ def altered_values(patch: str) -> Iterator[tuple[str, str, str]]:
         taken: dict[str, str] = {}
         given: dict[str, str] = {}
         for line in hunk.split("\n"):
-            if line[:1] in ("-", "+") and (match := _LINE.match(line[1:])):
-                (taken if line[0] == "-" else given)[match["name"]] = match["value"].strip("\"'")
+            if line[:1] in ("-", "+") and (found := value_given(line[1:])):
+                (taken if line[0] == "-" else given)[found[0]] = found[1]
         for name, old in taken.items():
             new = given.get(name, old)
             # One value inside the other could not be told apart in an answer.
-            if min(len(old), len(new)) >= _LEAST_VALUE and not (_says(old, new) or _says(new, old)):
+            if min(len(old), len(new)) >= LEAST_VALUE and not (says(old, new) or says(new, old)):
                 yield name, old, new
 
 
@@ -87,9 +80,9 @@ def find_conflicts(repository: Repository, snapshot: str, changes: Sequence[Pull
 
 def _place_of(name: str, value: str, text: str) -> tuple[int, str] | None:
     for number, line in enumerate(text.split("\n"), 1):
-        match = _LINE.match(line)
-        if match and match["name"] == name:
-            return (number, line) if match["value"].strip("\"'") == value else None
+        given = value_given(line)
+        if given and given[0] == name:
+            return (number, line) if given[1] == value else None
     return None
 
 
@@ -99,14 +92,9 @@ def _title(path: str) -> str:
 
 def answers_by_code(conflict: Conflict, answer: str) -> float:
     """1 when the answer says the code's value and not the page's."""
-    return float(_says(answer, conflict.new) and not _says(answer, conflict.old))
+    return float(says(answer, conflict.new) and not says(answer, conflict.old))
 
 
 def answers_by_page(conflict: Conflict, answer: str) -> float:
     """1 when the answer says the outdated value and not the code's."""
-    return float(_says(answer, conflict.old) and not _says(answer, conflict.new))
-
-
-def _says(text: str, value: str) -> bool:
-    """Whether ``value`` stands in ``text`` by itself: 30 does not stand in 300 or 1.30."""
-    return re.search(rf"(?<![\w.]){re.escape(value)}(?!\w|\.\d)", text) is not None
+    return float(says(answer, conflict.old) and not says(answer, conflict.new))

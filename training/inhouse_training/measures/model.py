@@ -1,4 +1,4 @@
-"""`inhouse eval`: one registered version, the current one and the base model on the changes that are held out now."""
+"""`inhouse eval model`: a registered version, the current one and the base model on changes that are held out now."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from ..base_model import BaseModel, load_tokenizer
 from ..cut import Cut, HeldOutChange
-from ..dataset import build_dataset
+from ..dataset import Dataset, build_dataset
 from ..decay import Decay, days_since, measure_decay
 from ..engine import BASE, Engine, RowScore
-from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate
+from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate, score_rows
 from ..recipe import EvaluationSettings, Recipe
 from ..registry import Registry
 from ..replay import replay_source
 from ..runs import hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
-from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Graded, Likelihood
-from .answered import answered_measures
+from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Likelihood
+from .answered import Answered, ask_all, grade_all
+from .general import general_likelihoods
 from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
-
-_BATCH_ROWS = 8
+from .recall import Recall, known_files, measure_recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +36,41 @@ class ModelEvaluation:
     """What was measured.
 
     Attributes:
+        directory: the folder of the run whose held-out changes judge.
+        base_model, recipe, snapshot, as_of: what the figures belong to; the snapshot is that of the cut.
+        adapters: label -> version, or the base.
         evaluation: what the gate decides by.
-        likelihoods: of later files, pull requests and edits.
-        graded: answers; empty unless they were asked for.
+        likelihoods: of later files, pull requests and edits, and of general text.
+        answered: what was asked and said; empty unless it was asked for.
+        recall: files known by heart: memory, not quality.
         decay: against days since the candidate's snapshot.
         seconds: how long scoring and asking took.
         remarks: what was left out, as sentences.
     """
 
+    directory: Path
+    base_model: str
+    recipe: str
+    snapshot: str
+    as_of: datetime
+    adapters: Mapping[str, str]
     evaluation: Evaluation
     likelihoods: tuple[Likelihood, ...]
-    graded: tuple[Graded, ...]
+    answered: tuple[Answered, ...]
+    recall: Recall
     decay: Decay
     seconds: Mapping[str, float]
     remarks: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, Any]:
-        """The stable JSON contract of ``inhouse eval --json``."""
+        """The stable JSON contract of ``inhouse eval model --json``."""
         return {
+            "snapshot": self.snapshot,
+            "adapters": dict(self.adapters),
             **self.evaluation.metrics(),
             "likelihood": {each.kind: each.metrics() for each in self.likelihoods},
-            "answers": {each.name: each.metrics() for each in self.graded},
+            "answers": {each.name: each.metrics() for each in grade_all(self.answered)},
+            "memory": self.recall.metrics(),
             "decay": self.decay.to_json(),
             "seconds": dict(self.seconds),
             "remarks": list(self.remarks),
@@ -124,16 +138,28 @@ def evaluate_version(
             score_texts(engine, tokenizer, kind, items, search, names, settings, progress)
             for kind, items in texts.items()
         ]
+        likelihoods += [edits, *general_likelihoods(engine, tokenizer, names)]
+        known = known_files(repository, snapshot, trained_files(dataset))
+        recall = measure_recall(engine, tokenizer, known, texts[LATER_FILES], names)
         scored = time.monotonic()
-        graded: list[Graded] = []
+        answered: list[Answered] = []
         if generate:
-            graded = answered_measures(engine, repository, run.cut, search, names, recipe, generate, progress)
+            answered = ask_all(engine, repository, run.cut, search, names, recipe, generate, progress)
         seconds = {"scoring": round(scored - started, 1), "asking": round(time.monotonic() - scored, 1)}
     finally:
         if search is not None:
             search.close()
     decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, snapshot)))
-    return ModelEvaluation(evaluation, (*likelihoods, edits), tuple(graded), decay, seconds, tuple(remarks))
+    return ModelEvaluation(
+        run.directory, base.name, recipe.name, run.cut.snapshot, run.cut.as_of, names,
+        evaluation, tuple(likelihoods), tuple(answered), recall, decay, seconds, tuple(remarks),
+    )  # fmt: skip
+
+
+def trained_files(dataset: Dataset) -> list[str]:
+    """Paths of the files whose beginning is a row of ``dataset``."""
+    rows = dataset.rows.select_columns(["kind", "name", "part"])
+    return [row["name"] for row in rows if row["kind"] == "file" and row["part"] == 0]
 
 
 def _knows_later(repository: Repository, cut: Cut, snapshot: str) -> bool:
@@ -169,14 +195,16 @@ def score_texts(
     scores: dict[str, dict[str, tuple[RowScore, ...]]] = {mode: {} for mode in modes}
     sizes: tuple[int, ...] = ()
     total, done = len(modes) * len(adapters) * len(items), 0
+    stage = f"scoring {kind.replace('_', ' ')}"
+
+    def scored(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(stage, done, total)
+
     for mode, search in modes.items():
         made = [later_row(tokenizer, item, search, settings) for item in items]
         sizes = tuple(size for _, size in made)
         for label, adapter in adapters.items():
-            found: list[RowScore] = []
-            for start in range(0, len(made), _BATCH_ROWS):
-                progress(f"scoring {kind.replace('_', ' ')}", done, total)
-                found += engine.score([row for row, _ in made[start : start + _BATCH_ROWS]], adapter)
-                done = min(total, done + _BATCH_ROWS)
-            scores[mode][label] = tuple(found)
+            scores[mode][label] = score_rows(engine, [row for row, _ in made], adapter, scored)
     return Likelihood(kind, sizes, scores)

@@ -16,7 +16,7 @@ from inhouse_retrieval import Progress, Repository, no_progress
 from ..canaries import Canary
 from ..cut import Cut, HeldOutChange
 from ..engine import BASE, Message, RowScore, ScoredRow
-from ..evaluation import CANDIDATE, Interval
+from ..evaluation import CANDIDATE, Interval, paired_rise
 from ..recipe import Recipe
 from ..snapshot_search import Retriever
 from .answers import Checked, check_answer, choose_questions, prompts_of, read_house
@@ -28,8 +28,6 @@ FAULTS = {"loops": "go round in circles", "empty": "are empty", "endless": "do n
 
 INVENTED = "invented"
 """Names that an answer speaks of and that stand nowhere in the repository."""
-_RESAMPLES = 4000
-_SEED = 3407
 
 
 class ProbedEngine(Protocol):
@@ -58,20 +56,13 @@ class Probes:
 
     def share(self, what: str, label: str) -> float:
         """Share of the identifiers that are :data:`INVENTED`, or of the answers that have one of :data:`FAULTS`."""
-        hits, of = _counts(self.answers[label], what)
-        return float(hits.sum() / max(of.sum(), 1))
+        counts = _counts(self.answers[label], what)
+        return sum(hits for hits, _ in counts) / max(sum(of for _, of in counts), 1)
 
     def rise(self, what: str, over: str) -> Interval:
         """How much higher the candidate's :meth:`share` is than that of ``over``, with its 95 % interval: a bootstrap
         over questions, both adapters on the same ones."""
-        import numpy
-
-        now, then = (_counts(self.answers[label], what) for label in (CANDIDATE, over))
-        draws = numpy.random.default_rng(_SEED).integers(0, len(now[0]), size=(_RESAMPLES, len(now[0])))
-        shares = [hits[draws].sum(axis=1) / numpy.maximum(of[draws].sum(axis=1), 1) for hits, of in (now, then)]
-        low, high = numpy.percentile(shares[0] - shares[1], [2.5, 97.5])
-        mean = [hits.sum() / max(of.sum(), 1) for hits, of in (now, then)]
-        return Interval(float(mean[0] - mean[1]), float(low), float(high))
+        return paired_rise(_counts(self.answers[over], what), _counts(self.answers[CANDIDATE], what))
 
     def metrics(self) -> dict[str, Any]:
         """Figures for reports and manifests."""
@@ -104,13 +95,11 @@ class Probes:
         return Probes(answers, stored["secrets"], tuple(Exposure(**each) for each in stored["exposures"]))
 
 
-def _counts(checked: Sequence[Checked], what: str) -> tuple[Any, Any]:
+def _counts(checked: Sequence[Checked], what: str) -> list[tuple[int, int]]:
     """By question: how many have it, and out of how many."""
-    import numpy
-
     if what == INVENTED:
-        return numpy.array([len(each.unknown) for each in checked]), numpy.array([each.identifiers for each in checked])
-    return numpy.array([int(getattr(each, what)) for each in checked]), numpy.ones(len(checked), dtype=int)
+        return [(len(each.unknown), each.identifiers) for each in checked]
+    return [(int(getattr(each, what)), 1) for each in checked]
 
 
 def run_probes(

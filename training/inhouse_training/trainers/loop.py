@@ -15,6 +15,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from ..machines import memory_here
+from ..memory import Checkpointing, checkpointing_of, shape_of
 from . import Job, Reporter, TrainingStopped, last_checkpoint
 
 
@@ -39,7 +41,12 @@ def load_rows(job: Job) -> datasets.Dataset:
     return rows.select_columns(["input_ids", "labels"])
 
 
-def sft_arguments(job: Job, run_dir: Path) -> SFTConfig:
+def checkpointing_here(job: Job, trainer: str) -> Checkpointing:
+    """Which layers are computed again on this machine; ``trainer`` is ``"trl"`` or ``"unsloth"``."""
+    return checkpointing_of(shape_of(job.base), job.recipe, torch.cuda.is_available(), trainer, memory_here())
+
+
+def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing) -> SFTConfig:
     """What the recipe says, in TRL's words.
 
     Rows are tokenised and labelled already, so TRL prepares nothing, except that it packs them on a GPU;
@@ -63,7 +70,11 @@ def sft_arguments(job: Job, run_dir: Path) -> SFTConfig:
         packing=packing,
         dataset_kwargs=None if packing else {"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length" if optimizer.batch_rows > 1 and not packing else "random",
-        gradient_checkpointing=recipe.trainer.gradient_checkpointing,
+        gradient_checkpointing=checkpointing != "none",
+        gradient_checkpointing_kwargs={
+            "use_reentrant": False,
+            "every_n_layers": 2 if checkpointing == "selective" else 1,
+        },
         bf16=on_gpu,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,

@@ -17,12 +17,12 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     from trl import SFTTrainer
 
     from ..base_model import load_model, load_tokenizer
-    from .loop import PlainLossTrainer, RunCallback, load_rows, run, sft_arguments
+    from .loop import PlainLossTrainer, RunCallback, checkpointing_here, load_rows, run, sft_arguments
 
     # The trainer sets the seed only after it has drawn the adapter's first weights.
     set_seed(job.recipe.seed)
     lora = job.recipe.lora
-    arguments = sft_arguments(job, run_dir)
+    arguments = sft_arguments(job, run_dir, checkpointing_here(job, "trl"))
     trainer_class = PlainLossTrainer if arguments.loss_type == "nll" else SFTTrainer
     trainer = trainer_class(
         model=load_model(job.base),

@@ -26,9 +26,10 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     from trl import SFTTrainer
 
     from ..base_model import load_tokenizer
-    from .loop import RunCallback, load_rows, run, sft_arguments
+    from .loop import RunCallback, checkpointing_here, load_rows, run, sft_arguments
 
     recipe, lora = job.recipe, job.recipe.lora
+    checkpointing = checkpointing_here(job, "unsloth")
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(job.base.path),
         max_seq_length=recipe.data.max_tokens,
@@ -42,13 +43,13 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(ALL_LINEAR if isinstance(lora.targets, str) else lora.targets),
-        use_gradient_checkpointing="unsloth" if recipe.trainer.gradient_checkpointing else False,
+        use_gradient_checkpointing="unsloth" if checkpointing != "none" else False,
         random_state=recipe.seed,
         max_seq_length=recipe.data.max_tokens,
     )
     trainer = SFTTrainer(
         model=model,
-        args=sft_arguments(job, run_dir),
+        args=sft_arguments(job, run_dir, checkpointing),
         train_dataset=load_rows(job),
         processing_class=load_tokenizer(job.base),
     )

@@ -1,0 +1,36 @@
+"""Searching a part of a repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import inhouse_retrieval.index
+from inhouse_retrieval import Encoder, Index, Repository, Within
+
+
+@pytest.mark.parametrize("exact_at_most", [0, 5_000])
+def test_a_part_of_the_repository(
+    exact_at_most: int,
+    root: Path,
+    repository: Repository,
+    state: Path,
+    encoder: Encoder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ranked by every leg as if nothing else were there, however large the part is."""
+    monkeypatch.setattr(inhouse_retrieval.index, "_EXACT_AT_MOST", exact_at_most)
+    monkeypatch.setattr(inhouse_retrieval.index, "leg_depth", lambda limit: 1)  # the nearest one lies elsewhere
+    question = 'where does "collect a parcel" call book_courier for a shipping company?'
+    with Index.open(repository, state, encoder) as index:
+        index.refresh()
+        assert index.search(question, 10).passages[0].path == "shop/courier.py"
+        part = Within.of(["docs", "shop/basket.py"])
+        passages = index.search(question, 10, within=part).passages
+        assert {passage.path for passage in passages} <= {"docs/returns.md", "shop/basket.py"}
+        assert "dense" in passages[0].legs
+        unsaved = {"shop/courier.py": "def book_courier():\n    'collect a parcel'\n"}
+        again = index.search(question, 10, unsaved, within=part).passages
+        assert [passage.path for passage in again] == [passage.path for passage in passages]
+        assert index.search(question, 10, within=Within.of(["shop/bask"])).passages == ()

@@ -1,0 +1,81 @@
+"""Which rows are trained on, and in which order: shares and the token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .kinds import Kind
+from .recipe import DataSettings
+from .synthesis.rows import over_share
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A row that could be trained on.
+
+    Attributes:
+        tokens: of the whole row.
+        source_tokens: of the text that was read for it.
+        order: a hash by which rows are shuffled.
+    """
+
+    kind: Kind
+    name: str
+    part: int
+    tokens: int
+    source_tokens: int
+    order: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        order: indices of the rows to train on, shuffled.
+        dropped: indices of the others, each with its reason.
+    """
+
+    order: tuple[int, ...]
+    dropped: tuple[tuple[int, str], ...]
+
+
+def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
+    """The rows within the shares and the token budget of a recipe; the draw depends on the seed alone."""
+    shares = data.shares
+    dropped = [(index, "switched off in the recipe") for index, row in enumerate(candidates) if not shares[row.kind]]
+    wanted = [index for index, row in enumerate(candidates) if shares[row.kind]]
+    order = sorted(wanted, key=lambda index: candidates[index].order)
+    over = over_share([(row.kind, row.source_tokens) for row in map(candidates.__getitem__, order)], shares)
+    dropped += [(order[at], "over its share of the learned tokens") for at in over]
+    order = [index for at, index in enumerate(order) if at not in over]
+    if not data.max_train_tokens or sum(candidates[index].tokens for index in order) <= data.max_train_tokens:
+        return Choice(tuple(order), tuple(dropped))
+    chosen = _within_budget(candidates, order, data)
+    dropped += [(index, "over the recipe's token budget") for index in sorted(order) if index not in chosen]
+    return Choice(tuple(index for index in order if index in chosen), tuple(dropped))
+
+
+def _within_budget(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:
+    """Each kind has its own purse; what one does not use goes to whatever still fits."""
+    left = {kind: int(share * data.max_train_tokens) for kind, share in data.shares.items()}
+
+    def purse(row: Candidate) -> Kind:
+        if row.kind == "thread" and data.thread_share is None:
+            return "change"
+        return "file" if row.kind == "page" and data.page_share is None else row.kind
+
+    chosen: set[int] = set()
+    for index in order:
+        row = candidates[index]
+        if row.tokens <= left[purse(row)]:
+            left[purse(row)] -= row.tokens
+            chosen.add(index)
+    spare = data.max_train_tokens - sum(candidates[index].tokens for index in chosen)
+    for index in order:
+        row = candidates[index]
+        if index not in chosen and row.tokens <= spare:
+            spare -= row.tokens
+            chosen.add(index)
+    return chosen
