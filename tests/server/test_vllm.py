@@ -165,11 +165,12 @@ def test_what_others_loaded_is_left_alone_and_a_name_from_elsewhere_is_not_trust
 ) -> None:
     version = register(house.registry, "one")
     stranger, elsewhere = tmp_path / "stranger", tmp_path / "elsewhere"
-    house.servers[0].adapters = {"0123456789ab": stranger, version: elsewhere}
+    theirs = {"0123456789ab": stranger, "..": stranger, "sql-lora": stranger}
+    house.servers[0].adapters = {**theirs, version: elsewhere}
     house.registry.promote(version)
     for _ in range(2):
         house.fleet.reconcile()
-    assert house.servers[0].adapters == {"0123456789ab": stranger, version: house.registry.root / version}
+    assert house.servers[0].adapters == {**theirs, version: house.registry.root / version}
 
 
 def test_a_server_that_dies_is_passed_over_and_brought_back_up_to_date(house: House) -> None:

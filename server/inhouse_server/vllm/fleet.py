@@ -291,7 +291,11 @@ class Fleet:
 
     def _ours(self, version: str) -> bool:
         """Whether a name at a server is a version of this repository: others may use the same servers."""
-        return (self._registry.root / version).is_dir() or version in self._registry.removed()
+        try:
+            self._registry.get(version)
+        except InhouseError:
+            return version in self._registry.removed()
+        return True
 
     # ------------------------------------------------------------------------------------------------------
     # Across restarts of this process
