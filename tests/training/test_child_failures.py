@@ -47,6 +47,7 @@ def test_memory_that_runs_out_is_told_with_what_would_fit() -> None:
     )
     gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …")
     assert told(gpu)[0] == "The model and one batch do not fit the GPU's memory."
+    assert told(RuntimeError("could not create a primitive")) == told(cpu.value)
     assert told(MemoryError())[0] == told(OSError(errno.ENOMEM, "…"))[0] == told(cpu.value)[0]
 
 
@@ -95,9 +96,11 @@ def test_training_that_runs_out_of_memory_keeps_its_checkpoint_and_goes_on(
     def squeeze(stage: str, done: int, total: int | None) -> None:
         if stage == "training" and done == 2:
             for child in set(children(os.getpid())) - strangers:
-                # No more than it holds now: the next batch's logits do not fit.
-                held = int(re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{child}/status").read_text())[1]) << 10  # type: ignore[index]
-                resource.prlimit(child, resource.RLIMIT_AS, (held, held))
+                # A little more than it holds now: the next batch's logits, 75 MB, do not fit.
+                size = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{child}/status").read_text())
+                assert size is not None
+                most = (int(size[1]) << 10) + (24 << 20)
+                resource.prlimit(child, resource.RLIMIT_AS, (most, most))
 
     with pytest.raises(InhouseError) as stopped:
         finetune(tiny_base, dataset.directory, recipe, tmp_path / "run", squeeze)

@@ -32,6 +32,8 @@ from ..recipe import Recipe
 
 PR_SET_PDEATHSIG = 1
 STOPPED_EXIT_CODE = 75
+_NO_ROOM = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
+"""What torch and, the last of them, oneDNN say when a processor's memory runs out."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -140,7 +142,7 @@ def _out_of(error: Exception) -> str:
         return "the GPU's memory"
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "this machine's memory"
-    return "this machine's memory" if isinstance(error, RuntimeError) and "can't allocate memory" in told else ""
+    return "this machine's memory" if isinstance(error, RuntimeError) and any(map(told.__contains__, _NO_ROOM)) else ""
 
 
 def die_with(parent: int) -> None:
