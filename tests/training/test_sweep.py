@@ -89,6 +89,33 @@ def test_after_a_kill_the_trial_that_ran_comes_first_again(tmp_path: Path, tiny_
     assert again.ask().params not in (ran, beside)
 
 
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from inhouse_training import load_recipe
+from inhouse_training.sweep.space import own_choice, space_around
+from inhouse_training.sweep.study import Study, plain_storage_errors
+recipe, file = load_recipe("cpu-trial"), Path(sys.argv[1])
+study = Study(file, space_around(recipe), own_choice(recipe), 1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+size = file.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    with plain_storage_errors(file):
+        for _ in range(200):
+            study.ask()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.long
+def test_a_full_disk_under_the_study_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path / "study.sqlite")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert said.stdout.startswith("StateUnwritable") and "study.sqlite cannot be read or written" in said.stdout
+
+
 def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -123,6 +150,7 @@ print(json.dumps(result.to_json()))
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_sweep_that_is_killed_goes_on_and_leaves_nothing_behind(
     tiny_base: BaseModel, longer: Repository, tmp_path: Path
 ) -> None:
@@ -131,7 +159,7 @@ def test_a_sweep_that_is_killed_goes_on_and_leaves_nothing_behind(
     state.mkdir()
     command = [sys.executable, "-c", JOB, *map(str, (tiny_base.path, longer.root, state, file, 2))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not list(state.glob("sweeps/*/trials/*/training/checkpoints/checkpoint-*")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
@@ -145,7 +173,7 @@ def test_a_sweep_that_is_killed_goes_on_and_leaves_nothing_behind(
         time.sleep(0.05)
     (begun,) = state.glob("sweeps/*/trials/*")
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert [trial["state"] for trial in result["trials"]] == ["finished", "finished"]
@@ -166,7 +194,7 @@ def test_a_sweep_that_is_killed_goes_on_and_leaves_nothing_behind(
     assert "<script" not in page and "http:" not in page.replace("http://www.w3.org", "")
 
     # Asked again, nothing is trained again.
-    again = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert json.loads(again.stdout.splitlines()[-1])["trials"] == result["trials"]
 
 

@@ -22,7 +22,7 @@ class SweepForecast:
     """All trials together, if none is given up early.
 
     Attributes:
-        trials: how many are still to be made.
+        trials: in all.
         at_once: trials that run at the same time, one on each GPU.
         largest: the forecast of the trial that takes most memory.
         seconds, cost: of training alone; scoring each trial comes on top.

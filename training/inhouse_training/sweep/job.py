@@ -32,7 +32,7 @@ from ..runs import hold_runs, inputs_of, write_json
 from ..synthesis.cache import stored_replies
 from .leg import LegResult
 from .space import Choice, Space, own_choice, recipe_of, space_around, what_fits
-from .study import Study, Tried, within_bounds
+from .study import Study, Tried, plain_storage_errors, within_bounds
 from .trials import Work, gpus, last_leg, run_trials
 from .yardstick import Yardstick, ask_for_yardstick
 
@@ -180,9 +180,11 @@ def run_sweep(
         yardstick = _yardstick(plan, repository, base, recipe, retrieval, progress)
         dataset = partial(_dataset, plan, repository, state_dir, recipe, base, progress)
         work = Work(plan.directory, base, recipe, plan.space, dataset)
-        study = Study(plan.directory / "study.sqlite", plan.space, _first(plan.space, recipe), recipe.seed)
-        run_trials(study, work, gpus(), trials, deadline, progress)
-        found = tuple(TrialResult(tried, last_leg(work, tried.choice)) for tried in study.tried())
+        file = plan.directory / "study.sqlite"
+        with plain_storage_errors(file):
+            study = Study(file, plan.space, _first(plan.space, recipe), recipe.seed)
+            run_trials(study, work, gpus(), trials, deadline, progress)
+            found = tuple(TrialResult(tried, last_leg(work, tried.choice)) for tried in study.tried())
         result = _result(plan, work, yardstick, found)
         for folder in [plan.directory / "datasets", *(plan.directory / "trials").glob("*/training")]:
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,11 +6,14 @@ first, with the same values, so that its training goes on from its checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from inhouse_retrieval import StateUnwritable
 
 from .leg import LegResult
 from .space import Choice, Space
@@ -40,6 +43,25 @@ class Tried:
     state: str
     gain: float | None
     reason: str
+
+
+@contextlib.contextmanager
+def plain_storage_errors(file: Path) -> Iterator[None]:
+    """Tell in sentences when the file of a study cannot be read or written.
+
+    Raises:
+        StateUnwritable: it cannot.
+    """
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except StorageInternalError as error:
+        told = str(error.__cause__ or error).splitlines()[0]
+        raise StateUnwritable(
+            f"{file} cannot be read or written: {told}.",
+            "Free some space or correct its permissions; the sweep goes on.",
+        ) from error
 
 
 class Study:
