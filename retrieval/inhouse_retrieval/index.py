@@ -307,6 +307,15 @@ class Index:
             passages = self._pages.beside(self._catalog, passages, query, question, limit, commit)
         return SearchResult(passages, commit, pending, self._mirror.by_words_alone(), to_rerank, reranked)
 
+    def load_reranker(self) -> None:
+        """Wait until the reranker, where there is one, is loaded: for a process that searches once and ends.
+
+        Raises:
+            InhouseError: it cannot be loaded.
+        """
+        if self._reranker is not None:
+            self._reranker.load()
+
     def pull_request_page(self, path: str) -> str | None:
         """The page at ``path``, as a passage of a pull request names it; ``None`` when there is none."""
         return self._recovering(lambda: self._pages.text(self._catalog, path))

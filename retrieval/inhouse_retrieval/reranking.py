@@ -6,15 +6,17 @@ one made for web pages often makes a ranking of code worse: `inhouse eval retrie
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval.encoders.model_folder import find_folder
+from inhouse_retrieval.encoders.model_folder import find_folder, places
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.passage import Passage
 
@@ -32,7 +34,7 @@ class RerankerChoice:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         passages: how many of the best passages it looks at.
         deadline_ms: how long that may take in one search.
-        max_tokens: of a question and a passage together; what is longer is cut.
+        max_tokens: of a question and a passage together, where the model reads so many; what is longer is cut.
         trust_remote_code: the model's name once more, when code that comes with it may run.
     """
 
@@ -140,7 +142,7 @@ class Reranker:
 
     def _load(self) -> None:
         try:
-            self._model = _load_model(self.choice, str(self._folder))
+            self._model = _load_model(self.choice, self._folder)
             pairs = [("how long does a batch take", "word " * self.choice.max_tokens)] * _BATCH
             for _ in range(2):  # the first one warms up
                 began = self._clock()
@@ -168,7 +170,7 @@ def behind_newer_code(passages: Sequence[Passage]) -> tuple[Passage, ...]:
     return tuple(ordered)
 
 
-def _load_model(choice: RerankerChoice, folder: str) -> Any:
+def _load_model(choice: RerankerChoice, folder: Path) -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
     from sentence_transformers import CrossEncoder
@@ -179,10 +181,11 @@ def _load_model(choice: RerankerChoice, folder: str) -> Any:
         raise InhouseError(
             "The reranker is to run on a GPU, and there is none here.", 'Set device = "cpu" in [reranker].'
         )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = CrossEncoder(
-        folder,
+        str(folder),
         device=choice.device,
-        max_length=choice.max_tokens,
+        max_length=min(choice.max_tokens, places(config) or choice.max_tokens),
         local_files_only=True,
         trust_remote_code=choice.trust_remote_code is not None,
     )

@@ -76,6 +76,8 @@ def test_a_search_says_how_far_the_reranker_came(
         early = index.search("courier basket", 3)
         assert (early.reranked, early.to_rerank) == (0, 2), "it is still loading, and nobody waits for that"
         assert early.passages == without.passages
+        index.load_reranker()
+        assert index.search("courier basket", 3).passages == found.passages
 
 
 def test_a_page_stays_behind_the_newer_code_that_it_describes(passages: list[Passage]) -> None:

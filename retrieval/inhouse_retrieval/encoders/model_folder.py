@@ -76,6 +76,12 @@ def _bundled() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def places(config: Mapping[str, Any]) -> int:
+    """Tokens that a model has places for, by its ``config.json``, special ones included; 0 where that does not say."""
+    count = int(config.get("max_position_embeddings") or 0)
+    return count - 2 if count and config.get("model_type") in _PLACES_FROM_TWO else count
+
+
 class ModelFolder:
     """What a model's folder says about it.
 
@@ -157,9 +163,7 @@ class ModelFolder:
         """Longest text that the model reads, in tokens, special ones included."""
         if self.is_static:
             return _STATIC_TOKENS
-        positions = int(self.config.get("max_position_embeddings") or 0)
-        if positions and self.config.get("model_type") in _PLACES_FROM_TWO:
-            positions -= 2
+        positions = places(self.config)
         said = int(self._json("sentence_bert_config.json").get("max_seq_length") or 0)
         limits = [limit for limit in (positions, said) if limit]
         return min(limits) if limits else _STATIC_TOKENS

@@ -95,6 +95,7 @@ class LocalBackend:
     def search(self, query: str, limit: int) -> dict[str, Any]:
         from inhouse_server.json_contracts import search_json
 
+        self._workspace.index.load_reranker()
         return search_json(self._workspace.index.search(query, limit))
 
     def uses(self, name: str, limit: int) -> dict[str, Any]:
