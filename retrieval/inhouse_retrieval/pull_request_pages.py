@@ -29,8 +29,9 @@ from inhouse_retrieval.pull_request_tables import PageChunk, PageRow
 from inhouse_retrieval.pull_requests.enrichment import told_about
 from inhouse_retrieval.pull_requests.page import PAGE_VERSION, page_text
 from inhouse_retrieval.pull_requests.store import FILE_NAME, PullRequestStore
-from inhouse_retrieval.repository import Repository, SkippedFile
+from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.search import day_of, reciprocal_rank_fusion
+from inhouse_retrieval.snapshot import SkippedFile
 from inhouse_retrieval.terms import match_expression
 
 _log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from inhouse_retrieval.missing_vectors import MissingVectors
 from inhouse_retrieval.pending import PendingFiles
 from inhouse_retrieval.progress import Progress
 from inhouse_retrieval.pull_request_pages import PullRequestPages
-from inhouse_retrieval.repository import SkippedFile, Snapshot
 from inhouse_retrieval.secrets import redactions_in
+from inhouse_retrieval.snapshot import SkippedFile, Snapshot
 from inhouse_retrieval.syntax import has_grammar
 
 _log = logging.getLogger(__name__)
