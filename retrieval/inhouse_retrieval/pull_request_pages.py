@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from inhouse_retrieval.catalog import Catalog, Vectors, vector_key
+from inhouse_retrieval.catalog import Catalog, Vectors
+from inhouse_retrieval.catalog_rows import vector_key
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
 from inhouse_retrieval.history import MAX_CHANGES, HistoryChange, read_changes
