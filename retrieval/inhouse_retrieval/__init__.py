@@ -60,9 +60,6 @@ if TYPE_CHECKING:
     from .pull_requests.sync import SyncReport as SyncReport
     from .pull_requests.sync import sync_pull_requests as sync_pull_requests
     from .repository import Repository as Repository
-    from .repository import SkippedFile as SkippedFile
-    from .repository import Snapshot as Snapshot
-    from .repository import TrackedFile as TrackedFile
     from .reranking import Reranker as Reranker
     from .reranking import RerankerChoice as RerankerChoice
     from .secrets import Redaction as Redaction
@@ -70,6 +67,9 @@ if TYPE_CHECKING:
     from .secrets import find_secrets as find_secrets
     from .secrets import redact as redact
     from .secrets import redactions_in as redactions_in
+    from .snapshot import SkippedFile as SkippedFile
+    from .snapshot import Snapshot as Snapshot
+    from .snapshot import TrackedFile as TrackedFile
     from .syntax import syntax_errors as syntax_errors
     from .terms import identifiers as identifiers
     from .terms import index_terms as index_terms
@@ -116,12 +116,12 @@ _MODULE_OF = {
     "ReviewComment": "pull_requests",
     "SearchResult": "passage",
     "Secret": "secrets",
-    "SkippedFile": "repository",
-    "Snapshot": "repository",
+    "SkippedFile": "snapshot",
+    "Snapshot": "snapshot",
     "StateUnwritable": "errors",
     "SyncReport": "pull_requests.sync",
     "Thread": "exports",
-    "TrackedFile": "repository",
+    "TrackedFile": "snapshot",
     "Use": "definitions",
     "Wiki": "wiki",
     "chunk_text": "chunking",

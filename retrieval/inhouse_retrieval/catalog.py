@@ -7,142 +7,39 @@ any point leaves a whole catalog behind. Not thread-safe: its owner holds a lock
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import re
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from inhouse_retrieval import pull_request_tables
-from inhouse_retrieval.chunking import CHUNKER_VERSION, Chunk
-from inhouse_retrieval.errors import InhouseError, StateUnwritable
-from inhouse_retrieval.history import HistoryChange
+from inhouse_retrieval.catalog_file import CatalogCorrupt, CatalogFile, set_aside
+from inhouse_retrieval.catalog_rows import StoredChunk, drop_file, put_file, stored_chunk, trigram_expression
+from inhouse_retrieval.chunking import Chunk
+from inhouse_retrieval.history_tables import HistoryTables
+from inhouse_retrieval.pull_request_tables import PullRequestTables
 from inhouse_retrieval.secrets import redactions_in
-from inhouse_retrieval.terms import index_terms
 from inhouse_retrieval.within import EVERYWHERE, Within
 
 _log = logging.getLogger(__name__)
-
-MIGRATIONS = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE files (
-        id INTEGER PRIMARY KEY,
-        path TEXT NOT NULL UNIQUE,
-        blob_id TEXT NOT NULL,
-        skipped TEXT
-    );
-    CREATE TABLE chunks (
-        id INTEGER PRIMARY KEY,
-        file_id INTEGER NOT NULL REFERENCES files (id),
-        start_line INTEGER NOT NULL,
-        end_line INTEGER NOT NULL,
-        header TEXT NOT NULL,
-        text TEXT NOT NULL,
-        symbols TEXT NOT NULL,
-        vector_key TEXT NOT NULL
-    );
-    CREATE INDEX chunks_by_file ON chunks (file_id);
-    CREATE INDEX chunks_by_vector ON chunks (vector_key);
-    CREATE VIRTUAL TABLE full_text USING fts5 (path, symbols, body, tokenize = 'porter unicode61');
-    CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
-    CREATE TABLE mirrored (key TEXT PRIMARY KEY) WITHOUT ROWID;
-    """,
-    """
-    CREATE VIRTUAL TABLE path_text USING fts5 (path, tokenize = 'porter unicode61');
-    INSERT INTO meta VALUES ('encoder', '') ON CONFLICT (key) DO UPDATE SET value = '';
-    CREATE TABLE symbols (
-        name TEXT NOT NULL,
-        chunk_id INTEGER NOT NULL,
-        PRIMARY KEY (name, chunk_id)
-    ) WITHOUT ROWID;
-    CREATE INDEX symbols_by_chunk ON symbols (chunk_id);
-    CREATE TABLE changes (
-        id INTEGER PRIMARY KEY,
-        commit_id TEXT NOT NULL,
-        number INTEGER,
-        title TEXT NOT NULL,
-        files TEXT NOT NULL,
-        renamed TEXT NOT NULL,
-        vector_key TEXT NOT NULL
-    );
-    CREATE VIRTUAL TABLE change_text USING fts5 (title, body, paths, tokenize = 'porter unicode61');
-    """,
-    """
-    ALTER TABLE changes ADD COLUMN landed INTEGER NOT NULL DEFAULT 0;
-    DELETE FROM meta WHERE key = 'history';
-    """,
-    pull_request_tables.SCHEMA,
-    # Row numbers of trigrams and nothing else: three quarters of the text's own size, a third of what positions take.
-    """
-    CREATE VIRTUAL TABLE trigrams USING fts5 (
-        text, tokenize = 'trigram', detail = none, content = 'chunks', content_rowid = 'id'
-    );
-    INSERT INTO trigrams (rowid, text) SELECT id, text FROM chunks;
-    """,
-)
-"""Entry n takes the schema from version n to n + 1. Entries are added, never changed. An empty ``encoder`` has every
-file cut again, whose vectors are kept; no ``history`` has the changes read again."""
 
 _SPARE_VECTORS = 20_000
 """Vectors kept beyond those in use, so that switching back to a branch costs nothing (16 MB at 384
 dimensions)."""
 
-_LONGEST_DESCRIPTION = 2_000
-_QUALIFIER = re.compile(r"\.|::|#|\\")
-
 Vectors = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
-    """A chunk with where it is stored; ``blob_id`` is that of the file it was cut from."""
-
-    id: int
-    blob_id: str
-    chunk: Chunk
-    vector_key: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChange:
-    """A change of the history as the catalog keeps it; newer ones have larger ids."""
-
-    id: int
-    commit: str
-    landed: int
-    number: int | None
-    title: str
-    files: tuple[str, ...]
-    renamed: dict[str, str]
-    vector_key: str
-
-
-class CatalogCorrupt(Exception):
-    """The file is not a catalog any more. Its owner sets it aside and builds a new one."""
-
-
-def vector_key(encoder: str, chunk: Chunk) -> str:
-    """Names the vector of ``chunk``: one text under one header is embedded once by each encoder."""
-    told = f"{encoder}\0{CHUNKER_VERSION}\0{chunk.embedded}".encode()
-    return hashlib.blake2b(told, digest_size=20).hexdigest()
-
-
-def title_key(encoder: str, title: str) -> str:
-    """Names the vector of a change's title."""
-    return hashlib.blake2b(f"{encoder}\0title\0{title}".encode(), digest_size=20).hexdigest()
-
-
 class Catalog:
-    """An open catalog file.
+    """An open catalog.
+
+    Attributes:
+        history: the tables of the changes that led here.
+        pull_requests: the tables of merged pull requests.
 
     Raises:
         CatalogCorrupt: on opening or later, from any method.
@@ -151,14 +48,10 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _translated(path):
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-        self.pull_requests = pull_request_tables.PullRequestTables(self._rows, self._writing)
+        self._file = CatalogFile(path)
+        self._rows, self._writing = self._file.rows, self._file.writing
+        self.history = HistoryTables(self._rows, self._writing)
+        self.pull_requests = PullRequestTables(self._rows, self._writing)
 
     @classmethod
     def open_or_rebuild(cls, path: Path) -> tuple[Catalog, bool]:
@@ -170,57 +63,19 @@ class Catalog:
             set_aside(path)
             return cls(path), True
 
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise InhouseError(
-                "This repository's index was made by a newer inhouse.",
-                f"Update inhouse, or remove {self.path.parent} to index again.",
-            )
-        for number in range(version, len(MIGRATIONS)):
-            self._db.executescript(f"BEGIN;{MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
-        # A catalog that was closed properly is believed; after a crash its pages are read through once.
-        if version and self.meta("closed") != "1":
-            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise CatalogCorrupt(verdict)
-        self.set_meta("closed", "0")
-
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
-        with suppress(sqlite3.Error, StateUnwritable, CatalogCorrupt):
-            self.set_meta("closed", "1")
-        self._db.close()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with _translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        with _translated(self.path):
-            return self._db.execute(sql, values).fetchall()
+        self._file.close()
 
     # -- facts -----------------------------------------------------------------------------------------------
 
     def meta(self, key: str) -> str | None:
         """A fact by name, or ``None``."""
-        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
-        return str(rows[0][0]) if rows else None
+        return self._file.meta(key)
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact."""
-        with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._file.set_meta(key, value)
 
     def files(self) -> dict[str, str]:
         """Path -> blob id of every file as last seen, also of those that turned out not to be text."""
@@ -272,13 +127,13 @@ class Catalog:
         path."""
         with self._writing() as db:
             for path, blob_id, content in documents:
-                _put(db, encoder, path, blob_id, content)
+                put_file(db, encoder, path, blob_id, content)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget files that are gone. Their vectors stay in the cache."""
         with self._writing() as db:
             for path in paths:
-                _drop(db, path)
+                drop_file(db, path)
 
     def chunks(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Chunks by id; unknown ids are left out."""
@@ -289,7 +144,7 @@ class Catalog:
                WHERE c.id IN (SELECT value FROM json_each(?))""",
             (json.dumps(list(ids)),),
         )
-        return {row[0]: _stored(row) for row in rows if isinstance(row[0], int)}
+        return {row[0]: stored_chunk(row) for row in rows if isinstance(row[0], int)}
 
     # -- vectors ---------------------------------------------------------------------------------------------
 
@@ -301,15 +156,6 @@ class Catalog:
             (limit,),
         )
         return [(str(key), str(text)) for key, text in rows]
-
-    def titles_without_vector(self, limit: int) -> list[tuple[str, str]]:
-        """``(vector key, title)`` of at most ``limit`` distinct titles of changes whose vector is missing."""
-        rows = self._rows(
-            """SELECT vector_key, title FROM changes WHERE vector_key NOT IN (SELECT key FROM vectors)
-               GROUP BY vector_key LIMIT ?""",
-            (limit,),
-        )
-        return [(str(key), str(title)) for key, title in rows]
 
     def add_vectors(self, keys: Sequence[str], vectors: Vectors) -> None:
         """Keep vectors, [len(keys), dimension], in half precision (an error of 0.0005 in a cosine)."""
@@ -378,78 +224,6 @@ class Catalog:
         """The vector store was lost: everything has to be mirrored again."""
         with self._writing() as db:
             db.execute("DELETE FROM mirrored")
-
-    # -- history ---------------------------------------------------------------------------------------------
-
-    def add_changes(self, encoder: str, changes: Iterable[HistoryChange], keep: int, anew: bool) -> None:
-        """Take in ``changes``, oldest first; the newest ``keep`` stay.
-
-        Args:
-            anew: forget those that were there: the history was rewritten.
-        """
-        with self._writing() as db:
-            if anew:
-                db.execute("DELETE FROM changes")
-                db.execute("DELETE FROM change_text")
-            for change in changes:
-                row = db.execute(
-                    """INSERT INTO changes (commit_id, landed, number, title, files, renamed, vector_key)
-                       VALUES (?, ?, ?, ?, ?, ?, ?)""",
-                    (
-                        change.commit,
-                        change.landed,
-                        change.number,
-                        change.title,
-                        json.dumps(change.files),
-                        json.dumps(change.renamed),
-                        title_key(encoder, change.title),
-                    ),
-                ).lastrowid
-                db.execute(
-                    "INSERT INTO change_text (rowid, title, body, paths) VALUES (?, ?, ?, ?)",
-                    (
-                        row,
-                        index_terms(change.title),
-                        index_terms(change.description[:_LONGEST_DESCRIPTION]),
-                        index_terms(" ".join(change.files)),
-                    ),
-                )
-            surplus = "SELECT id FROM changes ORDER BY id DESC LIMIT -1 OFFSET ?"
-            db.execute(f"DELETE FROM change_text WHERE rowid IN ({surplus})", (keep,))
-            db.execute(f"DELETE FROM changes WHERE id IN ({surplus})", (keep,))
-
-    def changes(self) -> list[StoredChange]:
-        """The changes held, newest first."""
-        rows = self._rows(
-            "SELECT id, commit_id, landed, number, title, files, renamed, vector_key FROM changes ORDER BY id DESC"
-        )
-        return [
-            StoredChange(
-                int(str(row)),
-                str(commit),
-                int(str(landed)),
-                int(str(number)) if number is not None else None,
-                str(title),
-                tuple(json.loads(str(files))),
-                dict(json.loads(str(renamed))),
-                str(key),
-            )
-            for row, commit, landed, number, title, files, renamed, key in rows
-        ]
-
-    def change_named(self, commit: str) -> tuple[int | None, str] | None:
-        """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when it is not held."""
-        rows = self._rows("SELECT number, title FROM changes WHERE commit_id = ?", (commit,))
-        return (int(str(rows[0][0])) if rows[0][0] is not None else None, str(rows[0][1])) if rows else None
-
-    def match_changes(self, expression: str, limit: int) -> list[int]:
-        """Change ids for an FTS5 expression, best first: BM25, the title above the description above the paths."""
-        rows = self._rows(
-            """SELECT rowid FROM change_text WHERE change_text MATCH ?
-               ORDER BY bm25(change_text, 2.0, 1.0, 0.5) LIMIT ?""",
-            (expression, limit),
-        )
-        return [int(str(row[0])) for row in rows]
 
     # -- search ----------------------------------------------------------------------------------------------
 
@@ -574,18 +348,13 @@ class Catalog:
         if not documents:
             yield
             return
-        with _translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for path, content in documents.items():
-                    if content is None:
-                        _drop(self._db, path)
-                    else:
-                        _put(self._db, encoder, path, *content)
-                yield
-            finally:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
+        with self._file.pretending() as db:
+            for path, content in documents.items():
+                if content is None:
+                    drop_file(db, path)
+                else:
+                    put_file(db, encoder, path, *content)
+            yield
 
 
 def _chunk_condition(column: str, within: Within) -> tuple[str, list[str]]:
@@ -596,111 +365,3 @@ def _chunk_condition(column: str, within: Within) -> tuple[str, list[str]]:
     # The sign keeps SQLite from looking each chunk up by its id, for which FTS5 searches once each: 3.8 s instead of
     # 0.015 s for 10,000 chunks.
     return f"+{column} IN (SELECT id FROM chunks WHERE file_id IN (SELECT id FROM files WHERE {seen}))", paths
-
-
-def _put(db: sqlite3.Connection, encoder: str, path: str, blob_id: str, content: Sequence[Chunk] | str) -> None:
-    _drop(db, path)
-    reason = content if isinstance(content, str) else None
-    file_id = db.execute(
-        "INSERT INTO files (path, blob_id, skipped) VALUES (?, ?, ?)", (path, blob_id, reason)
-    ).lastrowid
-    if isinstance(content, str):
-        return
-    db.execute("INSERT INTO path_text (rowid, path) VALUES (?, ?)", (file_id, index_terms(path)))
-    for chunk in content:
-        chunk_id = db.execute(
-            """INSERT INTO chunks (file_id, start_line, end_line, header, text, symbols, vector_key)
-               VALUES (?, ?, ?, ?, ?, ?, ?)""",
-            (
-                file_id,
-                chunk.start_line,
-                chunk.end_line,
-                chunk.header,
-                chunk.text,
-                "\n".join(chunk.symbols),
-                vector_key(encoder, chunk),
-            ),
-        ).lastrowid
-        db.execute(
-            "INSERT INTO full_text (rowid, path, symbols, body) VALUES (?, ?, ?, ?)",
-            (
-                chunk_id,
-                index_terms(path),
-                index_terms(" ".join([chunk.header, *chunk.symbols])),
-                index_terms(chunk.text),
-            ),
-        )
-        db.execute("INSERT INTO trigrams (rowid, text) VALUES (?, ?)", (chunk_id, chunk.text))
-        db.executemany(
-            "INSERT OR IGNORE INTO symbols VALUES (?, ?)", [(name, chunk_id) for name in symbol_names(chunk.symbols)]
-        )
-
-
-def trigram_expression(text: str) -> str | None:
-    """What all texts with ``text`` in them match in the table of trigrams; ``None`` where it is too short for that."""
-    trigrams = {text[at : at + 3] for at in range(len(text) - 2)}
-    if not trigrams or "\0" in text:  # which would end the expression
-        return None
-    return " AND ".join('"' + trigram.replace('"', '""') + '"' for trigram in sorted(trigrams))
-
-
-def symbol_names(symbols: Iterable[str]) -> set[str]:
-    """Names by which definitions are looked for: as written, and the last part of a qualified one."""
-    found: set[str] = set()
-    for symbol in symbols:
-        found |= {symbol, _QUALIFIER.split(symbol)[-1]}
-    return found
-
-
-def _drop(db: sqlite3.Connection, path: str) -> None:
-    ids = "SELECT c.id FROM chunks c JOIN files f ON f.id = c.file_id WHERE f.path = ?"
-    db.execute(
-        f"INSERT INTO trigrams (trigrams, rowid, text) SELECT 'delete', id, text FROM chunks WHERE id IN ({ids})",
-        (path,),
-    )
-    db.execute(f"DELETE FROM full_text WHERE rowid IN ({ids})", (path,))
-    db.execute(f"DELETE FROM symbols WHERE chunk_id IN ({ids})", (path,))
-    db.execute("DELETE FROM path_text WHERE rowid IN (SELECT id FROM files WHERE path = ?)", (path,))
-    db.execute(
-        f"UPDATE vectors SET used = ? WHERE key IN (SELECT vector_key FROM chunks WHERE id IN ({ids}))",
-        (time.time(), path),
-    )
-    db.execute("DELETE FROM chunks WHERE file_id IN (SELECT id FROM files WHERE path = ?)", (path,))
-    db.execute("DELETE FROM files WHERE path = ?", (path,))
-
-
-def _stored(row: tuple[object, ...]) -> StoredChunk:
-    chunk_id, blob, path, start, end, text, header, symbols, key = row
-    names = tuple(name for name in str(symbols).split("\n") if name)
-    chunk = Chunk(str(path), int(str(start)), int(str(end)), str(text), str(header), names)
-    return StoredChunk(int(str(chunk_id)), str(blob), chunk, str(key))
-
-
-def set_aside(path: Path) -> None:
-    """Move a corrupt catalog out of the way (one is kept, for a look) with its side files."""
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").replace(f"{path}.corrupt{suffix}")
-
-
-_FULL = ("disk is full", "disk i/o error", "readonly", "read-only", "unable to open")
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as the two that matter: cannot write, or corrupt."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if any(word in str(error).lower() for word in _FULL):
-            raise StateUnwritable(
-                f"The index in {path.parent} cannot be written: {error}.",
-                "Free some disk space or make the folder writable, then try again; what was indexed is kept.",
-            ) from error
-        if "locked" in str(error):
-            raise
-        raise CatalogCorrupt(str(error)) from error
-    except sqlite3.ProgrammingError:
-        raise
-    except sqlite3.DatabaseError as error:
-        raise CatalogCorrupt(str(error)) from error

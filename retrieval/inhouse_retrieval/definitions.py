@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from inhouse_retrieval.catalog import symbol_names
+from inhouse_retrieval.catalog_rows import symbol_names
 from inhouse_retrieval.index import Index
 from inhouse_retrieval.outline import outline
 from inhouse_retrieval.pull_requests.messages import read_message

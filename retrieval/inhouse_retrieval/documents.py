@@ -16,9 +16,10 @@ from inhouse_retrieval.embedding import Encoder, Vectors
 from inhouse_retrieval.held_catalog import HeldCatalog
 from inhouse_retrieval.html_pages import is_html, lines_of_source, page_name, read_html
 from inhouse_retrieval.reading import NotText, decode, reason_by_size
-from inhouse_retrieval.repository import Repository, SkippedFile, Snapshot, TrackedFile
+from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.search import UNCHANGED, Document
 from inhouse_retrieval.secrets import redact
+from inhouse_retrieval.snapshot import SkippedFile, Snapshot, TrackedFile
 from inhouse_retrieval.wiki import Wiki
 
 _K = TypeVar("_K")

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from inhouse_retrieval.catalog import Catalog, CatalogCorrupt, set_aside
+from inhouse_retrieval.catalog import Catalog
+from inhouse_retrieval.catalog_file import CatalogCorrupt, set_aside
 from inhouse_retrieval.errors import Cancelled
 from inhouse_retrieval.history_votes import ChangeVotes
 from inhouse_retrieval.progress import Progress
@@ -107,7 +108,7 @@ class HeldCatalog:
         """The history, read when it is first asked for."""
         with self.lock:
             if self._votes is None:
-                changes = self.catalog.changes()
+                changes = self.catalog.history.changes()
                 vectors = self.catalog.vectors([change.vector_key for change in changes])
                 self._votes = ChangeVotes(changes, vectors)
             return self._votes

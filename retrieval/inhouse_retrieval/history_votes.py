@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inhouse_retrieval.catalog import StoredChange, Vectors
+from inhouse_retrieval.catalog import Vectors
 from inhouse_retrieval.history import MAX_CHANGED_FILES, todays_names
+from inhouse_retrieval.history_tables import StoredChange
 
 FOUND_BY_EACH = 100
 """Changes that the vectors find, and as many that the words find."""

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from inhouse_retrieval.catalog import Catalog, CatalogCorrupt
+from inhouse_retrieval.catalog import Catalog
+from inhouse_retrieval.catalog_file import CatalogCorrupt
 from inhouse_retrieval.chunking import CHUNKER_VERSION
 from inhouse_retrieval.documents import Documents
 from inhouse_retrieval.embedding import Encoder, Vectors
@@ -345,7 +346,7 @@ class Index:
 
     def change_named(self, commit: str) -> tuple[int | None, str] | None:
         """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when not known."""
-        return self._held.at_once(lambda: self._catalog.change_named(commit))
+        return self._held.at_once(lambda: self._catalog.history.change_named(commit))
 
     # -- status ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from inhouse_retrieval.repository import SkippedFile
+from inhouse_retrieval.snapshot import SkippedFile
 
 
 @dataclass(frozen=True, slots=True)

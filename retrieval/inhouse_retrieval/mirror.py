@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inhouse_retrieval.catalog import CatalogCorrupt
+from inhouse_retrieval.catalog_file import CatalogCorrupt
 from inhouse_retrieval.embedding import Vectors
 from inhouse_retrieval.errors import InhouseError, StateUnwritable, VectorsUnreachable
 from inhouse_retrieval.held_catalog import HeldCatalog

@@ -51,7 +51,7 @@ class MissingVectors:
 
     def embed_titles(self, progress: Progress) -> None:
         """The titles of the history's changes; much shorter than chunks, and searched by numpy alone."""
-        if self.embed("embedding the history", self._held.catalog.titles_without_vector, None, progress):
+        if self.embed("embedding the history", self._held.catalog.history.titles_without_vector, None, progress):
             with self._held.lock:
                 self._held.forget_votes()
 

@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import suppress
 
-from inhouse_retrieval.catalog import CatalogCorrupt
+from inhouse_retrieval.catalog_file import CatalogCorrupt
 from inhouse_retrieval.documents import Documents
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.held_catalog import HeldCatalog

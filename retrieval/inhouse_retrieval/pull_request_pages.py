@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from inhouse_retrieval.catalog import Catalog, Vectors, vector_key
+from inhouse_retrieval.catalog import Catalog, Vectors
+from inhouse_retrieval.catalog_rows import vector_key
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.errors import InhouseError, StateUnwritable
 from inhouse_retrieval.history import MAX_CHANGES, HistoryChange, read_changes
@@ -29,8 +30,9 @@ from inhouse_retrieval.pull_request_tables import PageChunk, PageRow
 from inhouse_retrieval.pull_requests.enrichment import told_about
 from inhouse_retrieval.pull_requests.page import PAGE_VERSION, page_text
 from inhouse_retrieval.pull_requests.store import FILE_NAME, PullRequestStore
-from inhouse_retrieval.repository import Repository, SkippedFile
+from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.search import day_of, reciprocal_rank_fusion
+from inhouse_retrieval.snapshot import SkippedFile
 from inhouse_retrieval.terms import match_expression
 
 _log = logging.getLogger(__name__)

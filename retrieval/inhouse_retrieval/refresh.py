@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from inhouse_retrieval.catalog import vector_key
+from inhouse_retrieval.catalog_rows import vector_key
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.documents import Documents
 from inhouse_retrieval.held_catalog import HeldCatalog
@@ -23,8 +23,8 @@ from inhouse_retrieval.missing_vectors import MissingVectors
 from inhouse_retrieval.pending import PendingFiles
 from inhouse_retrieval.progress import Progress
 from inhouse_retrieval.pull_request_pages import PullRequestPages
-from inhouse_retrieval.repository import SkippedFile, Snapshot
 from inhouse_retrieval.secrets import redactions_in
+from inhouse_retrieval.snapshot import SkippedFile, Snapshot
 from inhouse_retrieval.syntax import has_grammar
 
 _log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class Refresh:
         changes = [change for change in read_changes(self.documents.repository, commit, since) if change.parents]
         with self.held.lock:
             self.held.check_open()
-            self.held.catalog.add_changes(
+            self.held.catalog.history.add_changes(
                 self.documents.encoder.name, reversed(changes), MAX_CHANGES, anew=since is None
             )
             self.held.catalog.set_meta("history", commit)

@@ -1,95 +1,28 @@
 """A git repository as this product sees it: which files there are, their text, and which were skipped and
 why.
 
-Git itself is asked for everything that is git's business, always with ``-z``, without taking its optional
-locks, and without hooks, prompts, text filters or network access. Files of the work tree are opened one
-component at a time and never through a symbolic link, so nothing outside the tree is ever read.
+Git itself is asked for everything that is git's business, always with ``-z``.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import logging
 import os
 import re
-import stat
-import subprocess
-import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from pathspec import GitIgnoreSpec
 
 from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
 from inhouse_retrieval.export_paths import ExportPaths
+from inhouse_retrieval.git_process import ObjectReader, git_lines, run_git
+from inhouse_retrieval.plain_files import PlainFiles
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
 from inhouse_retrieval.secrets import redact
+from inhouse_retrieval.snapshot import SkippedFile, Snapshot, TrackedFile
 
-_log = logging.getLogger(__name__)
-_BLOCK = 1 << 20
-_GIT = (
-    "git",
-    "-c",
-    "core.quotePath=false",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "log.showSignature=false",
-)
-_File = TypeVar("_File", "TrackedFile", "SkippedFile")
-_RACY_NS = 2_000_000_000
-"""A file changed less than this before it was hashed may change again within one clock tick, so it is not
-cached."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedFile:
-    """A file worth reading; ``path`` is relative to the root with forward slashes, ``size`` in bytes."""
-
-    path: str
-    blob_id: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedFile:
-    """A file that was not read, and the reason in a few words."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The files of one moment, sorted by path.
-
-    Attributes:
-        commit: the commit; for a work tree, the HEAD it sits on.
-        files: what can be read. Whether a file is text shows only on reading.
-        skipped: what is left out by name, size or kind.
-        from_work_tree: whether the content is that on disk rather than that of ``commit``.
-    """
-
-    commit: str
-    files: tuple[TrackedFile, ...]
-    skipped: tuple[SkippedFile, ...]
-    from_work_tree: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A blob id and the stat fields that prove it still holds."""
-
-    key: tuple[int, int, int, int]
-    blob_id: str
+_File = TypeVar("_File", TrackedFile, SkippedFile)
 
 
 class Repository:
@@ -111,7 +44,7 @@ class Repository:
         self.conversations: tuple[str, ...] = ()
         self.exports = ExportPaths()
         self._excluded = GitIgnoreSpec.from_lines(())
-        self._seen: dict[str, _Seen] = {}
+        self._disk = PlainFiles(root, self._hash)
 
     @classmethod
     def open(cls, path: Path) -> Repository:
@@ -123,10 +56,10 @@ class Repository:
         path = Path(path)
         if not path.is_dir():
             raise NotARepository(f"{path} is not a folder.", "Give a folder inside a git repository.")
-        asked = _run(path, "rev-parse", "--is-bare-repository", "--show-toplevel")
+        asked = run_git(path, "rev-parse", "--is-bare-repository", "--show-toplevel")
         words = asked.stdout.decode("utf-8", "surrogateescape").split("\n")
         if asked.returncode == 0 and len(words) > 1 and words[1]:
-            shown = _run(path, "rev-parse", "--show-object-format").stdout.decode().strip()
+            shown = run_git(path, "rev-parse", "--show-object-format").stdout.decode().strip()
             # The name may itself contain line breaks; only the last one is git's.
             top = "\n".join(words[1:])[:-1]
             return cls(Path(top), shown)
@@ -199,7 +132,7 @@ class Repository:
 
     def is_ignored(self, path: str) -> bool:
         """Whether git ignores the untracked file at ``path``, which may not exist."""
-        return _run(self.root, "check-ignore", "--quiet", "--", f"./{path}").returncode == 0
+        return run_git(self.root, "check-ignore", "--quiet", "--", f"./{path}").returncode == 0
 
     def is_listed(self, path: str) -> bool:
         """Whether :meth:`work_tree` looks at the file at ``path``: it is tracked, or untracked and not ignored."""
@@ -228,7 +161,7 @@ class Repository:
         Raises:
             InhouseError: git failed, with the first line that it said.
         """
-        done = _run(self.root, *args, given=given, environment=environment)
+        done = run_git(self.root, *args, given=given, environment=environment)
         if done.returncode != 0 and not allow_failure:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
             raise InhouseError(
@@ -243,36 +176,7 @@ class Repository:
             TimeoutError: it had not finished by then.
             InhouseError: git cannot be started.
         """
-        try:
-            process = subprocess.Popen(
-                [*_GIT, *args],
-                cwd=self.root,
-                env=_environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise _cannot_start(self.root, error) from error
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(seconds, stop)
-        timer.start()
-        with process:
-            try:
-                for end in (lambda: _pipe(process.stdin).write(given), _pipe(process.stdin).close):
-                    with suppress(BrokenPipeError):
-                        end()
-                yield from _pipe(process.stdout)
-            finally:
-                timer.cancel()
-                process.kill()
-        if late.is_set():
-            raise TimeoutError(f"`git {args[0]}` took more than {seconds} seconds.")
+        return git_lines(self.root, *args, seconds=seconds, given=given)
 
     def head(self) -> str:
         """Commit id of HEAD, on a branch or detached.
@@ -318,7 +222,7 @@ class Repository:
         """
         commit = self.head()
         files, skipped = self._look(self._listed())
-        self._seen = {file.path: self._seen[file.path] for file in files if file.path in self._seen}
+        self._disk.keep(files)
         return Snapshot(commit, tuple(_by_path(files)), tuple(_by_path(skipped)), from_work_tree=True)
 
     def files_below(self, paths: Sequence[str]) -> tuple[tuple[TrackedFile, ...], tuple[SkippedFile, ...]]:
@@ -346,7 +250,7 @@ class Repository:
             if reason is not None:
                 skipped.append(SkippedFile(path, reason))
                 continue
-            found = self._unchanged(path, folders) or self._on_disk(path)
+            found = self._disk.unchanged(path, folders) or self._disk.look(path)
             if found is None:
                 continue
             if isinstance(found, SkippedFile):
@@ -397,7 +301,7 @@ class Repository:
     def _sizes(self, blobs: list[str]) -> dict[str, int]:
         """Bytes of each blob; those that a damaged clone lacks are left out."""
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
-        out = _run(self.root, "cat-file", "--batch-check=%(objectname) %(objectsize)", given=asked).stdout
+        out = run_git(self.root, "cat-file", "--batch-check=%(objectname) %(objectsize)", given=asked).stdout
         pairs = (line.split() for line in out.decode().splitlines())
         return {blob: int(size) for blob, size in pairs if size.isdigit()}
 
@@ -432,7 +336,7 @@ class Repository:
                 read = self.read_current(file.path)
                 yield read if read is not None else SkippedFile(file.path, "vanished while reading")
             return
-        with _ObjectReader(self.root) as objects:
+        with ObjectReader(self.root) as objects:
             for file in snapshot.files:
                 data = objects.read(file.blob_id)
                 if data is None:
@@ -443,7 +347,7 @@ class Repository:
     def iter_texts_at(self, places: Iterable[tuple[str, str]]) -> Iterator[str | None]:
         """Redacted text of each ``(commit, path)``; ``None`` for what is not there, and for what is never read (no
         text, too large, left out by its name)."""
-        with _ObjectReader(self.root) as objects:
+        with ObjectReader(self.root) as objects:
             for commit, path in places:
                 data = None
                 if "\n" not in path and self.reason_by_name(path) is None:
@@ -456,7 +360,7 @@ class Repository:
         current = self.read_current(file.path)
         if isinstance(current, tuple) and current[0].blob_id == file.blob_id:
             return current[1]
-        with _ObjectReader(self.root) as objects:
+        with ObjectReader(self.root) as objects:
             data = objects.read(file.blob_id)
         if data is None:
             return SkippedFile(file.path, "changed on disk while reading")
@@ -468,7 +372,7 @@ class Repository:
         reason = self.reason_by_name(path)
         if reason is not None:
             return SkippedFile(path, reason)
-        data = self._read_bytes(path)
+        data = self._disk.read(path)
         if not isinstance(data, bytes):
             return data
         return _as_text(TrackedFile(path, self.blob_id(data), len(data)), data)
@@ -476,158 +380,16 @@ class Repository:
     def current_file(self, path: str) -> TrackedFile | SkippedFile | None:
         """What is at ``path`` on disk now, without its text; ``None`` when nothing is. Unchanged files are not read."""
         reason = self.reason_by_name(path)
-        return SkippedFile(path, reason) if reason is not None else self._on_disk(path)
+        return SkippedFile(path, reason) if reason is not None else self._disk.look(path)
 
     def current_blob(self, path: str) -> str | None:
         """Blob id of what is at ``path`` on disk now; ``None`` when it is gone or not readable any more."""
-        found = self._on_disk(path)
+        found = self._disk.look(path)
         return found.blob_id if isinstance(found, TrackedFile) else None
 
     def blob_id(self, data: bytes) -> str:
         """The id git gives to these bytes (without any text filter)."""
-        return hashlib.new(self._hash, b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-    # -- the disk --------------------------------------------------------------------------------------------
-
-    def _unchanged(self, path: str, folders: dict[str, bool]) -> TrackedFile | None:
-        """A file that is the very one seen before, told by one look at its entry; ``None`` when it must be opened.
-
-        Args:
-            folders: folder -> whether it and those above it are folders and no links, as far as this scan has looked.
-        """
-        seen = self._seen.get(path)
-        if seen is None or not self._is_plain(path.rpartition("/")[0], folders):
-            return None
-        try:
-            info = os.lstat(self.root / path)
-        except OSError:
-            return None
-        key = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
-        return TrackedFile(path, seen.blob_id, info.st_size) if seen.key == key else None
-
-    def _is_plain(self, folder: str, folders: dict[str, bool]) -> bool:
-        if folder not in folders:
-            try:
-                above = self._is_plain(folder.rpartition("/")[0], folders)
-                folders[folder] = above and stat.S_ISDIR(os.lstat(self.root / folder).st_mode)
-            except OSError:
-                folders[folder] = False
-        return folders[folder]
-
-    def _on_disk(self, path: str) -> TrackedFile | SkippedFile | None:
-        """``path`` as it is on disk; unchanged files are not read again."""
-        opened = self._open(path)
-        if not isinstance(opened, int):
-            return opened
-        try:
-            info = os.fstat(opened)
-            reason = "not a regular file" if not stat.S_ISREG(info.st_mode) else reason_by_size(info.st_size)
-            if reason is not None:
-                return SkippedFile(path, reason)
-            key = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
-            seen = self._seen.get(path)
-            if seen is not None and seen.key == key:
-                return TrackedFile(path, seen.blob_id, info.st_size)
-            started = time.time_ns()
-            with os.fdopen(os.dup(opened), "rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
-            blob = self.blob_id(data)
-            if started - max(info.st_mtime_ns, info.st_ctime_ns) > _RACY_NS:
-                self._seen[path] = _Seen(key, blob)
-            return TrackedFile(path, blob, len(data))
-        except OSError as error:
-            return SkippedFile(path, _unreadable(error))
-        finally:
-            os.close(opened)
-
-    def _read_bytes(self, path: str) -> bytes | SkippedFile | None:
-        opened = self._open(path)
-        if not isinstance(opened, int):
-            return opened
-        try:
-            with os.fdopen(opened, "rb") as stream:
-                info = os.fstat(stream.fileno())
-                if not stat.S_ISREG(info.st_mode):
-                    return SkippedFile(path, "not a regular file")
-                reason = reason_by_size(info.st_size)
-                return SkippedFile(path, reason) if reason is not None else stream.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            return SkippedFile(path, _unreadable(error))
-
-    def _open(self, path: str) -> int | SkippedFile | None:
-        """A descriptor for ``path``, refusing every symbolic link on the way."""
-        parts = path.split("/")
-        if any(part in ("", ".", "..") for part in parts):
-            return SkippedFile(path, "not inside the work tree")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            folder = os.open(self.root, flags | os.O_DIRECTORY)
-        except OSError as error:
-            raise InhouseError(
-                f"{self.root} cannot be read: {error.strerror}.", "Check that it is still there and readable."
-            ) from error
-        try:
-            for part in parts[:-1]:
-                inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-            # Non-blocking: a named pipe would otherwise wait for a writer forever.
-            return os.open(parts[-1], flags | os.O_NONBLOCK, dir_fd=folder)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return SkippedFile(path, _unreadable(error))
-        finally:
-            os.close(folder)
-
-
-class _ObjectReader:
-    """Reads blobs through one ``git cat-file --batch``, one at a time."""
-
-    def __init__(self, root: Path) -> None:
-        self._process = subprocess.Popen(
-            [*_GIT, "cat-file", "--batch"],
-            cwd=root,
-            env=_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def __enter__(self) -> _ObjectReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        self._process.wait()
-
-    def read(self, name: str, limit: int | None = None) -> bytes | None:
-        """Content of a blob, named by its id or as ``COMMIT:PATH``.
-
-        ``None`` when this clone does not have it, or when it has more than ``limit`` bytes; those are not held.
-        """
-        asked, told = _pipe(self._process.stdin), _pipe(self._process.stdout)
-        try:
-            asked.write(name.encode("utf-8", "surrogateescape") + b"\n")
-            asked.flush()
-        except BrokenPipeError:
-            return None
-        header = told.readline().split()
-        if len(header) != 3 or not header[2].isdigit():
-            return None
-        size = int(header[2])
-        if limit is not None and size > limit:
-            for at in range(0, size, _BLOCK):
-                told.read(min(_BLOCK, size - at))
-            told.read(1)
-            return None
-        data = told.read(size)
-        told.read(1)
-        return data
+        return self._disk.blob_id(data)
 
 
 def _as_text(file: TrackedFile, data: bytes) -> tuple[TrackedFile, str] | SkippedFile:
@@ -636,53 +398,6 @@ def _as_text(file: TrackedFile, data: bytes) -> tuple[TrackedFile, str] | Skippe
     except NotText as reason:
         return SkippedFile(file.path, str(reason))
     return file, redact(text)[0]
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise RuntimeError("the process was started without this pipe")
-    return stream
-
-
-def _run(
-    folder: Path, *args: str, given: bytes = b"", environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    _log.debug("git %s", " ".join(args)[:200])
-    try:
-        return subprocess.run(
-            [*_GIT, *args],
-            cwd=folder,
-            env={**_environment(), **(environment or {})},
-            input=given,
-            capture_output=True,
-            check=False,
-        )
-    except OSError as error:
-        raise _cannot_start(folder, error) from error
-
-
-def _cannot_start(folder: Path, error: OSError) -> InhouseError:
-    if not isinstance(error, FileNotFoundError):
-        return InhouseError(f"git cannot be started in {folder}: {error.strerror}.", "Check the folder.")
-    if not folder.is_dir():
-        return InhouseError(f"{folder} is not there any more.", "Check out the repository again.")
-    return InhouseError("git is not installed.", "Install git and make sure that it is on PATH.")
-
-
-_INHERITED = re.compile(r"GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|OBJECT_DIRECTORY|ALTERNATE_\w+|COMMON_DIR|NAMESPACE)$")
-
-
-def _environment() -> dict[str, str]:
-    """The user's environment without what a git hook sets; git is kept quiet, offline and in English."""
-    kept = {name: value for name, value in os.environ.items() if not _INHERITED.match(name)}
-    # The last two keep a partial clone from fetching what it lacks; the second works before git 2.45 as well.
-    return kept | {
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "LC_ALL": "C",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_ALLOW_PROTOCOL": "none",
-    }
 
 
 def _fields(out: bytes) -> list[bytes]:
@@ -699,14 +414,6 @@ def _usable_path(raw: bytes) -> tuple[str, SkippedFile | None]:
 
 def _reason_by_mode(mode: str) -> str | None:
     return {"120000": "symbolic link", "160000": "submodule or nested repository"}.get(mode)
-
-
-def _unreadable(error: OSError) -> str:
-    if error.errno in (errno.ELOOP, errno.EMLINK):
-        return "symbolic link"
-    if error.errno == errno.ENOTDIR:
-        return "a folder on its path is a symbolic link or a file"
-    return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
 
 
 def _by_path(files: list[_File]) -> list[_File]:

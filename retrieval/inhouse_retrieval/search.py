@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
-from inhouse_retrieval.catalog import Catalog, StoredChunk, Vectors, vector_key
+from inhouse_retrieval.catalog import Catalog, Vectors
+from inhouse_retrieval.catalog_rows import StoredChunk, vector_key
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.history_votes import FOUND_BY_EACH, ChangeVotes
 from inhouse_retrieval.literals import chunks_with, literals
@@ -200,7 +201,7 @@ def _hits(catalog: Catalog, query: Query, votes: ChangeVotes, similar: Mapping[s
         name: [stored[chunk].chunk.path for chunk in chunks if chunk in stored] for name, chunks in by_chunk.items()
     }
     legs["path"] = catalog.match_paths(expression, _PATHS, query.within)
-    matched = catalog.match_changes(expression, FOUND_BY_EACH)
+    matched = catalog.history.match_changes(expression, FOUND_BY_EACH)
     voted = votes.votes(query.vector, matched, lambda paths: catalog.living(paths, query.within))
     legs["history"] = [vote.path for vote in voted]
     weights = {name: getattr(query.weights, name) for name in legs}

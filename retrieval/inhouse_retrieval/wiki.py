@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
 from inhouse_retrieval.html_pages import HTML_SUFFIXES, is_html, own_date
 from inhouse_retrieval.reading import VENDORED_FOLDERS
-from inhouse_retrieval.repository import Repository, SkippedFile, TrackedFile
+from inhouse_retrieval.repository import Repository
+from inhouse_retrieval.snapshot import SkippedFile, TrackedFile
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from inhouse_retrieval import Encoder, Index, Repository
-from inhouse_retrieval.catalog import StoredChange
 from inhouse_retrieval.history import MAX_CHANGED_FILES, read_changes
+from inhouse_retrieval.history_tables import StoredChange
 from inhouse_retrieval.history_votes import ChangeVotes
 from tests.retrieval.trees import commit_all, git, write
 

@@ -84,7 +84,7 @@ def test_a_history_that_was_rewritten(root: Path, repository: Repository, state:
         report = index.refresh()
         assert report.commit == index.commit() != old
         assert (report.changed, report.embedded) == (0, 0)
-        assert [change.title for change in index._catalog.changes()] == []
+        assert [change.title for change in index._catalog.history.changes()] == []
         assert [path.name for path in (state / "pull-requests").glob("*.md")] == []
         assert index.search("ribbons").passages[0].path == "shop/gift.py"
 

@@ -73,7 +73,7 @@ def test_index_then_search_keep_their_contracts(shop: Path) -> None:
 def test_every_command_can_be_followed_in_its_log(tmp_path: Path, command: tuple[str, ...]) -> None:
     shop = make_repository(tmp_path / "shop")
     said = inhouse(*command, "--repo", str(shop), INHOUSE_LOG="debug").stderr
-    assert " DEBUG inhouse_retrieval.repository: git " in said
+    assert " DEBUG inhouse_retrieval.git_process: git " in said
     assert inhouse(*command, "--repo", str(shop)).stderr == ""
 
 

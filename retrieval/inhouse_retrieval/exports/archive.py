@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from inhouse_retrieval.repository import SkippedFile
+from inhouse_retrieval.snapshot import SkippedFile
 
 MAX_BYTES = 64_000_000
 """A day of one channel is far below; a larger file is no such export."""

@@ -18,8 +18,8 @@ from typing import Any
 
 from inhouse_retrieval.exports.archive import Archive
 from inhouse_retrieval.exports.thread import People, Post, Thread, cleaned, with_text
-from inhouse_retrieval.repository import SkippedFile
 from inhouse_retrieval.secrets import redact
+from inhouse_retrieval.snapshot import SkippedFile
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.json")
 _PAUSE = timedelta(hours=1)

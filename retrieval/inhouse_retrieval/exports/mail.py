@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inhouse_retrieval.exports.thread import People, Post, Thread, cleaned, one_line, with_text
 from inhouse_retrieval.html_pages import html_to_text
-from inhouse_retrieval.repository import SkippedFile
+from inhouse_retrieval.snapshot import SkippedFile
 
 _MAX_MESSAGE = 5_000_000
 """Bytes of a message that are read: the text comes before the attachments."""

@@ -13,7 +13,7 @@ from inhouse_retrieval.exports.chat import read_chat
 from inhouse_retrieval.exports.mail import read_mail
 from inhouse_retrieval.exports.thread import Thread
 from inhouse_retrieval.exports.tickets import read_tickets
-from inhouse_retrieval.repository import SkippedFile
+from inhouse_retrieval.snapshot import SkippedFile
 
 _BLOCK = 1 << 20
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from inhouse_retrieval.exports.archive import MAX_BYTES
 from inhouse_retrieval.exports.thread import People, Post, Thread, cleaned, one_line, read_moment, with_text
-from inhouse_retrieval.repository import SkippedFile
+from inhouse_retrieval.snapshot import SkippedFile
 
 _TITLE = ("summary", "title", "name")
 _KEY = ("issue key", "key", "identifier", "id")

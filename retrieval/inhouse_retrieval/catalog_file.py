@@ -1,0 +1,126 @@
+"""The SQLite file of the catalog: opened, brought to the newest schema, read and written one transaction at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from inhouse_retrieval.catalog_schema import MIGRATIONS
+from inhouse_retrieval.errors import InhouseError, StateUnwritable
+
+_FULL = ("disk is full", "disk i/o error", "readonly", "read-only", "unable to open")
+
+
+class CatalogCorrupt(Exception):
+    """The file is not a catalog any more. Its owner sets it aside and builds a new one."""
+
+
+class CatalogFile:
+    """An open file.
+
+    Raises:
+        CatalogCorrupt: on opening or later, from any method.
+        StateUnwritable: on opening or later, when the disk is full or the file read-only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _translated(path):
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise InhouseError(
+                "This repository's index was made by a newer inhouse.",
+                f"Update inhouse, or remove {self.path.parent} to index again.",
+            )
+        for number in range(version, len(MIGRATIONS)):
+            self._db.executescript(f"BEGIN;{MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
+        # A catalog that was closed properly is believed; after a crash its pages are read through once.
+        if version and self.meta("closed") != "1":
+            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise CatalogCorrupt(verdict)
+        self.set_meta("closed", "0")
+
+    def close(self) -> None:
+        """Close the file. Calling it again does nothing."""
+        with suppress(sqlite3.Error, StateUnwritable, CatalogCorrupt):
+            self.set_meta("closed", "1")
+        self._db.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: kept whole, or, where the block raises, not at all."""
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def pretending(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that is rolled back at the end of the block."""
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            finally:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """What a query gives."""
+        with _translated(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def meta(self, key: str) -> str | None:
+        """A fact by name, or ``None``."""
+        rows = self.rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Remember a fact."""
+        with self.writing() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def set_aside(path: Path) -> None:
+    """Move a corrupt catalog out of the way (one is kept, for a look) with its side files."""
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").replace(f"{path}.corrupt{suffix}")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as the two that matter: cannot write, or corrupt."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if any(word in str(error).lower() for word in _FULL):
+            raise StateUnwritable(
+                f"The index in {path.parent} cannot be written: {error}.",
+                "Free some disk space or make the folder writable, then try again; what was indexed is kept.",
+            ) from error
+        if "locked" in str(error):
+            raise
+        raise CatalogCorrupt(str(error)) from error
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise CatalogCorrupt(str(error)) from error
