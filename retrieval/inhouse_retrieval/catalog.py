@@ -210,6 +210,15 @@ class Catalog:
         )
         return [str(row[0]) for row in rows]
 
+    def unused(self, keys: Sequence[str]) -> list[str]:
+        """Those of ``keys`` that the vector store holds and no chunk has any more."""
+        rows = self._rows(
+            """SELECT key FROM mirrored WHERE key IN (SELECT value FROM json_each(?))
+               AND key NOT IN (SELECT vector_key FROM chunks)""",
+            (json.dumps(list(keys)),),
+        )
+        return [str(row[0]) for row in rows]
+
     def is_mirrored(self) -> bool:
         """Whether the vector store holds any record, told without counting them."""
         return bool(self._rows("SELECT 1 FROM mirrored LIMIT 1"))

@@ -106,21 +106,28 @@ def set_aside(path: Path) -> None:
             Path(f"{path}{suffix}").replace(f"{path}.corrupt{suffix}")
 
 
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NO_CATALOG = ("no such table", "vtable constructor failed")
+"""SQLite has no number of its own for a file that lacks what a catalog has."""
+
+
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as the two that matter: cannot write, or corrupt."""
+    """SQLite's errors as the two that matter: cannot write, or corrupt.
+
+    A catalog that is corrupt is given up, so only what SQLite says of a damaged file counts; any other error is one of
+    this program's or of the moment, and goes on as it is.
+    """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if any(word in str(error).lower() for word in _FULL):
+    except sqlite3.DatabaseError as error:
+        said = str(error).lower()
+        if isinstance(error, sqlite3.OperationalError) and any(word in said for word in _FULL):
             raise StateUnwritable(
                 f"The index in {path.parent} cannot be written: {error}.",
                 "Free some disk space or make the folder writable, then try again; what was indexed is kept.",
             ) from error
-        if "locked" in str(error):
-            raise
-        raise CatalogCorrupt(str(error)) from error
-    except sqlite3.ProgrammingError:
+        number = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # above it, what kind of it
+        if number in _DAMAGED or any(word in said for word in _NO_CATALOG):
+            raise CatalogCorrupt(str(error)) from error
         raise
-    except sqlite3.DatabaseError as error:
-        raise CatalogCorrupt(str(error)) from error

@@ -119,9 +119,13 @@ class Mirror:
                 store.remove(drop)
                 self._held.catalog.note_mirrored(dropped=drop)
 
-    def add(self, keys: Sequence[str]) -> None:
-        """Put some records into the vector store; one that was lost gets them with all the others."""
-        if not keys:
+    def replace(self, former: Sequence[str], keys: Sequence[str]) -> None:
+        """Put some records into the vector store in place of ``former`` ones; of those, the ones in use stay.
+
+        Otherwise the former texts of a file that is saved often would crowd all others out of what is nearest. A store
+        that was lost gets the records with all the others.
+        """
+        if not former and not keys:
             return
         try:
             self._place.prepare()
@@ -130,6 +134,10 @@ class Mirror:
                 if vectors:
                     self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
                     self._held.catalog.note_mirrored(added=list(vectors))
+                unused = self._held.catalog.unused(former)
+                if unused:
+                    self.opened_store().remove(unused)
+                    self._held.catalog.note_mirrored(dropped=unused)
         except MirrorLost as error:
             self._give_up(error)
             self.update()

@@ -26,12 +26,15 @@ from inhouse_retrieval.pull_request_pages import PullRequestPages
 from inhouse_retrieval.secrets import redactions_in
 from inhouse_retrieval.snapshot import SkippedFile, Snapshot
 from inhouse_retrieval.syntax import has_grammar
+from inhouse_retrieval.within import Within
 
 _log = logging.getLogger(__name__)
 
 _FILES_A_STEP = 20
 _NAMED_AT_MOST = 200
 """Files that are looked at by name; for more, a look at all of them takes no longer."""
+_ALL = -1
+"""As a limit, to SQLite."""
 _DECIDE_ABOUT_OTHERS = frozenset({".gitignore", ".gitattributes", "inhouse.toml"})
 _VANISHED = "vanished while reading"
 
@@ -147,6 +150,7 @@ class Refresh:
             step.append((file.path, current.blob_id, chunks))
         with self.held.lock:
             self.held.check_open()
+            former = self.held.catalog.vector_keys(Within((*gone, *(file.path for file in changed))), _ALL)
             self.held.catalog.remove(gone)
             self.held.catalog.replace(self.documents.encoder.name, step)
             held = self.held.catalog.vectors(list(texts))
@@ -156,7 +160,7 @@ class Refresh:
         if missing:
             self.missing.wait_for_encoder()
             self.missing.embed_page("embedding", missing, 0, len(missing), progress)
-        self.mirror.add(list(texts))
+        self.mirror.replace(former, list(texts))
         with self.held.lock:
             indexed, chunks_held = self.held.catalog.sizes()
         return IndexReport(

@@ -86,7 +86,8 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[Collection[str] | 
                 yield _within(root, git_folder, [path for _, path in changes])
             elif quiet % 30 == 0:
                 yield None
-            quiet = 0 if changes else quiet + 1
+            # Something told is no reason to look at everything a second later.
+            quiet = 1 if changes else quiet + 1
     except OSError as error:
         # inotify runs out of watches in very large trees.
         _log.warning("watching is not possible, looking every two seconds instead: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -51,13 +52,18 @@ class Within:
         return not leads_elsewhere and any(path == each or path.startswith(f"{each}/") for each in self.paths)
 
     def condition(self, column: str) -> tuple[str, list[str]]:
-        """The same as a condition of SQL on ``column``, and its values; an index on the column serves it."""
+        """The same as a condition of SQL on ``column``, a path of the table ``files``, and its values.
+
+        The index on that table's paths serves it. However many paths there are, it nests no deeper: SQLite takes no
+        expression of more than 1,000 levels.
+        """
         if self.paths is None:
             return "1", []
-        # "0" is the character after "/".
-        each = f"({column} = ? OR ({column} > ? AND {column} < ?))"
-        values = [value for path in self.paths for value in (path, f"{path}/", f"{path}0")]
-        return f"({' OR '.join([each] * len(self.paths)) or '0'})", values
+        paths = json.dumps(self.paths)
+        # CROSS JOIN has SQLite go from the paths to the files. "0" is the character after "/".
+        below = """SELECT files.path FROM json_each(?) CROSS JOIN files
+                   WHERE files.path > value || '/' AND files.path < value || '0'"""
+        return f"{column} IN (SELECT value FROM json_each(?) UNION ALL {below})", [paths, paths]
 
 
 EVERYWHERE = Within()
