@@ -43,6 +43,7 @@ from inhouse_training.measures.recall import (
     known_files,
     measure_recall,
 )  # fmt: skip
+from inhouse_training.measures.report import write_evaluation_report
 from inhouse_training.measures.spans import (
     PARAMETERS,
     PLACE,
@@ -421,7 +422,7 @@ def test_a_version_is_judged_beside_the_current_one_and_the_base(
     manifest = AdapterManifest("tiny", tiny_base.sha256, snapshot)
     old, new = (registry.add(random_adapter(tiny_base, tmp_path / str(r), r=r), manifest).version for r in (4, 8))
     registry.promote(old)
-    result = evaluate_version(history, tmp_path, tiny_recipe, tiny_base, new, generate=1)
+    result = evaluate_version(history, tmp_path, tiny_recipe, tiny_base, new, generate=5)
     metrics = result.metrics()
     assert result.remarks == ()
     for mode in ("closed_book", "with_retrieval"):
@@ -433,3 +434,4 @@ def test_a_version_is_judged_beside_the_current_one_and_the_base(
     lines = list(evaluation_lines(metrics))
     assert any(line.startswith("later edits, 11, with passages: base ") for line in lines)
     assert lines[-1].endswith(" s of asking")
+    assert write_evaluation_report(result).parent.name == f"evaluation-{new}"
