@@ -1,6 +1,7 @@
 """How much memory `inhouse dataset build` takes, by the size of the repository.
 
     python benchmarks/dataset_memory.py [--tokens 1000000 4000000] [--folder FOLDER]
+    python benchmarks/dataset_memory.py --build CLONE
 
 For each size a made-up repository is written: files of about 1,500 tokens of Python, no two alike, and a few small
 changes to hold out. Its dataset is built with the recipe `gpu-trial`, without replay and without a budget, in a process
@@ -93,7 +94,7 @@ def build(root: Path) -> None:
     dataset = build_dataset(repository, tokenizer, recipe, cut, root / "dataset")
     seconds, cpu = time.monotonic() - began, time.process_time() - used
     tokens = sum(kind["read"] for kind in dataset.manifest["tokens"].values())
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
     print(
         json.dumps(
             {"tokens": tokens, "rows": dataset.manifest["rows"], "peak_mb": peak // 1024, "own_mb": own[0] // 1024,
@@ -105,7 +106,7 @@ def build(root: Path) -> None:
 def _watch(most: list[int]) -> None:
     while True:
         status = Path("/proc/self/status").read_text()
-        most[0] = max(most[0], int(re.search(r"RssAnon:\s+(\d+)", status)[1]))  # type: ignore[index]
+        most[0] = max(most[0], int(re.search(r"RssAnon:\s+(\d+)", status)[1]))
         time.sleep(0.1)
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1_000_000, 4_000_000])
     parser.add_argument("--folder", type=Path, help="where the repositories are written; a temporary one by default")
-    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--build", type=Path, help="build the dataset of this repository, in `dataset` there")
     arguments = parser.parse_args()
     if arguments.build:
         build(arguments.build)

@@ -54,10 +54,15 @@ def chunks_per_second(repository: Repository, encoders: Sequence[Encoder]) -> di
     return best
 
 
-def without_pull_requests(stage: str, done: int, total: int | None) -> None:
-    """Progress that ends a refresh where the vectors of pull requests would begin: no file is found by them."""
-    if stage == "embedding pull requests":
-        raise Cancelled("Everything that is measured is embedded.")
+def refreshed(index: Index) -> None:
+    """Bring ``index`` up to date, but for the vectors of pull requests: no file is found by them."""
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage == "embedding pull requests":
+            raise Cancelled("Everything that is measured is embedded.")
+
+    with contextlib.suppress(Cancelled):
+        index.refresh(progress)
 
 
 def searched(
@@ -66,8 +71,7 @@ def searched(
     """Rung -> measure -> a value for each query."""
     found = {}
     with Index.open(clone, state, encoder) as index:
-        with contextlib.suppress(Cancelled):
-            index.refresh(without_pull_requests)
+        refreshed(index)
         for rung in RUNGS:
             rankings = []
             for query in queries:

@@ -75,7 +75,7 @@ from inhouse_training.replay import replay_row, replay_texts
 from inhouse_training.snapshot_search import SnapshotSearch
 
 HELD_OUT = 300
-"""Later changes whose lines must not be trained on: of the first after the snapshot; later ones are not read at all."""
+"""Commits after the snapshot whose lines must not be trained on; later ones are not read at all."""
 
 
 def recipe(train_tokens: int, batch_rows: int | None = None) -> Recipe:
@@ -104,8 +104,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         stamp = repository.git("show", "-s", "--format=%cI", snapshot).decode().strip()
         training = read_pull_requests(repository, until=snapshot, limit=arguments.changes)
         after = repository.git("rev-list", "--first-parent", "--reverse", f"{snapshot}..HEAD").decode().split()
-        until = after[: 2 * HELD_OUT][-1]  # where requests are numbered, other commits do not count
-        read = read_pull_requests(repository, until=until, limit=HELD_OUT)
+        read = read_pull_requests(repository, until=after[:HELD_OUT][-1], limit=HELD_OUT)
         later = tuple(change for change in read[::-1] if change.commit in set(after))
         cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), later)
         dataset = build_dataset(repository, tokenizer, recipe(arguments.train_tokens), cut, folder / "rows", say())

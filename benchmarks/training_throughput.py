@@ -115,13 +115,33 @@ def build(way: Way, device: str, tiny: bool) -> Any:
     if way.fp8:
         to_eight_bits(layers, way.fp8)
     if way.cudnn:
-        torch.backends.cuda.enable_flash_sdp(False)
-        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        attention_by_cudnn()
     if way.compile:
         for layer in layers:
             # Without a GPU only the tracing is tried: making code for a processor takes minutes.
             layer.compile(backend="inductor" if device == "cuda" else "aot_eager")
     return model.train()
+
+
+def attention_by_cudnn() -> None:
+    """Leave cuDNN as the only kernel of attention; keys and values are repeated where it takes no groups of heads."""
+    import torch
+    from transformers.integrations import sdpa_attention
+
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_math_sdp(False)
+    if not torch.cuda.is_available():
+        torch.backends.cuda.enable_math_sdp(True)
+        return
+    wide = torch.randn(1, 8, 256, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    narrow = torch.randn(1, 2, 256, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    try:
+        made = torch.nn.functional.scaled_dot_product_attention(wide, narrow, narrow, is_causal=True, enable_gqa=True)
+        made.sum().backward()
+    except RuntimeError:
+        print("cuDNN takes no groups of heads: keys and values are repeated", file=sys.stderr)
+        sdpa_attention.use_gqa_in_sdpa = lambda *_: False
 
 
 def to_eight_bits(layers: Any, scaling: str) -> None:

@@ -7,6 +7,8 @@
 2. Speed, memory and save-to-found (``speed.py``), on a made-up repository of ``--files`` files; 0 leaves it out.
 3. Cold start (``cold_start.py``) of each REPOSITORY: to the first search by words, to all vectors.
 
+The peers need ``pip install inhouse[benchmarks]``.
+
 Writes ``quality.jsonl``, ``speed.json`` and ``cold_start.jsonl`` to ``--out``. Stale passages under a storm of
 checkouts are ``pytest tests/retrieval/test_storm.py -m long``.
 """

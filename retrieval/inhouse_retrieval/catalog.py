@@ -312,8 +312,11 @@ class Catalog:
 
     def vector_keys(self, within: Within, limit: int) -> list[str]:
         """Vector keys of at most ``limit`` distinct chunks of the files there."""
-        seen, paths = _chunk_condition("id", within)
-        rows = self._rows(f"SELECT DISTINCT vector_key FROM chunks WHERE {seen} LIMIT ?", (*paths, limit))
+        seen, paths = within.condition("path")
+        rows = self._rows(
+            f"""SELECT DISTINCT vector_key FROM chunks WHERE file_id IN (SELECT id FROM files WHERE {seen}) LIMIT ?""",
+            (*paths, limit),
+        )
         return [str(row[0]) for row in rows]
 
     def chunks_of_vectors(self, keys: Sequence[str], within: Within = EVERYWHERE) -> dict[str, list[int]]:
@@ -359,4 +362,6 @@ def _chunk_condition(column: str, within: Within) -> tuple[str, list[str]]:
     if within.everywhere:
         return "1", []
     seen, paths = within.condition("path")
-    return f"{column} IN (SELECT id FROM chunks WHERE file_id IN (SELECT id FROM files WHERE {seen}))", paths
+    # The sign keeps SQLite from looking each chunk up by its id, for which FTS5 searches once each: 3.8 s instead of
+    # 0.015 s for 10,000 chunks.
+    return f"+{column} IN (SELECT id FROM chunks WHERE file_id IN (SELECT id FROM files WHERE {seen}))", paths

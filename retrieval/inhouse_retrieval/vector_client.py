@@ -17,6 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -160,10 +161,10 @@ class OwnVectorServer:
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "vector-server"
-        # A socket's path has 107 bytes at most, and a state directory may lie deep.
-        self._run = Path(tempfile.mkdtemp(prefix="inhouse-vectors-"))
-        self._served = VectorServer(self._run / "socket", state_dir)
+        self._state_dir = state_dir
+        self._run: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
 
     @property
     def holds(self) -> str:
@@ -176,8 +177,11 @@ class OwnVectorServer:
         Raises:
             VectorsUnreachable: it does not start.
         """
-        if self._process is not None and self._process.poll() is None:
-            return
+        with self._starting:
+            if self._process is None or self._process.poll() is not None:
+                self._start_somehow()
+
+    def _start_somehow(self) -> None:
         said = self._start()
         if said is not None and (self._folder / "data").exists() and "Chroma" in said:
             _log.warning("the vector server's data are removed: %s", said)
@@ -191,9 +195,8 @@ class OwnVectorServer:
 
     def _start(self) -> str | None:
         """Start it; what it said if it did not."""
-        place = self._run / "socket"
+        place = self._socket()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._run.mkdir(mode=0o700, exist_ok=True)
         log = self._folder / "gate.log"
         try:
             with log.open("wb") as written:
@@ -212,18 +215,25 @@ class OwnVectorServer:
                 return None
             time.sleep(0.02)
         self._end()
-        return (
-            log.read_text(errors="replace").strip().splitlines()[-1:][0] if log.stat().st_size else "it said nothing."
-        )
+        told = log.read_text(errors="replace").strip().splitlines()
+        return told[-1] if told else "it said nothing."
+
+    def _socket(self) -> Path:
+        if self._run is None:
+            # A socket's path has 107 bytes at most, and a state directory may lie deep.
+            self._run = Path(tempfile.mkdtemp(prefix="inhouse-vectors-"))
+        return self._run / "socket"
 
     def open(self, generation: int) -> VectorStore:
         """As :meth:`VectorServer.open`."""
-        return self._served.open(generation)
+        return VectorServer(self._socket(), self._state_dir).open(generation)
 
     def close(self) -> None:
         """End the server."""
         self._end()
-        shutil.rmtree(self._run, ignore_errors=True)
+        if self._run is not None:
+            shutil.rmtree(self._run, ignore_errors=True)
+            self._run = None
 
     def _end(self) -> None:
         if self._process is not None:

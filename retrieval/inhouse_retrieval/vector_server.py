@@ -105,7 +105,10 @@ def _locked(folder: Path) -> int:
 
 def _listen(place: Path) -> socket.socket:
     """A socket of mode 0600 in a folder where nobody else can put one in its place."""
-    folder = place.parent.stat()
+    try:
+        folder = place.parent.stat()
+    except OSError as error:
+        raise InhouseError(f"{place.parent} cannot be used: {error.strerror}.", "Make the folder.") from error
     if folder.st_mode & 0o022 and not folder.st_mode & 0o1000:
         raise InhouseError(f"Others may write {place.parent}.", f"Run 'chmod 700 {place.parent}'.")
     # The lock on the folder is ours, so a socket that is there was left behind.
@@ -229,16 +232,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given: Any = parser.parse_args(arguments)
     try:
-        if not given.inside:
-            os.execvp(_UNSHARE[0], command(given.folder.resolve(), given.socket.resolve()))
-        serve(given.folder, given.socket)
+        if given.inside:
+            serve(given.folder, given.socket)
+        else:
+            _serve_inside(given.folder.resolve(), given.socket.resolve())
     except InhouseError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    except FileNotFoundError:
-        sys.stderr.write("The vector server needs 'unshare' of util-linux. Install it.\n")
-        return 1
     return 0
+
+
+def _serve_inside(folder: Path, place: Path) -> None:
+    """Become the server, in a network of its own."""
+    try:
+        os.execvp(_UNSHARE[0], command(folder, place))
+    except FileNotFoundError:
+        raise InhouseError("The vector server needs 'unshare' of util-linux.", "Install it.") from None
 
 
 if __name__ == "__main__":

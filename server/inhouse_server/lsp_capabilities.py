@@ -15,10 +15,15 @@ CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "inhouse.change", 
 COMMANDS = ("inhouse.ask", "inhouse.change", "inhouse.review")
 
 
-def initialize_result(params: dict[str, Any]) -> dict[str, Any]:
-    """The result of ``initialize`` for a client with these parameters."""
+def initialize_result(params: dict[str, Any], inline_completion: bool = False) -> dict[str, Any]:
+    """The result of ``initialize`` for a client with these parameters.
+
+    Args:
+        inline_completion: it is offered; see :meth:`Settings.no_inline_completion`.
+    """
     return {
         "capabilities": {
+            **({"inlineCompletionProvider": True} if inline_completion else {}),
             "positionEncoding": _position_encoding(params),
             "textDocumentSync": {
                 "openClose": True,

@@ -73,6 +73,7 @@ def run_relay(
     server_url: str | None = None,
     token: str | None = None,
     authority: Path | None = None,
+    inline_completion: bool = False,
 ) -> int:
     """Relay between this process's stdio and the server until the editor leaves.
 
@@ -82,6 +83,7 @@ def run_relay(
         server_url: a team's server to use instead of a local owner.
         token: bearer token for ``server_url``.
         authority: a file of certificates to trust instead of the system's.
+        inline_completion: what the local owner will offer, for the answer to ``initialize``.
 
     Returns:
         Exit code: 0 after ``shutdown`` and ``exit``, 1 when the editor went away without them.
@@ -94,20 +96,27 @@ def run_relay(
         trust = trusting(authority) if web_socket_address(server_url).startswith("wss") else None
         # What it imports is imported now: in the middle of a handshake it could take longer than the server waits.
         checkout_here(root, answers_folder(state_dir))
-    return asyncio.run(Relay(root, state_dir, server_url, token, trust).run())
+    return asyncio.run(Relay(root, state_dir, server_url, token, trust, inline_completion).run())
 
 
 class Relay:
     """One editor's session, across any number of connections."""
 
     def __init__(
-        self, root: Path, state_dir: Path, server_url: str | None, token: str | None, trust: ssl.SSLContext | None
+        self,
+        root: Path,
+        state_dir: Path,
+        server_url: str | None,
+        token: str | None,
+        trust: ssl.SSLContext | None,
+        inline_completion: bool = False,
     ) -> None:
         self._root = root
         self._answers = answers_folder(state_dir)
         self._server_url = server_url
         self._token = token
         self._trust = trust
+        self._inline_completion = inline_completion
         self._memory = SessionMemory()
         self._to_server: asyncio.Queue[str | None] | None = None
         self._held: list[Message] = []
@@ -177,7 +186,7 @@ class Relay:
         params = message.get("params")
         if not is_request(message) or not isinstance(params, dict):
             return False
-        response = {"jsonrpc": "2.0", "id": message["id"], "result": initialize_result(params)}
+        response = {"jsonrpc": "2.0", "id": message["id"], "result": initialize_result(params, self._inline_completion)}
         self._memory.note_from_server(response)
         self._tell_editor(response)
         self._initialized.set()

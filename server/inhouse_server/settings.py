@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_training import INTERVAL
+from inhouse_training.fill_in import why_not
 
 if TYPE_CHECKING:
     from inhouse_retrieval import EncoderChoice, Reranker
@@ -108,6 +109,16 @@ class EncoderSettings(_Section):
 
         bundled = self.name == EncoderSettings().name
         return EncoderChoice(**(self.model_dump() if bundled else _from_folder(self.model_dump(), root)))
+
+
+class InlineCompletionSettings(_Section):
+    """Text at the cursor while typing, from a base model that was trained to fill in."""
+
+    enabled: bool = Field(False, description="offer it to editors that ask for inline completion")
+    prompt_tokens: int = Field(
+        512, ge=32, le=8192, description="text around the cursor that the model reads, in tokens"
+    )
+    max_tokens: int = Field(48, ge=1, le=512, description="longest completion, in tokens")
 
 
 class ExportSettings(_Section):
@@ -203,6 +214,16 @@ class VectorSettings(_Section):
     )
 
 
+class SlackSettings(_Section):
+    """Where and for whom `inhouse slack` answers; nobody until something is named. Tokens come from the environment."""
+
+    channels: list[str] = Field(default_factory=list, description="ids of channels, such as C0123456789")
+    users: list[str] = Field(
+        default_factory=list, description="ids of members; with some, only they are answered, and directly as well"
+    )
+    url: str = Field("https://slack.com/api/", pattern=r"^https?://[^/\s]+/", description="address of the Web API")
+
+
 class WebhookSettings(_Section):
     """Where `inhouse webhook serve` receives what the forge tells about pull requests."""
 
@@ -261,6 +282,7 @@ class Settings(_Section):
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     exports: ExportSettings = Field(default_factory=ExportSettings)
+    inline_completion: InlineCompletionSettings = Field(default_factory=InlineCompletionSettings)
     forge: ForgeSettings = Field(default_factory=ForgeSettings)
     reranker: RerankerSettings = Field(default_factory=RerankerSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
@@ -268,7 +290,16 @@ class Settings(_Section):
     retrain: RetrainSettings = Field(default_factory=RetrainSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     vectors: VectorSettings = Field(default_factory=VectorSettings)
+    slack: SlackSettings = Field(default_factory=SlackSettings)
     webhook: WebhookSettings = Field(default_factory=WebhookSettings)
+
+    def no_inline_completion(self) -> str:
+        """Why no inline completion is offered, as a sentence; empty when it is. Reads the base model's tokenizer."""
+        if not self.inline_completion.enabled:
+            return "It is off; [inline_completion] enabled = true turns it on."
+        if self.engine.kind != "transformers":
+            return f'[engine] kind = "{self.engine.kind}" has no way to fill in; "transformers" has.'
+        return why_not(self.base_model)
 
     def state_path(self, root: Path) -> Path:
         """The state directory of the repository at ``root``, absolute.

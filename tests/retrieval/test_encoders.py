@@ -20,7 +20,7 @@ def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers with random weights and prompts, read at its first token; sentence-transformers saved it."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
     plain = tmp_path_factory.mktemp("bert")
     tokenizer = find_model("all-MiniLM-L6-v2", None).path / "tokenizer.json"
@@ -31,8 +31,9 @@ def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
-        initializer_range=0.5,
+        initializer_range=0.2,
     )
+    set_seed(3407)
     BertModel(config, add_pooling_layer=False).save_pretrained(plain)
     folder = tmp_path_factory.mktemp("sentence-bert")
     read = Transformer(str(plain), max_seq_length=64)
@@ -60,7 +61,7 @@ def test_a_sentence_model_runs_in_8_bits_and_in_floats_with_its_prompts(sentence
     exact = load_encoder(EncoderChoice(str(sentence_model), precision="float32"))
     assert small.max_tokens == exact.max_tokens == 64 - 2 - exact.count_tokens(["code: "])[0]
     assert small.name != exact.name
-    assert (small.encode_documents(TEXTS) * exact.encode_documents(TEXTS)).sum(1).min() > 0.97
+    assert (small.encode_documents(TEXTS) * exact.encode_documents(TEXTS)).sum(1).min() > 0.99
     bare = load_encoder(EncoderChoice(str(sentence_model), query_prompt="", document_prompt=""))
     assert np.array_equal(bare.encode_query("search for: refunds"), small.encode_query("refunds"))
     assert np.array_equal(bare.encode_query("code: x"), small.encode_documents(["x"])[0])

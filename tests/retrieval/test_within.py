@@ -9,6 +9,7 @@ import pytest
 import inhouse_retrieval.index
 import inhouse_retrieval.mirror
 from inhouse_retrieval import Encoder, Index, Repository, Within
+from inhouse_retrieval.catalog import Catalog
 
 
 @pytest.mark.parametrize("exact_at_most", [0, 5_000])
@@ -35,3 +36,22 @@ def test_a_part_of_the_repository(
         again = index.search(question, 10, unsaved, within=part).passages
         assert [passage.path for passage in again] == [passage.path for passage in passages]
         assert index.search(question, 10, within=Within.of(["shop/bask"])).passages == ()
+
+
+def test_a_part_is_no_loop_over_its_chunks(tmp_path: Path) -> None:
+    """FTS5 searches once for each chunk that SQLite hands it by number; a large part then takes seconds."""
+    catalog = Catalog(tmp_path / "catalog.sqlite")
+    asked: list[str] = []
+    catalog._file._db.set_trace_callback(asked.append)
+    part = Within.of(["shop"])
+    catalog.match('"voucher"', 10, part)
+    catalog.match_paths('"voucher"', 10, part)
+    catalog.containing("voucher", 10, part)
+    catalog._file._db.set_trace_callback(None)
+    ours = [sql for sql in asked if " MATCH " in sql and not sql.startswith("--")]  # the others are FTS5's own
+    for sql in ours:
+        plan = [str(row[3]) for row in catalog._file._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        (search,) = (step for step in plan if "VIRTUAL TABLE" in step)
+        assert "=" not in search.partition("INDEX")[2], f"{sql}: {plan}"
+    assert len(ours) == 3
+    catalog.close()

@@ -7,7 +7,7 @@ import itertools
 import json
 from typing import Any
 
-from inhouse_retrieval import EVERYWHERE
+from inhouse_retrieval import EVERYWHERE, Within
 from inhouse_server.language_server.connection import QueueWriter, receive
 from inhouse_server.language_server.server import build_server
 from inhouse_server.workspace import Workspace
@@ -16,8 +16,8 @@ from inhouse_server.workspace import Workspace
 class Client:
     """One connection to the language server of ``house``."""
 
-    def __init__(self, house: Workspace, **initialize: Any) -> None:
-        self._server = build_server(house, EVERYWHERE)
+    def __init__(self, house: Workspace, within: Within = EVERYWHERE, **initialize: Any) -> None:
+        self._server = build_server(house, within)
         self._writer = QueueWriter()
         self._server.protocol.set_writer(self._writer, include_headers=False)
         self._ids = itertools.count(1)

@@ -65,3 +65,12 @@ def test_the_vllm_servers_are_started_as_their_settings_say() -> None:
         keys = commented[commented.index("[engine]") + 1 :]
         engine = EngineSettings.model_validate(tomllib.loads("\n".join(keys)))
         assert (engine.kind, engine.model, engine.max_lora_rank, len(engine.servers)) == ("vllm", "house", 64, 2)
+
+
+def test_the_slack_app_asks_for_what_the_bot_needs_and_no_more() -> None:
+    manifest = yaml.safe_load((DEPLOY / "slack" / "manifest.yaml").read_text())
+    assert manifest["settings"]["socket_mode_enabled"]
+    heard = {event.partition(".")[0] for event in manifest["settings"]["event_subscriptions"]["bot_events"]}
+    assert heard == {"app_mention", "message"}, "what connection.py listens to"
+    scopes = set(manifest["oauth_config"]["scopes"]["bot"])
+    assert scopes == {"app_mentions:read", "channels:history", "groups:history", "im:history", "chat:write"}

@@ -219,6 +219,48 @@ async def test_a_push_between_looking_and_posting_is_seen(tmp_path: Path) -> Non
         assert server.posted() == []
 
 
+@pytest.mark.long
+async def test_a_remark_on_the_last_of_three_thousand_files_is_beside_its_line(tmp_path: Path) -> None:
+    """As many as GitHub lists of one pull request, by the hundred."""
+    patches: dict[str, str | None] = {f"src/a{number:04}.py": HUNKS for number in range(2_999)}
+    with ForgeServer(GitHubPullWorld(HEAD, {**patches, PAY: HUNKS})).running() as server:
+        await send(server, tmp_path, SIX)
+        asked = [request.path for request in server.requests if "/files" in request.path]
+    [sent] = server.posted()
+    assert [comment["path"] for comment in sent["comments"]] == [PAY] and len(asked) == 30
+
+
+SECONDARY = Reply(403, {}, b'{"message": "You have exceeded a secondary rate limit."}')
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+async def test_a_limit_met_while_posting_is_waited_for_and_nothing_is_there_twice(tmp_path: Path, kind: str) -> None:
+    server = github() if kind == "github" else ForgeServer(GitLabPullWorld(HEAD, {PAY: HUNKS}))
+    refused: list[int] = []
+
+    def limited(number: int, path: str) -> Reply | None:
+        if server.requests[number].content is None or len(refused) == 2:
+            return None
+        refused.append(number)
+        return SECONDARY if kind == "github" else Reply(429, {"Retry-After": "41"})
+
+    server.instead = limited
+    with server.running():
+        outcome = await send(server, tmp_path, SIX)
+    there = server.world.reviews if kind == "github" else server.world.notes  # type: ignore[attr-defined]
+    assert outcome.posted and len(refused) == 2 and len(there) == (1 if kind == "github" else 2)
+
+
+async def test_a_token_that_expires_before_the_review_is_sent_leaves_it_to_the_next_one(tmp_path: Path) -> None:
+    with github().running() as server:
+        server.instead = lambda number, path: Reply(401) if server.requests[number].content is not None else None
+        with pytest.raises(InhouseError, match="does not accept the token"):
+            await send(server, tmp_path, SIX)
+        server.instead = lambda number, path: None
+        assert (await send(server, tmp_path, SIX)).posted
+        assert len(server.world.reviews) == 1  # type: ignore[attr-defined]
+
+
 # -- gitlab --------------------------------------------------------------------------------------------------
 
 

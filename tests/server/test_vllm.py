@@ -12,7 +12,7 @@ import pytest
 from inhouse_retrieval import InhouseError
 from inhouse_server.engines import OpenAIEngine
 from inhouse_server.engines.failures import Overloaded, ServerLost, retry_after
-from inhouse_server.vllm import server_state
+from inhouse_server.vllm import client, server_state
 from inhouse_server.vllm.client import VllmClient
 from inhouse_server.vllm.engine import VllmEngine
 from inhouse_server.vllm.fleet import Fleet, Limits
@@ -116,7 +116,44 @@ def test_another_base_model_is_noticed(house: House) -> None:
     keep_golden(house.registry, Golden(version, "tiny", golden.ids, other, golden.adapter))
     house.registry.promote(version)
     house.fleet.reconcile()
-    assert house.fleet.serving is None and "is not tiny" in house.server(0)["failed"][version]
+    assert house.fleet.serving is None and "is not tiny" in house.server(0)["problem"]
+    for _ in range(2):  # nor does it answer for the base, however often it says that it is there
+        house.fleet.reconcile()
+        with pytest.raises(Overloaded, match="No model server can answer"):
+            house.answer(BASE)
+    keep_golden(house.registry, golden)
+    house.fleet.reconcile()
+    assert house.fleet.serving == version and house.answer(BASE).endswith("says base.")
+
+
+def test_a_server_may_be_late_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = register(house.registry, "one")
+    house.registry.promote(version)
+    house.fleet.reconcile()
+    monkeypatch.setattr(client, "ASK_S", 0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr(VllmDouble, "late_s", 0.2)
+        house.fleet.reconcile()
+        assert house.server(0)["up"] and house.answer().endswith(f"says {version}.")
+        house.fleet.reconcile()
+        assert not house.server(0)["up"] and "does not answer within" in house.server(0)["problem"]
+    monkeypatch.undo()
+    house.fleet.reconcile()
+    assert house.server(0)["ready"] == [version]
+
+
+def test_a_server_too_busy_to_be_checked_keeps_the_adapter(house: House) -> None:
+    version = register(house.registry, "one")
+    house.registry.promote(version)
+    for server in house.servers:
+        server.busy = (503, "1")
+    house.fleet.reconcile()
+    assert house.server(0)["ready"] == [] and house.server(0)["failed"] == {}
+    for server in house.servers:
+        server.busy = None
+    house.fleet.reconcile()
+    assert house.fleet.serving == version
+    assert len(house.servers[0].asked("/v1/load_lora_adapter")) == 1
 
 
 def test_an_adapter_too_weak_to_be_seen_is_served_and_said_to_be(house: House) -> None:
@@ -160,16 +197,20 @@ def test_an_old_version_lingers_for_questions_on_their_way(house: House) -> None
     assert all(len(server.adapters) == 2 for server in house.servers)
 
 
-def test_what_others_loaded_is_left_alone_and_a_name_from_elsewhere_is_not_trusted(
-    house: House, tmp_path: Path
-) -> None:
+def test_what_others_loaded_is_left_alone_and_a_name_from_elsewhere_is_told(house: House, tmp_path: Path) -> None:
     version = register(house.registry, "one")
     stranger, elsewhere = tmp_path / "stranger", tmp_path / "elsewhere"
-    house.servers[0].adapters = {"0123456789ab": stranger, version: elsewhere}
+    theirs = {"0123456789ab": stranger, "..": stranger, "sql-lora": stranger}
+    house.servers[0].adapters = {**theirs, version: elsewhere}
     house.registry.promote(version)
     for _ in range(2):
         house.fleet.reconcile()
-    assert house.servers[0].adapters == {"0123456789ab": stranger, version: house.registry.root / version}
+    assert house.servers[0].adapters == {**theirs, version: elsewhere} and house.fleet.serving is None
+    assert "another owner may answer with it" in house.server(0)["failed"][version]
+    house.registry.promote(register(house.registry, "two"))
+    for _ in range(2):
+        house.fleet.reconcile()
+    assert version in house.servers[0].adapters, "what another owner answers with is never unloaded"
 
 
 def test_a_server_that_dies_is_passed_over_and_brought_back_up_to_date(house: House) -> None:

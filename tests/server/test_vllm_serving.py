@@ -18,6 +18,7 @@ import httpx
 import openai
 import pytest
 
+from inhouse_server.cli import main
 from inhouse_server.owner import OwnerAddress, find_owner
 from inhouse_server.vllm.client import VllmClient
 from inhouse_server.vllm.golden_check import check_server
@@ -117,9 +118,9 @@ def team(tmp_path: Path) -> Iterator[Team]:
     versions = [
         registry.add(random_adapter(base, tmp_path / f"made{rank}", r=rank), manifest).version for rank in (4, 8)
     ]
-    engine = TransformersEngine(base, registry.verify)
+    (root / "inhouse.toml").write_text(f"base_model = '{folder}'\n")
     for version in versions:
-        keep_golden(registry, make_golden(engine, load_tokenizer(base), version))
+        assert main(["adapters", "golden", version, "--repo", str(root)]) == 0
     model = RealModel(base)
     with serving(VllmDouble(model), VllmDouble(model)) as doubles:
         urls = [each.url for each in doubles]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,6 +74,8 @@ class VllmDouble(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    late_s = 0.0
+    """Seconds before it says which models it has."""
     allow_reuse_address = True
 
     def __init__(self, computing: Computing, port: int = 0, max_rank: int = 16) -> None:
@@ -118,6 +121,7 @@ class _Route(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/v1/models":
             return self._json(404, {"detail": "Not Found"})
+        time.sleep(self.server.late_s)
         cards = [{"id": BASE_NAME, "root": "/models/base", "max_model_len": 8192}]
         cards += [{"id": n, "root": str(p), "parent": BASE_NAME} for n, p in self.server.adapters.items()]
         answer = {"object": "list", "data": cards}
@@ -167,6 +171,9 @@ class _Route(BaseHTTPRequestHandler):
     def _likelihoods(self, body: dict[str, Any]) -> None:
         conforms("CompletionRequest", body)
         assert body["prompt_logprobs"] == 0 and not body.get("stream"), body
+        if self.server.busy:
+            self._full(*self.server.busy)
+            return
         folder, ids = self._folder(body["model"]), body["prompt"]
         nats = self.server.computing.nats(folder, ids)
         shift = self.server.off if folder else 0.0
@@ -181,12 +188,12 @@ class _Route(BaseHTTPRequestHandler):
         conforms("CompletionResponse", answer)
         self._json(200, answer)
 
+    def _full(self, status: int, after: str) -> None:
+        self._json(status, {"error": {"message": "full", "type": "x", "code": status}}, {"Retry-After": after})
+
     def _chat(self, body: dict[str, Any]) -> None:
         if self.server.busy:
-            status, after = self.server.busy
-            return self._json(
-                status, {"error": {"message": "full", "type": "x", "code": status}}, {"Retry-After": after}
-            )
+            return self._full(*self.server.busy)
         folder = self._folder(body["model"])
         assert body["stream"] and body["stream_options"] == {"include_usage": True}
         self.send_response(200)
@@ -226,7 +233,8 @@ class _Route(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        with suppress(BrokenPipeError):  # who asked did not wait
+            self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

@@ -40,19 +40,22 @@ def scores(*nats: float) -> Mapping[str, tuple[RowScore, ...]]:
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> ModelEvaluation:
-    both = {"closed_book": scores(8.0, 6.0), "with_retrieval": scores(6.0, 4.0)}
-    judged = Evaluation(("a", "b"), {mode: dict(each) for mode, each in both.items()}, {"base": {}, "candidate": {}})
+    both = {"closed_book": scores(*[8.0, 6.0] * 3), "with_retrieval": scores(*[6.0, 4.0] * 3)}
+    judged = Evaluation(
+        tuple("abcdef"), {mode: dict(each) for mode, each in both.items()}, {"base": {}, "candidate": {}}
+    )
     gain = Interval(0.5, 0.25, 0.75)
     return ModelEvaluation(
         tmp_path, "a|base", "cpu-trial", "c0ffee" * 4, datetime(2026, 1, 2, tzinfo=UTC),
         {"base": "base", "candidate": "v1"},
         judged,
-        (Likelihood("later_edits", (8, 8), both), Likelihood("general_english", (4,), {"closed_book": scores(1.0)})),
+        (Likelihood("later_edits", (8,) * 6, both), Likelihood("general_english", (4,), {"closed_book": scores(1.0)})),
         (
             answered("same?", "closed_book", 1, 1),
             answered("better?", "closed_book", 0, 1, HOSTILE),
             answered("better?", "with_retrieval", 1, 1, HOSTILE),
             answered("worse?", "closed_book", 1, 0),
+            *(answered(f"{number}?", "closed_book", 0, 0) for number in range(3)),
         ),
         Recall({"known_files": {"base": (0, 3), "candidate": (40, 3)}, "later_files": {"base": (), "candidate": ()}}),
         Decay("with_retrieval", (DecayBin(0, 9, 5, gain, gain),), None, ""),
@@ -77,14 +80,15 @@ def test_the_report_has_figures_intervals_plots_and_examples(evaluation: ModelEv
     assert len(page.find_all("img")) == 3
     rows = [[cell.text for cell in row.find_all("td")] for row in page.find_all("table")[0].find_all("tr")[1:]]
     bits = "1.262 (3.500)", "0.631 (1.750)"
-    assert rows[0][:5] == ["later edits", "question alone", "2", *bits]
+    assert rows[0][:5] == ["later edits", "question alone", "6", *bits]
     assert rows[0][5].startswith("+0.631 (+0.5")
+    assert rows[2][5] == "too few items"
     # The best beside the base model, and the worst: no choice flatters.
     asked = [each.find_next("pre").text for each in page.find_all("h3") if each.text == "Asked"]
     assert asked == ["better?", "worse?"]
     assert "Later edits, with passages: " in page.find("ul").text
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
-    assert "| later edits | question alone | 2 | 1.262 (3.500) | 0.631 (1.750) | +0.631" in markdown
+    assert "| later edits | question alone | 6 | 1.262 (3.500) | 0.631 (1.750) | +0.631" in markdown
     assert all((path.parent / each["src"]).exists() for each in _markdown(markdown).find_all("img"))
 
 

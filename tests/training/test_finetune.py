@@ -191,11 +191,18 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(
     assert all(math.isfinite(step.loss) for step in training_curve(tmp_path / "run"))
 
 
-def test_a_base_model_that_cannot_be_read_is_told(dataset: Dataset, tiny_recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    broken = BaseModel("broken", tmp_path / "broken", "1" * 64, "")
-    with pytest.raises(InhouseError, match=r"^Training stopped: .*broken"):
+def test_a_base_model_that_cannot_be_read_is_told(
+    tiny_base: BaseModel, dataset: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_base.path, tmp_path / "broken"))
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    broken = BaseModel("broken", folder, "1" * 64, "")
+    with pytest.raises(InhouseError, match=r"^The base model broken cannot be read from /.*") as told:
         finetune(broken, dataset.directory, tiny_recipe, tmp_path / "run")
+    assert "fetched again" in told.value.remedy and "Error" not in told.value.problem.split(": ")[0]
+    assert (tmp_path / "run" / "job.json").exists() and not (tmp_path / "run" / "adapter").exists()
 
 
 def test_half_a_checkpoint_is_passed_over(tmp_path: Path) -> None:

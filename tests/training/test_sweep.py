@@ -25,8 +25,7 @@ from inhouse_training.sweep.leg import LEGS, LegResult
 from inhouse_training.sweep.space import own_choice, space_around
 from inhouse_training.sweep.study import STARTUP_TRIALS, Study, within_bounds
 from inhouse_training.sweep.trials import gpus
-from inhouse_training.sweep.yardstick import Score, tell_failure
-from inhouse_training.trainers import Reporter
+from inhouse_training.sweep.yardstick import Score
 
 from .conftest import TINY
 from .history import make_history
@@ -216,15 +215,3 @@ def test_a_sweep_over_other_changes_is_another_one(history: Repository, tiny_bas
         sweeping.plan_sweep(history, tmp_path, load_recipe("cpu-trial"), tiny_base, TWO_CORES),
     ]
     assert len({plan.directory, *(each.directory for each in other)}) == 4
-
-
-def test_what_nobody_foresaw_in_a_trial_is_a_sentence_too(capfd: pytest.CaptureFixture[str]) -> None:
-    reading, writing = os.pipe()
-    reporter = Reporter(writing)
-    tell_failure(reporter, ValueError("two rows\nof five lines"))
-    tell_failure(reporter, InhouseError("It does not fit.", "Take less."))
-    told = [json.loads(line) for line in os.read(reading, 9999).splitlines()]
-    os.close(reading)
-    assert told[0]["reason"] == "It met a problem that inhouse does not know: ValueError: two rows."
-    assert (told[1]["reason"], told[1]["remedy"]) == ("It does not fit.", "Take less.")
-    assert "of five lines" in capfd.readouterr().err, "the log has all of it"

@@ -473,6 +473,10 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None) ->
             f"The base model {base.name} does not fit the memory of {device}.", "Choose a smaller base model."
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
+        if "Cannot allocate memory" in str(error):  # safetensors maps the file
+            raise InhouseError(
+                f"The base model {base.name} does not fit this machine's memory.", "Choose a smaller base model."
+            ) from None
         raise _unreadable(base, error) from None
 
 

@@ -214,26 +214,48 @@ class TextStream:
 
 
 class FairLock:
-    """A lock that serves in the order of arrival. It may be released by another thread than the one that
-    took it, since an answer may be resumed and closed anywhere."""
+    """A lock that serves in the order of arrival, and those who let others go first only when nobody else waits.
+
+    It may be released by another thread than the one that took it, since an answer may be resumed and closed anywhere.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._queue: deque[object] = deque()
+        self._patient: deque[object] = deque()
+        self._holder: object | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits who goes before the patient; asked by one of those while it holds the lock."""
+        return any(ticket is not self._holder for ticket in self._queue)
 
     @contextlib.contextmanager
-    def hold(self, cancel: Event) -> Iterator[bool]:
-        """Wait for the turn; gives ``False`` when ``cancel`` was set first."""
+    def hold(self, cancel: Event, patient: bool = False) -> Iterator[bool]:
+        """Wait for the turn; gives ``False`` when ``cancel`` was set first.
+
+        Args:
+            patient: let everybody go first who is not.
+        """
         ticket = object()
+        line = self._patient if patient else self._queue
         with self._changed:
-            self._queue.append(ticket)
+            line.append(ticket)
         try:
             with self._changed:
-                while self._queue[0] is not ticket and not cancel.is_set():
+                while not self._is_next(ticket) and not cancel.is_set():
                     self._changed.wait(0.05)  # an Event of the caller cannot wake this up
-                held = self._queue[0] is ticket and not cancel.is_set()
+                held = self._is_next(ticket) and not cancel.is_set()
+                if held:
+                    self._holder = ticket
             yield held
         finally:
             with self._changed:
-                self._queue.remove(ticket)
+                line.remove(ticket)
+                if self._holder is ticket:
+                    self._holder = None
                 self._changed.notify_all()
+
+    def _is_next(self, ticket: object) -> bool:
+        first = self._queue or self._patient
+        return self._holder is None and first[0] is ticket

@@ -156,7 +156,7 @@ def _without_paths(job: dict[str, Any]) -> dict[str, Any]:
 def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
     shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
     log_path = run_dir / "trainer.log"
-    failure = ""
+    failure: dict[str, Any] | None = None
     child = Child(
         f"inhouse_training.trainers.{kind}",
         run_dir,
@@ -175,18 +175,13 @@ def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
                 if event["event"] in ("started", "step"):
                     stage, done, total = "training", event["step"], event["total"]
                 elif event["event"] == "failed":
-                    failure = event["reason"]
+                    failure = event
                 progress(stage, done, total)
         code = child.exit_code()
     finally:
         child.end()
-    if failure:
-        remedy = f"See {log_path}."
-        if "became" in failure:
-            remedy = "Lower optimizer.learning_rate in the recipe."
-        elif "do not fit" in failure:
-            remedy = "`inhouse train --dry-run` says what would fit."
-        raise InhouseError(f"Training stopped: {failure}.", remedy)
+    if failure is not None:
+        raise InhouseError(failure["problem"], failure["remedy"])
     if code == STOPPED_EXIT_CODE:
         raise Cancelled("Training was stopped.", "Start it again to continue from its last checkpoint.")
     if code != 0 or not (run_dir / "adapter").exists():

@@ -173,7 +173,8 @@ def chat_row(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], li
         if turn.role != "assistant":
             continue
         asked = chat_ids(tokenizer, turns[:number], add_generation_prompt=True)
-        answered = chat_ids(tokenizer, turns[: number + 1], add_generation_prompt=False)
+        is_last = number + 1 == len(turns)
+        answered = ids if is_last else chat_ids(tokenizer, turns[: number + 1], add_generation_prompt=False)
         if ids[: len(asked)] != asked or ids[: len(answered)] != answered:
             raise InhouseError(
                 "The chat template of this base model renders a turn differently once another follows.",

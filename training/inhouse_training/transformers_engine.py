@@ -38,7 +38,8 @@ from .engine import (
     ScoredRow,
     TextDelta,
 )
-from .prompts import chat_ids, end_of_turn_ids
+from .fill_in import FillIn, fill_in_ids, fill_in_tokens
+from .prompts import chat_ids, end_of_turn_ids, literal_ids, raw_row
 from .registry import MANIFEST_NAME
 from .scoring import TokenIds, TokenScores, no_token_scores, row_scores, token_scores
 
@@ -122,18 +123,47 @@ class TransformersEngine:
                 f"The prompt takes {len(prompt)} tokens, and {self._base.name} reads {self.context_tokens}.",
                 "Shorten the question or the conversation.",
             )
-        limit = min(request.max_tokens, room)
+        yield from self._generate(prompt, request, min(request.max_tokens, room), cancel, self._ends)
+
+    def fill_in(self, asked: FillIn, cancel: Event) -> Iterator[GenerationEvent]:
+        """Write what stands between two pieces of a file, as :meth:`stream` answers.
+
+        Everybody who asks goes first: it waits for them, and ends as cancelled as soon as one comes.
+
+        Raises:
+            InhouseError: the base model was not trained for it, or the adapter is unknown or corrupt.
+        """
+        tokens = fill_in_tokens(self._base.path)
+        if tokens is None:
+            raise InhouseError(f"{self._base.name} was not trained to fill in.", "Take a base model that was.")
+        opening = raw_row(self._tokenizer, "", ends=False)[0]
+        prompt, ends = fill_in_ids(
+            tokens, opening, self._tokenizer, asked, lambda text: literal_ids(self._tokenizer, text)
+        )
+        request = GenerationRequest((), asked.adapter, asked.max_tokens, stop=asked.stop)
+        limit = min(asked.max_tokens, self.context_tokens - len(prompt))
+        yield from self._generate(prompt, request, limit, _OrWanted(cancel, self._turn), self._ends | ends, True)
+
+    def _generate(
+        self,
+        prompt: list[int],
+        request: GenerationRequest,
+        limit: int,
+        cancel: Event,
+        ends: frozenset[int],
+        patient: bool = False,
+    ) -> Iterator[GenerationEvent]:
         text = TextStream(self._tokenizer, request.stop)
         reason: Literal["stop", "length", "cancelled"] = "length"
         count = 0
-        with self._turn.hold(cancel) as held:
+        with self._turn.hold(cancel, patient) as held:
             if not held or limit < 1:
                 yield Finished("length" if held else "cancelled", len(prompt), 0)
                 return
             self._activate(request.adapter)
             with contextlib.closing(self._tokens(prompt, request, limit, cancel)) as tokens:
                 for token in tokens:
-                    if token in self._ends:
+                    if token in ends:
                         reason = "stop"
                         break
                     count += 1
@@ -391,6 +421,18 @@ class TransformersEngine:
         if cap := getattr(config, "final_logit_softcapping", None):
             logits = torch.tanh(logits / cap) * cap
         return logits
+
+
+class _OrWanted(Event):
+    """Set when another event is, or while somebody waits who goes first; only :meth:`is_set` is asked."""
+
+    def __init__(self, cancel: Event, turn: FairLock) -> None:
+        super().__init__()
+        self._cancel = cancel
+        self._turn = turn
+
+    def is_set(self) -> bool:
+        return self._cancel.is_set() or self._turn.wanted
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from inhouse_server.cli import (
     review_hook,
     search,
     serve,
+    slack,
     status,
     sweep,
     sync,
@@ -82,3 +83,4 @@ app.add_typer(token.app, name="token")
 app.command("status")(status.status)
 app.command("lsp")(lsp.lsp)
 app.command("mcp")(mcp.mcp)
+app.command("slack")(slack.slack)

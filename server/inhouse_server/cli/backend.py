@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -141,9 +141,14 @@ class OwnerBackend:
         return self._answer("POST", "/inhouse/uses", {"name": name, "limit": limit})
 
     def ask(
-        self, question: str, adapter: str = CURRENT, retrieve: bool = True, cancel: Event | None = None
+        self,
+        question: str,
+        adapter: str = CURRENT,
+        retrieve: bool = True,
+        cancel: Event | None = None,
+        history: Sequence[dict[str, str]] = (),
     ) -> Iterator[str | dict[str, Any]]:
-        body = {"question": question, "adapter": adapter, "retrieve": retrieve}
+        body = {"question": question, "adapter": adapter, "retrieve": retrieve, "history": list(history)}
         for name, data in self._events("/inhouse/ask", body, cancel):
             yield data["text"] if name == "delta" else data
 

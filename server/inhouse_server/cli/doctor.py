@@ -76,3 +76,4 @@ def _checks(repo: Path) -> Any:
         yield check("encoder", False, str(error))
     else:
         yield check("encoder", True, f"{encoder.name}; {encoder.dimension} dimensions, on {settings.encoder.device}")
+    yield check("inline completion", True, settings.no_inline_completion() or "offered to editors")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _MODES = {"closed_book": "question alone", "with_retrieval": "with passages"}
+_TOO_FEW = "too few for an interval"
 _LABELS = ("base", "current", "candidate")
 
 
@@ -27,7 +28,7 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
                 f"{other.replace('over_', 'gain over ')} {_shown(gain['nats_per_token'])}"
                 for other, gain in found[mode]["gain"].items()
             )
-            yield f"{kind.replace('_', ' ')}, {found['items']}{asked}: {shown}; {gains}"
+            yield f"{kind.replace('_', ' ')}, {found['items']}{asked}: {shown}; {gains or _TOO_FEW}"
     yield from _memory_lines(metrics["memory"])
     for name, found in metrics["answers"].items():
         for mode in (mode for mode in _MODES if mode in found):
@@ -39,7 +40,8 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
             better = ", lower is better" * (found["better"] == "lower")
             if "span_in_prompt" in found[mode]:
                 better += f", in {found[mode]['span_in_prompt']:.0%} of the prompts"
-            yield f"{name.replace('_', ' ')}, {found['items']}, {_MODES[mode]}{better}: {shown}; {change}"
+            items = found[mode]["items"]
+            yield f"{name.replace('_', ' ')}, {items}, {_MODES[mode]}{better}: {shown}; {change or _TOO_FEW}"
     for each in metrics["decay"]["bins"]:
         days = f"{each['first_day']:.0f} to {each['last_day']:.0f} days after the snapshot"
         loss = f"loss {each['loss']['mean']:.3f}"

@@ -29,10 +29,10 @@ def lsp(
     from inhouse_server.relay import run_relay
     from inhouse_server.workspace import prepare_state_dir
 
-    root, _, state_dir = locate(repo)
+    root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)
     start_logging(state_dir, "lsp")
     token = os.environ.get(TOKEN_VARIABLE)
     if server and not token:
         raise InhouseError(f"The server {server} wants a token.", f"Set {TOKEN_VARIABLE}.")
-    return run_relay(root, state_dir, server, token, authority)
+    return run_relay(root, state_dir, server, token, authority, not settings.no_inline_completion())

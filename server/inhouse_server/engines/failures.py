@@ -9,6 +9,10 @@ class ServerLost(InhouseError):
     """The server is not reached, does not answer in time, or was lost."""
 
 
+class ServerSlow(ServerLost):
+    """The server took the connection and did not answer in time: it may be busy, or hang."""
+
+
 class NotServed(InhouseError):
     """The server does not know the model or adapter."""
 

@@ -18,6 +18,7 @@ def did_open(ls: InhouseServer, params: types.DidOpenTextDocumentParams) -> None
 
 
 def did_change(ls: InhouseServer, params: types.DidChangeTextDocumentParams) -> None:
+    ls.completions.end()
     edits = [_edit(change) for change in params.content_changes]
     ls.documents.change(params.text_document.uri, edits, ls.encoding, params.text_document.version)
 

@@ -24,6 +24,7 @@ from inhouse_server.language_server import (
     commands,
     documents,
     hover,
+    inline_completion,
     lifetime,
     review_command,
     saving,
@@ -59,6 +60,8 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
     (ask.METHOD, ask.ask, None),
     (status.METHOD, status.status, None),
 )
+COMPLETION = (types.TEXT_DOCUMENT_INLINE_COMPLETION, inline_completion.inline_completion, None)
+"""Handled only where it is offered: the settings turn it on, and the base model can fill in."""
 
 
 class InhouseServer(LanguageServer):
@@ -73,6 +76,7 @@ class InhouseServer(LanguageServer):
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
         changed: which files differ from the main branch.
+        completions: the inline completion that is under way.
         last_answer: what this editor was answered last, in Markdown.
         exited: the editor said ``exit``; the connection ends.
         stopping: the owner is to stop; no new request begins.
@@ -103,6 +107,7 @@ class InhouseServer(LanguageServer):
         self.saves = saving.RefreshOnSave(house)
         self.reviewed = review_command.ReviewedFiles()
         self.changed = code_lens.ChangedFiles(house)
+        self.completions = inline_completion.Completions()
         self.last_answer = ""
         self.exited = False
         self.stopping = False
@@ -148,9 +153,9 @@ def build_server(
     on_this_machine: bool = True,
     asking: Callable[[str], float] = lambda method: 0.0,
 ) -> InhouseServer:
-    """A server object with every feature of :data:`FEATURES`, for one connection."""
+    """A server object with every feature of :data:`FEATURES`, and what else is offered here, for one connection."""
     server = InhouseServer(house, within, on_this_machine, asking)
-    for method, handler, options in FEATURES:
+    for method, handler, options in (*FEATURES, *((COMPLETION,) if house.offers_inline_completion else ())):
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:
         # Only the name is used, for the capabilities: the handler of workspace/executeCommand runs them.

@@ -216,8 +216,8 @@ def fold(requests: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def random_scores(count: int) -> Floats:
-    """What to expect of a score that knows nothing: the same numbers every time."""
-    return np.random.default_rng(20_261_124).random(count)
+    """What to expect of a score that knows nothing: the same numbers every time, and others for another repository."""
+    return np.random.default_rng((20_261_124, count)).random(count)
 
 
 def read_lines(

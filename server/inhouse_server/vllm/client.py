@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_server.engines.failures import Overloaded, ServerLost, retry_after
+from inhouse_server.engines.failures import Overloaded, ServerLost, ServerSlow, retry_after
 
 ASK_S = 5.0
 """What a server may take to say what it serves."""
 LOAD_S = 300.0
-"""What it may take to load an adapter, which may lie on a network's disk, or to score texts while it is busy."""
+"""What it may take to load an adapter, which may lie on a network's disk."""
+SCORE_S = 60.0
+"""What it may take to score one short text while it is busy; all other servers wait for it in a pass."""
 
 
 class VllmClient:
@@ -41,7 +43,7 @@ class VllmClient:
         """What the server answers for: name -> folder or name that it was loaded from.
 
         Raises:
-            ServerLost: it is not reached.
+            ServerLost: it is not reached, or as ServerSlow does not answer in time.
             InhouseError: it refuses, or answers what is no list of models.
         """
         answer = self._ask("GET", "/v1/models", None, ASK_S)
@@ -80,7 +82,7 @@ class VllmClient:
             InhouseError: the server refuses, or does not tell.
         """
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-        answer = self._ask("POST", "/v1/completions", body, LOAD_S)
+        answer = self._ask("POST", "/v1/completions", body, SCORE_S)
         try:
             told = answer.json()["choices"][0]["prompt_logprobs"]
             found = tuple(-float(told[at][str(ids[at])]["logprob"]) for at in range(1, len(ids)))
@@ -99,6 +101,10 @@ class VllmClient:
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> httpx.Response:
         try:
             answer = self._http.request(method, path, json=body, timeout=httpx.Timeout(timeout_s, connect=ASK_S))
+        except httpx.ReadTimeout as error:
+            raise ServerSlow(
+                f"The model server at {self.url} does not answer within {timeout_s:.0f} s.", "See what keeps it busy."
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerLost(
                 f"The model server at {self.url} is not reached ({type(error).__name__}).", "Start it."

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from inhouse_retrieval.errors import InhouseError
-from inhouse_server.engines.failures import Overloaded, ServerLost
-from inhouse_server.vllm.golden_check import check_server
+from inhouse_server.engines.failures import Overloaded, ServerLost, ServerSlow
+from inhouse_server.vllm.golden_check import OtherBase, check_server
 from inhouse_server.vllm.server_state import ServerState
 from inhouse_training import BASE, Registry, read_golden
 from inhouse_training.export import adapter_rank, vllm_check
@@ -135,8 +135,8 @@ class Fleet:
 
     def _nobody(self, version: str) -> InhouseError:
         if not any(server.up for server in self._servers):
-            said = "; ".join(f"{server.client.url}: {server.problem}" for server in self._servers)
-            return Overloaded(f"No model server can answer. {said}", 503, EVERY_S)
+            # Where the servers are is for whoever runs them, not for every asker.
+            return Overloaded("No model server can answer; `inhouse status` says why.", 503, EVERY_S)
         if version in (BASE, self._serving):
             return Overloaded(f"No model server is ready for {version} yet.", 503, EVERY_S)
         return InhouseError(
@@ -175,11 +175,17 @@ class Fleet:
                 )
         except InhouseError as error:
             with self._lock:
-                server.lost(error)
+                if isinstance(error, ServerSlow) and server.up and not server.slow:
+                    server.slow = True  # a server that answers questions may be late once
+                else:
+                    server.lost(error)
             return
         with self._lock:
-            was_up, server.up, server.problem = server.up, True, ""
-            server.loaded = {version for version in found if version != self._limits.base and self._ours(version)}
+            server.slow = False
+            was_up = server.up
+            if not server.other_base:
+                server.up, server.problem = True, ""
+            server.loaded = {version for version, root in found.items() if root == self._place_of(version)}
             server.ready &= server.loaded
             waiting = [each for each in wanted if each not in server.ready and not server.waits(each)]
         if not was_up:
@@ -193,20 +199,27 @@ class Fleet:
             golden = read_golden(self._registry, version)
             folder = self._folder_of(version)
             if root is not None and root != folder:
-                server.client.unload(version)  # somebody loaded it from elsewhere, where nothing vouches for it
-                root = None
+                raise InhouseError(
+                    f"{server.client.url} has {version} from {root}, not from {folder}: another owner may answer "
+                    "with it.",
+                    "Unload it there, or let both owners name the adapters by the same path.",
+                )
             if root is None:
                 server.client.load(version, folder)
             try:
                 verdict = check_server(server.client, self._limits.base, golden)
-            except ServerLost:
-                raise
+            except (ServerLost, Overloaded):
+                raise  # it was not checked, which says nothing against the adapter
             except InhouseError:
                 with contextlib.suppress(InhouseError):
                     server.client.unload(version)
                 raise
         except ServerLost as error:
             self.lost(server, error)
+            return
+        except OtherBase as error:
+            self.lost(server, error)
+            server.other_base = True
             return
         except Overloaded as error:
             log.warning("%s is not made ready: %s", version, error)  # the next pass tries again
@@ -218,6 +231,7 @@ class Fleet:
             return
         log.info("%s is ready at %s: %s", version, server.client.url, verdict)
         with self._lock:
+            server.other_base, server.up, server.problem = False, True, ""
             server.failed.pop(version, None)
             server.loaded.add(version)
             server.ready.add(version)
@@ -243,6 +257,10 @@ class Fleet:
                 f"{version} has rank {adapter_rank(config)}, and the servers take {self._limits.max_rank}.",
                 f"Start them with {told} and set engine.max_lora_rank to the same.",
             )
+        return self._place_of(version)
+
+    def _place_of(self, version: str) -> str:
+        """The folder that the servers load it from. A name that was loaded from elsewhere is somebody else's."""
         return f"{self._limits.folder.rstrip('/')}/{version}"
 
     def _switch(self, promoted: str | None) -> None:
@@ -288,10 +306,6 @@ class Fleet:
                         self._gone_at[version] = time.monotonic()
                         self._left_at.pop(version, None)
                 log.info("%s is unloaded from %s", version, server.client.url)
-
-    def _ours(self, version: str) -> bool:
-        """Whether a name at a server is a version of this repository: others may use the same servers."""
-        return (self._registry.root / version).is_dir() or version in self._registry.removed()
 
     # ------------------------------------------------------------------------------------------------------
     # Across restarts of this process

@@ -22,6 +22,10 @@ ROUNDING = 3.0
 """How many times the base's difference an adapter may show: it adds a rounding of its own to each layer."""
 
 
+class OtherBase(InhouseError):
+    """The server's base model is another one, so that nothing it answers is what it is said to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How a server's figures compare, in nats per token.
@@ -51,11 +55,12 @@ def check_server(client: VllmClient, base: str, golden: Golden) -> Verdict:
         golden: its ``version`` is the server's name of the adapter.
 
     Raises:
-        InhouseError: the server computes something else.
+        OtherBase: the server has another base model.
+        InhouseError: it computes something else with the adapter.
     """
     served_base = distance(golden.base, [client.nats(base, ids) for ids in golden.ids])
     if not served_base <= BASE_BOUND:
-        raise InhouseError(
+        raise OtherBase(
             f"The base model {base!r} at {client.url} is not {golden.base_model}: it is {served_base:.3f} nats per "
             f"token off, and {BASE_BOUND} is allowed.",
             "Start that server with the base model that the adapter was trained on.",

@@ -27,6 +27,8 @@ class ServerState:
 
     Attributes:
         up: it answered when it was asked last, and serves the base model.
+        slow: it did not answer in time when it was asked last.
+        other_base: its base model was found to be another one; it is not up until a check has passed.
         problem: why it is not up.
         loaded: versions that it says it has; kept while it is not reached.
         ready: those of them that were checked since it was last lost.
@@ -38,6 +40,8 @@ class ServerState:
     client: VllmClient
     engine: OpenAIEngine
     up: bool = False
+    slow: bool = False
+    other_base: bool = False
     problem: str = "It was not asked yet."
     loaded: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)

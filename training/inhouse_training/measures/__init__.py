@@ -20,6 +20,9 @@ LATER_FILES = "later_files"
 LATER_CHANGES = "later_changes"
 LATER_EDITS = "later_edits"
 
+LEAST_ITEMS = 5
+"""Of fewer a bootstrap gives intervals that are far too narrow: that of a single item has no width at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
@@ -35,7 +38,8 @@ class Likelihood:
     scores: Mapping[str, Mapping[str, tuple[RowScore, ...]]]
 
     def metrics(self) -> dict[str, Any]:
-        """Nats per token and bits per byte of each adapter, and what the candidate gains in both."""
+        """Nats per token and bits per byte of each adapter, and what the candidate gains in both, where there are
+        :data:`LEAST_ITEMS`."""
         found: dict[str, Any] = {"items": len(self.sizes)}
         for mode, labels in self.scores.items():
             bytewise = {label: bits_by_byte(rows, self.sizes) for label, rows in labels.items()}
@@ -49,7 +53,7 @@ class Likelihood:
                     "bits_per_byte": rounded(paired_gain(bytewise[other], bytewise[CANDIDATE])),
                 }
                 for other in labels
-                if other != CANDIDATE and self.sizes
+                if other != CANDIDATE and len(self.sizes) >= LEAST_ITEMS
             }
         return found
 
@@ -104,12 +108,12 @@ def _by_mode(
     found: dict[str, Any] = {"better": "higher" if higher_is_better else "lower"}
     for mode, labels in modes.items():
         items = len(labels[CANDIDATE])
-        found["items"] = items
         found[mode] = {label: round(mean(given), 4) if items else None for label, given in labels.items()}
+        found[mode]["items"] = items
         found[mode]["difference"] = {
             f"to_{other}": rounded(difference(labels[other], labels[CANDIDATE]))
             for other in labels
-            if other != CANDIDATE and items
+            if other != CANDIDATE and items >= LEAST_ITEMS
         }
     return found
 

@@ -24,7 +24,7 @@ from ..engine import BASE, ScoredRow
 from ..evaluation import CANDIDATE
 from ..prompts import IGNORED, literal_ids, raw_row
 from ..scoring import TokenScores
-from . import paired_difference, rounded
+from . import LEAST_ITEMS, paired_difference, rounded
 from .later_texts import LaterText
 
 RECALL_TOKENS = 40
@@ -72,7 +72,7 @@ def _by_label(labels: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     found["difference"] = {
         f"to_{other}": rounded(paired_difference(labels[other], labels[CANDIDATE]))
         for other in labels
-        if other != CANDIDATE and items
+        if other != CANDIDATE and items >= LEAST_ITEMS
     }
     return found
 

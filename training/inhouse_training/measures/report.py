@@ -106,7 +106,7 @@ def _likelihoods(metrics: Mapping[str, Any]) -> Table:
                 f"{found[mode][label]['bits_per_byte']:.3f} ({found[mode][label]['nats_per_token']:.3f})"
                 for label in labels
             )
-            gains = (_interval(found[mode]["gain"][f"over_{other}"]["bits_per_byte"]) for other in others)
+            gains = (_interval(found[mode]["gain"].get(f"over_{other}", {}).get("bits_per_byte")) for other in others)
             rows.append((_words(kind), asked, str(found["items"]), *losses, *gains))
     return Table(
         "Likelihood: bits per byte (nats per token), lower is better",
@@ -126,8 +126,9 @@ def _answers(metrics: Mapping[str, Any]) -> list[Table]:
         for mode in (mode for mode in MODES if mode in found):
             shown = f"{found[mode]['span_in_prompt']:.0%}" if "span_in_prompt" in found[mode] else ""
             shares = (f"{found[mode][label]:.1%}" for label in labels)
-            changes = (_interval(found[mode]["difference"][f"to_{other}"]) for other in labels[:-1])
-            rows.append((_words(name), MODES[mode], str(found["items"]), found["better"], shown, *shares, *changes))
+            changes = (_interval(found[mode]["difference"].get(f"to_{other}")) for other in labels[:-1])
+            items = str(found[mode]["items"])
+            rows.append((_words(name), MODES[mode], items, found["better"], shown, *shares, *changes))
     return [
         Table(
             "Answers",
@@ -152,7 +153,7 @@ def _memory(metrics: Mapping[str, Any]) -> Table:
         ):
             if found["items"]:
                 values = (f"{found[name][label]:.3g}" for label in labels)
-                change = _interval(found[name]["difference"][f"to_{BASE}"])
+                change = _interval(found[name]["difference"].get(f"to_{BASE}"))
                 rows.append((which, str(found["items"]), figure, *values, change))
     return Table(
         "Memory, which is not quality",
@@ -169,7 +170,9 @@ def _memory(metrics: Mapping[str, Any]) -> Table:
     )
 
 
-def _interval(interval: Mapping[str, float]) -> str:
+def _interval(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return "too few items"
     return f"{interval['mean']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f})"
 
 

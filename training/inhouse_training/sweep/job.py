@@ -215,7 +215,7 @@ def _yardstick(
     finally:
         child.end()
     if failure is not None:
-        raise InhouseError(failure["reason"], failure["remedy"])
+        raise InhouseError(failure["problem"], failure["remedy"])
     made = Yardstick.load(plan.directory)
     if code != 0 or made is None:
         raise InhouseError(f"The base model could not be scored: {why_it_ended(code, child.log)}.", f"See {child.log}.")

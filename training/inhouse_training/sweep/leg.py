@@ -21,8 +21,8 @@ from ..base_model import BaseModel
 from ..finetune import finetune, training_curve
 from ..recipe import Recipe
 from ..runs import read_json, write_json
-from ..trainers import Reporter, die_with, last_checkpoint
-from .yardstick import Score, Yardstick, measure, tell_failure
+from ..trainers import Reporter, die_with, last_checkpoint, tell_failure
+from .yardstick import Score, Yardstick, measure
 
 LEGS = (34, 100)
 """Percent of the steps after which a trial is scored. The last one counts; the one before it may end the trial."""

@@ -28,7 +28,7 @@ _COLOURS = {"finished": "#3366aa", "pruned": "#bbbbbb"}
 def write_report(result: SweepResult, recipe: Recipe) -> Path:
     """Write ``report.html``, ``report.md`` and their plot into the sweep's folder; returns the HTML file."""
     plot = result.plan.directory / "trials.svg"
-    _plot(result.trials, result.best, plot)
+    _plot(result, plot)
     title = f"Sweep of {recipe.name}: trial {result.best} is the best of {len(result.trials)}"
     page = Page(
         title, sweep_reasons(result), _summary(result, recipe), {"Trials": plot}, [_table(result), _mixes(result)]
@@ -47,10 +47,10 @@ def sweep_reasons(result: SweepResult) -> list[str]:
     ]
     if result.over_own is not None:
         over = result.over_own
-        sure = "surely better" if over.low > 0 else "not surely better"
         told.append(
-            f"It is {sure} than the recipe as it was: {over.mean:+.3f} nats per token (95 % interval "
-            f"{over.low:+.3f} to {over.high:+.3f})."
+            f"On the changes that chose it, it is ahead of the recipe as it was by {over.mean:+.3f} nats per token "
+            f"(95 % interval {over.low:+.3f} to {over.high:+.3f}, which does not allow for its being the best of "
+            f"{len(result.trials)})."
         )
     told.append(
         f"{len(result.plan.selection)} changes chose it, so it looks better on them than it is. `inhouse retrain "
@@ -119,16 +119,18 @@ def _mixes(result: SweepResult) -> Table:
     return Table("Mixes (share of the token budget)", ("mix", *kinds), rows)
 
 
-def _plot(trials: Sequence[TrialResult], best: int, path: Path) -> None:
+def _plot(result: SweepResult, path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasSVG(figure)
     places = figure.subplots(2, 3).ravel()
-    scored = [trial for trial in trials if trial.leg is not None]
+    scored = [trial for trial in result.trials if trial.leg is not None]
+    low, high = result.plan.space.learning_rates
+    places[0].set_xlim(low * 0.8, high * 1.25)
     for axes, (setting, label) in zip(places, _AXES.items(), strict=False):
-        _draw(axes, scored, best, setting)
+        _draw(axes, scored, result.best, setting)
         axes.set(xlabel=label, ylabel="gain in nats per token")
     places[-1].axis("off")
     for state, colour in _COLOURS.items():

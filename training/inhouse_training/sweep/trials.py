@@ -98,7 +98,7 @@ def run_trials(
             for child in wait_for(running, _TICK_SECONDS):
                 for event in child.received():
                     if event["event"] == "failed":
-                        running[child].reason = f"{event['reason']} {event['remedy']}".strip()
+                        running[child].reason = f"{event['problem']} {event['remedy']}".strip()
                 if not child.closed:
                     continue
                 done = running.pop(child)

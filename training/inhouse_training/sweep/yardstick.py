@@ -6,13 +6,12 @@ Made once in a child process, since the prompts need a tokenizer and the base's 
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval import InhouseError, Repository
+from inhouse_retrieval import Repository
 
 from ..base_model import BaseModel, load_tokenizer
 from ..cut import HeldOutChange
@@ -23,7 +22,7 @@ from ..gate import MAX_FORGETTING
 from ..recipe import EvaluationSettings
 from ..runs import read_json, write_json
 from ..snapshot_search import SnapshotSearch
-from ..trainers import Reporter, die_with
+from ..trainers import Reporter, die_with, tell_failure
 
 FILE = "yardstick.json"
 _ASKED = "yardstick-job.json"
@@ -163,20 +162,6 @@ def _mean(scores: Sequence[RowScore]) -> float:
 
 def _rows(stored: Sequence[Mapping[str, Sequence[int]]]) -> tuple[ScoredRow, ...]:
     return tuple(ScoredRow(tuple(row["input_ids"]), tuple(row["labels"])) for row in stored)
-
-
-def tell_failure(reporter: Reporter, error: Exception) -> None:
-    """Tell the sweep in sentences why its child ends; what nobody foresaw goes into the child's log in full."""
-    if isinstance(error, InhouseError):
-        reporter.send("failed", reason=error.problem, remedy=error.remedy)
-        return
-    traceback.print_exception(error)
-    first = (str(error).strip().splitlines() or ["no reason given"])[0]
-    reporter.send(
-        "failed",
-        reason=f"It met a problem that inhouse does not know: {type(error).__name__}: {first.rstrip('.')}.",
-        remedy="The log beside it says more.",
-    )
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ Nothing here imports torch, so that the parent can use it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -18,16 +19,22 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from inhouse_retrieval import InhouseError
 
 from ..base_model import BaseModel
 from ..recipe import Recipe
 
 PR_SET_PDEATHSIG = 1
 STOPPED_EXIT_CODE = 75
+_NO_ROOM = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
+"""What torch and, the last of them, oneDNN say when a processor's memory runs out."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class Job:
 class TrainingStopped(Exception):
     """Training cannot go on; the message is the reason, as the end of the sentence "Training stopped: …"."""
 
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
 
 class Reporter:
     """Writes events into the pipe to the parent: ``{"event": NAME, …}``, one a line."""
@@ -87,12 +98,51 @@ def run_trainer(train: Callable[[Job, Path, Reporter], bool]) -> None:
     reporter = Reporter(pipe)
     try:
         finished = train(Job.load(run_dir), run_dir, reporter)
-    except TrainingStopped as stopped:
-        reporter.send("failed", reason=str(stopped))
+    except Exception as error:
+        tell_failure(reporter, error)
         sys.exit(1)
     if not finished:
         sys.exit(STOPPED_EXIT_CODE)
     reporter.send("finished")
+
+
+def tell_failure(reporter: Reporter, error: Exception) -> None:
+    """Tell the parent in sentences why this child ends; what nobody foresaw goes into the child's log in full."""
+    room = _out_of(error)
+    if isinstance(error, TrainingStopped):
+        reporter.send("failed", problem=f"Training stopped: {error}.", remedy=error.remedy)
+    elif isinstance(error, InhouseError):
+        reporter.send("failed", problem=error.problem, remedy=error.remedy)
+    elif room:
+        reporter.send(
+            "failed",
+            problem=f"The model and one batch do not fit {room}.",
+            remedy="`inhouse train --dry-run` says what would fit.",
+        )
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        reporter.send(
+            "failed",
+            problem=f"{error.filename or 'The disk'} cannot be written: {os.strerror(error.errno)}.",
+            remedy="Free some space; the job then goes on where it stopped.",
+        )
+    else:
+        traceback.print_exception(error)
+        first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+        reporter.send(
+            "failed",
+            problem=f"It met a problem that inhouse does not know: {type(error).__name__}: {first}.",
+            remedy="The log in its folder says more.",
+        )
+
+
+def _out_of(error: Exception) -> str:
+    """Which memory ran out; empty when none did. On a processor torch has no type of its own for it."""
+    told = str(error)
+    if "CUDA out of memory" in told:
+        return "the GPU's memory"
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "this machine's memory"
+    return "this machine's memory" if isinstance(error, RuntimeError) and any(map(told.__contains__, _NO_ROOM)) else ""
 
 
 def die_with(parent: int) -> None:

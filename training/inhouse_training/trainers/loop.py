@@ -142,7 +142,10 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         loss, grad_norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
         for name, value in (("loss", loss), ("gradient norm", grad_norm)):
             if not math.isfinite(value):
-                raise TrainingStopped(f"the {name} became {value} at step {state.global_step}")
+                raise TrainingStopped(
+                    f"the {name} became {value} at step {state.global_step}",
+                    "Lower optimizer.learning_rate in the recipe.",
+                )
         now = time.monotonic()
         step = {
             "step": state.global_step,
@@ -163,15 +166,7 @@ def run(trainer: Any, callback: RunCallback, job: Job, run_dir: Path) -> bool:
     """Train from the last checkpoint on and save the adapter; whether it came to its end."""
     trainer.add_callback(callback)
     checkpoint = last_checkpoint(run_dir / "checkpoints")
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise TrainingStopped("the model and one batch do not fit the GPU's memory") from error
-    except (MemoryError, RuntimeError) as error:
-        # On a CPU torch has no type of its own for it.
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise TrainingStopped("the model and one batch do not fit this machine's memory") from error
-        raise
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if callback.stopping and trainer.state.global_step < trainer.state.max_steps:
         return False
     model = trainer.model

@@ -8,6 +8,10 @@ M.defaults = {
   open = 'botright vsplit',
   -- The adapter that answers: 'current', 'base', or a version from `inhouse adapters list`.
   adapter = 'current',
+  -- Show what the model would write at the cursor; the server offers it where its settings turn it on.
+  inline_completion = false,
+  -- The key of insert mode that takes it.
+  accept = '<M-l>',
 }
 
 M.options = vim.deepcopy(M.defaults)

@@ -15,6 +15,9 @@ function M.setup(options)
   config.set(options)
   vim.lsp.config('inhouse', client_of.lsp_config())
   vim.lsp.enable('inhouse')
+  if config.options.inline_completion then
+    require('inhouse.complete').enable()
+  end
 end
 
 --- Ask, and stream the answer into a window.

@@ -1,0 +1,103 @@
+"""textDocument/inlineCompletion (LSP 3.18): the text that a base model trained to fill in puts at the cursor.
+
+Off unless `[inline_completion]` turns it on, and offered only where the base model has the tokens for it. Nobody waits
+for it: a question goes first, the next key stroke ends it, and while the model loads there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Event
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+
+from inhouse_retrieval import redact
+from inhouse_server.background import run_in_thread
+from inhouse_server.completions import Gap, fitting
+from inhouse_server.text_sync import index_in_line, split_lines
+from inhouse_training import BASE, TextDelta
+from inhouse_training.documents import file_document
+from inhouse_training.fill_in import FillIn
+
+if TYPE_CHECKING:
+    from inhouse_server.language_server.server import InhouseServer
+
+PAUSE_S = 0.075
+"""What the editor asks for by itself waits this long for the next key stroke: who types does not want it."""
+
+
+class Completions:
+    """The completion of one editor that is under way; a new one, or a change of text, ends it."""
+
+    def __init__(self) -> None:
+        self._cancel = Event()
+
+    def begin(self) -> Event:
+        """What ends the next one."""
+        self.end()
+        self._cancel = Event()
+        return self._cancel
+
+    def end(self) -> None:
+        self._cancel.set()
+
+
+async def inline_completion(
+    ls: InhouseServer, params: types.InlineCompletionParams
+) -> types.InlineCompletionList | None:
+    gap = _gap(ls, params)
+    if gap is None or params.context.selected_completion_info is not None:
+        return None
+    cancel = ls.completions.begin()
+    try:
+        if params.context.trigger_kind == types.InlineCompletionTriggerKind.Automatic:
+            await asyncio.sleep(PAUSE_S)
+        if cancel.is_set():
+            return None
+        text = await run_in_thread(lambda: _fill_in(ls, gap, cancel))
+    finally:
+        cancel.set()
+    if not text:
+        return None
+    here = types.Range(params.position, params.position)
+    return types.InlineCompletionList([types.InlineCompletionItem(insert_text=text, range=here)])
+
+
+def _gap(ls: InhouseServer, params: types.InlineCompletionParams) -> Gap | None:
+    """The text around the cursor, of a file of the repository that is open and neither ignored nor git's own."""
+    uri = params.text_document.uri
+    path = ls.checkout.path_of(uri)
+    text = ls.documents.by_path().get(path) if path is not None else None
+    if path is None or text is None:
+        return None
+    lines, row = split_lines(text), params.position.line
+    if not 0 <= row < len(lines):
+        return None
+    column = index_in_line(lines[row], params.position.character, ls.encoding)
+    before = "\n".join([*lines[:row], lines[row][:column]])
+    return Gap(path, before, "\n".join([lines[row][column:], *lines[row + 1 :]]))
+
+
+def _fill_in(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
+    """What the model writes there, made fit; empty when it was ended before."""
+    engine, settings = ls.house.filler(), ls.house.settings.inline_completion
+    if engine is None:
+        return ""
+    asked = FillIn(
+        header=file_document(gap.path, "").header,
+        prefix=redact(gap.before)[0],
+        suffix=redact(gap.after)[0],
+        # Who sees a part of the repository gets no adapter: it has learned from all of it.
+        adapter=(ls.house.serving() if ls.within.everywhere else None) or BASE,
+        prompt_tokens=settings.prompt_tokens,
+        max_tokens=settings.max_tokens,
+        stop=("\n",) if gap.in_line else ("\n\n",),
+    )
+    middle = ""
+    for event in engine.fill_in(asked, cancel):
+        if isinstance(event, TextDelta):
+            middle += event.text
+        elif event.reason != "cancelled" and not redact(middle)[1]:
+            return fitting(gap, middle, event.reason)
+    return ""

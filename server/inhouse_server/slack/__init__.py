@@ -1,0 +1,1 @@
+"""The Slack bot: hears mentions and threads over Socket Mode, asks the owner, and edits its answer while it streams."""
