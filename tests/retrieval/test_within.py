@@ -58,15 +58,15 @@ def test_a_part_is_no_loop_over_its_chunks(tmp_path: Path) -> None:
     """FTS5 searches once for each chunk that SQLite hands it by number; a large part then takes seconds."""
     catalog = Catalog(tmp_path / "catalog.sqlite")
     asked: list[str] = []
-    catalog._db.set_trace_callback(asked.append)
+    catalog._file._db.set_trace_callback(asked.append)
     part = Within.of(["shop"])
     catalog.match('"voucher"', 10, part)
     catalog.match_paths('"voucher"', 10, part)
     catalog.containing("voucher", 10, part)
-    catalog._db.set_trace_callback(None)
+    catalog._file._db.set_trace_callback(None)
     ours = [sql for sql in asked if " MATCH " in sql and not sql.startswith("--")]  # the others are FTS5's own
     for sql in ours:
-        plan = [str(row[3]) for row in catalog._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        plan = [str(row[3]) for row in catalog._file._db.execute(f"EXPLAIN QUERY PLAN {sql}")]
         (search,) = (step for step in plan if "VIRTUAL TABLE" in step and "json_each" not in step)
         assert "=" not in search.partition("INDEX")[2], f"{sql}: {plan}"
     assert len(ours) == 3
