@@ -17,6 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -164,6 +165,8 @@ class OwnVectorServer:
         self._run = Path(tempfile.mkdtemp(prefix="inhouse-vectors-"))
         self._served = VectorServer(self._run / "socket", state_dir)
         self._process: subprocess.Popen[bytes] | None = None
+        self._changing = threading.Lock()
+        self._closed = False
 
     @property
     def holds(self) -> str:
@@ -173,9 +176,17 @@ class OwnVectorServer:
     def prepare(self) -> None:
         """Start the server if it does not run. Data that it does not start with are removed: they can be made anew.
 
+        Searches and refreshes call this at the same time; one of them starts it, and the others wait for that.
+
         Raises:
-            VectorsUnreachable: it does not start.
+            VectorsUnreachable: it does not start, or was closed.
         """
+        with self._changing:
+            if self._closed:
+                raise VectorsUnreachable("The vector server was ended with its index.", "Open the index again.")
+            self._prepare()
+
+    def _prepare(self) -> None:
         if self._process is not None and self._process.poll() is None:
             return
         said = self._start()
@@ -222,7 +233,9 @@ class OwnVectorServer:
 
     def close(self) -> None:
         """End the server."""
-        self._end()
+        with self._changing:
+            self._closed = True
+            self._end()
         shutil.rmtree(self._run, ignore_errors=True)
 
     def _end(self) -> None:

@@ -10,10 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
+from typing import Any
 
 import httpx
 import pytest
@@ -255,6 +257,29 @@ def test_what_the_setting_means(tmp_path: Path) -> None:
     own = vector_place("own", tmp_path, tmp_path)
     assert isinstance(own, OwnVectorServer)
     own.close()
+
+
+def test_all_who_need_the_own_server_at_once_get_one(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = OwnVectorServer(state)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for prepared in [pool.submit(own.prepare) for _ in range(3)]:
+                prepared.result()
+        (gate,) = started
+        assert gate.poll() is None
+    finally:
+        own.close()
+    assert gate.poll() is not None
+    with pytest.raises(VectorsUnreachable, match="was ended"):
+        own.prepare()
 
 
 @pytest.mark.long
