@@ -209,8 +209,8 @@ class OwnVectorServer:
         try:
             with log.open("wb") as written:
                 self._process = subprocess.Popen(
-                    vector_server.command(self._folder, place),
-                    stdin=subprocess.DEVNULL,
+                    vector_server.command(self._folder, place, vector_server.WITH_INPUT),
+                    stdin=subprocess.PIPE,  # ends with this process, and the server with it
                     stdout=written,
                     stderr=written,
                 )
@@ -246,6 +246,8 @@ class OwnVectorServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             self._process = None
 
 

@@ -22,10 +22,11 @@ import pytest
 
 import inhouse_retrieval.mirror
 from inhouse_retrieval import Encoder, Index, Repository
-from inhouse_retrieval.errors import VectorsUnreachable
+from inhouse_retrieval.errors import Busy, VectorsUnreachable
 from inhouse_retrieval.vector_client import OwnVectorServer, VectorServer, vector_place
 from inhouse_retrieval.vector_server import DATABASE, chroma_version, command, refusal
 from inhouse_retrieval.vector_store import VectorFolder
+from tests.retrieval.killable import HashEncoder
 from tests.retrieval.trees import commit_all, write
 
 COLLECTIONS = f"{DATABASE}/collections"
@@ -280,6 +281,32 @@ def test_all_who_need_the_own_server_at_once_get_one(state: Path, monkeypatch: p
     assert gate.poll() is not None
     with pytest.raises(VectorsUnreachable, match="was ended"):
         own.prepare()
+
+
+def test_an_index_that_does_not_open_leaves_no_server(repository: Repository, state: Path) -> None:
+    with Index.open(repository, state, HashEncoder()):
+        own = OwnVectorServer(state)
+        with pytest.raises(Busy):
+            Index.open(repository, state, HashEncoder(), own)
+        assert not own._run.exists()
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from inhouse_retrieval.vector_client import OwnVectorServer
+OwnVectorServer(pathlib.Path(sys.argv[1])).prepare()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.long
+def test_an_owner_that_is_killed_takes_its_server_along(state: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, str(state)]).returncode == -signal.SIGKILL
+    own = OwnVectorServer(state)
+    try:
+        own.prepare()
+    finally:
+        own.close()
 
 
 @pytest.mark.long
