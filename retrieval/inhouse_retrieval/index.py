@@ -109,7 +109,8 @@ class Index:
 
         Args:
             encoder: what makes the vectors; the bundled one by default.
-            vectors: where Chroma keeps the vectors, closed with the index; a folder in ``state_dir`` by default.
+            vectors: where Chroma keeps the vectors, closed with the index or when that does not open; a folder in
+                ``state_dir`` by default.
             reranker: what orders the best passages of each search anew; by default nothing does.
 
         Raises:
@@ -117,6 +118,22 @@ class Index:
             StateUnwritable: the folder is read-only or the disk is full.
         """
         state_dir = Path(state_dir)
+        place = vectors or VectorFolder(state_dir / "vectors")
+        try:
+            return cls._open(repository, state_dir, encoder, place, reranker)
+        except BaseException:
+            place.close()
+            raise
+
+    @classmethod
+    def _open(
+        cls,
+        repository: Repository,
+        state_dir: Path,
+        encoder: Encoder | None,
+        vectors: VectorPlace,
+        reranker: Reranker | None,
+    ) -> Index:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             ignore = state_dir / ".gitignore"
@@ -137,8 +154,7 @@ class Index:
                 "Make the folder writable, free some disk space, or set state_dir to another folder.",
             ) from error
         try:
-            place = vectors or VectorFolder(state_dir / "vectors")
-            return cls(repository, state_dir, encoder or load_encoder(), lock, place, reranker)
+            return cls(repository, state_dir, encoder or load_encoder(), lock, vectors, reranker)
         except BaseException:
             lock.release()
             raise

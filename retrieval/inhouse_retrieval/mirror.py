@@ -104,19 +104,20 @@ class Mirror:
     def _update_once(self, progress: Progress) -> None:
         self._place.prepare()
         with self._held.lock:
-            store = self.opened_store()
+            self.opened_store()
             add, drop = self._held.catalog.to_mirror()  # opening may have found records missing
         for at in range(0, len(add), _MIRROR_A_STEP):
             keys = add[at : at + _MIRROR_A_STEP]
             with self._held.lock:
                 self._held.check_open()
                 vectors = self._held.catalog.vectors(keys)
-                store.add(list(vectors), np.stack(list(vectors.values())))
+                # Asked for anew at each step: between two, a search that got no answer may have closed it.
+                self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
                 self._held.catalog.note_mirrored(added=list(vectors))
             self._held.check(progress, "storing vectors", min(at + _MIRROR_A_STEP, len(add)), len(add))
         if drop:
             with self._held.lock:
-                store.remove(drop)
+                self.opened_store().remove(drop)
                 self._held.catalog.note_mirrored(dropped=drop)
 
     def replace(self, former: Sequence[str], keys: Sequence[str]) -> None:
@@ -233,11 +234,12 @@ class Mirror:
                 try:
                     self._place.prepare()
                     with self._held.lock:
-                        was_apart, store = self._apart, self.opened_store()
+                        was_apart = self._apart
+                        self.opened_store()
                     if was_apart:
                         self._fill_again()
                     with self._held.lock:
-                        return store.nearest(question, depth)
+                        return self.opened_store().nearest(question, depth)
                 except MirrorLost as error:
                     self._give_up(error)
                     if not self._fill_again():

@@ -115,6 +115,7 @@ class Refresh:
     def named(self, paths: Sequence[str], progress: Progress) -> IndexReport | None:
         """As :meth:`inhouse_retrieval.Index.refresh_files` says; ``None`` where that takes :meth:`everything`."""
         started = time.monotonic()
+        paths = [path for path in paths if _can_be_told(path)]
         decisive = any(
             PurePosixPath(path).name in _DECIDE_ABOUT_OTHERS or self.documents.wiki.holds(path) for path in paths
         )
@@ -241,3 +242,11 @@ class Refresh:
             known = self.held.catalog.files()
         if sum(known.get(file.path) != file.blob_id for file in snapshot.files) >= _FILES_A_STEP:
             self.missing.load_encoder()
+
+
+def _can_be_told(path: str) -> bool:
+    """Whether git and the catalog take ``path``. A file with another name is not indexed."""
+    try:
+        return b"\0" not in path.encode()
+    except UnicodeEncodeError:
+        return False

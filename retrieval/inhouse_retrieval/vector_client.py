@@ -164,7 +164,8 @@ class OwnVectorServer:
         self._state_dir = state_dir
         self._run: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._starting = threading.Lock()
+        self._changing = threading.Lock()
+        self._closed = False
 
     @property
     def holds(self) -> str:
@@ -174,14 +175,19 @@ class OwnVectorServer:
     def prepare(self) -> None:
         """Start the server if it does not run. Data that it does not start with are removed: they can be made anew.
 
-        Raises:
-            VectorsUnreachable: it does not start.
-        """
-        with self._starting:
-            if self._process is None or self._process.poll() is not None:
-                self._start_somehow()
+        Searches and refreshes call this at the same time; one of them starts it, and the others wait for that.
 
-    def _start_somehow(self) -> None:
+        Raises:
+            VectorsUnreachable: it does not start, or was closed.
+        """
+        with self._changing:
+            if self._closed:
+                raise VectorsUnreachable("The vector server was ended with its index.", "Open the index again.")
+            self._prepare()
+
+    def _prepare(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
         said = self._start()
         if said is not None and (self._folder / "data").exists() and "Chroma" in said:
             _log.warning("the vector server's data are removed: %s", said)
@@ -201,8 +207,8 @@ class OwnVectorServer:
         try:
             with log.open("wb") as written:
                 self._process = subprocess.Popen(
-                    vector_server.command(self._folder, place),
-                    stdin=subprocess.DEVNULL,
+                    vector_server.command(self._folder, place, vector_server.WITH_INPUT),
+                    stdin=subprocess.PIPE,  # ends with this process, and the server with it
                     stdout=written,
                     stderr=written,
                 )
@@ -230,10 +236,12 @@ class OwnVectorServer:
 
     def close(self) -> None:
         """End the server."""
-        self._end()
-        if self._run is not None:
-            shutil.rmtree(self._run, ignore_errors=True)
-            self._run = None
+        with self._changing:
+            self._closed = True
+            self._end()
+            if self._run is not None:
+                shutil.rmtree(self._run, ignore_errors=True)
+                self._run = None
 
     def _end(self) -> None:
         if self._process is not None:
@@ -243,6 +251,8 @@ class OwnVectorServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             self._process = None
 
 

@@ -39,11 +39,14 @@ from inhouse_retrieval.errors import Busy, InhouseError
 DATABASE = "/api/v2/tenants/default_tenant/databases/default_database"
 GREETING = "/inhouse"
 LOG_NAME = "server.log"
+WITH_INPUT = "--end-with-input"
 _UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--")
 _MODULE = "inhouse_retrieval.vector_server"
 _PORT = 8000
 """Taken by nobody else in a network that is ours alone."""
 _START_S = 30.0
+_ENDING_S = 5.0
+"""How long the server of an owner that was killed may take to end."""
 _ID = "[0-9a-f-]{36}"
 _OPEN = (
     ("GET", re.compile(f"{DATABASE}/collections")),
@@ -96,11 +99,15 @@ def _raise_loopback() -> None:
 def _locked(folder: Path) -> int:
     """A lock on ``folder`` that whoever inherits it holds as well, so it is free when the server is gone, too."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise Busy(f"Another vector server holds {folder}.", "Stop it first.") from None
-    return lock
+    deadline = time.monotonic() + _ENDING_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except OSError:
+            if time.monotonic() > deadline:
+                raise Busy(f"Another vector server holds {folder}.", "Stop it first.") from None
+            time.sleep(0.05)
 
 
 def _listen(place: Path) -> socket.socket:
@@ -219,9 +226,20 @@ def _gate(listening: socket.socket, server: subprocess.Popen[bytes]) -> None:
     gate.run(sockets=[listening])
 
 
-def command(folder: Path, place: Path) -> list[str]:
+def command(folder: Path, place: Path, *options: str) -> list[str]:
     """What starts the server, in a network of its own."""
-    return [*_UNSHARE, sys.executable, "-m", _MODULE, "--inside", str(folder), str(place)]
+    return [*_UNSHARE, sys.executable, "-m", _MODULE, "--inside", *options, str(folder), str(place)]
+
+
+def _end_with_input() -> None:
+    """End as by SIGTERM when standard input ends, which it does however the process at its other end did."""
+
+    def read_to_its_end() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=read_to_its_end, name="input", daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -230,22 +248,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="where Chroma keeps its data")
     parser.add_argument("socket", type=Path, help="where owners reach it")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(WITH_INPUT, action="store_true", dest="with_input", help="end when standard input ends")
     given: Any = parser.parse_args(arguments)
     try:
-        if given.inside:
-            serve(given.folder, given.socket)
-        else:
-            _serve_inside(given.folder.resolve(), given.socket.resolve())
+        if not given.inside:
+            options = [WITH_INPUT] if given.with_input else []
+            _serve_inside(command(given.folder.resolve(), given.socket.resolve(), *options))
+        if given.with_input:
+            _end_with_input()
+        serve(given.folder, given.socket)
     except InhouseError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0
 
 
-def _serve_inside(folder: Path, place: Path) -> None:
+def _serve_inside(asked: list[str]) -> None:
     """Become the server, in a network of its own."""
     try:
-        os.execvp(_UNSHARE[0], command(folder, place))
+        os.execvp(asked[0], asked)
     except FileNotFoundError:
         raise InhouseError("The vector server needs 'unshare' of util-linux.", "Install it.") from None
 

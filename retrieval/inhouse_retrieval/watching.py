@@ -54,6 +54,7 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[Collection[str] | 
     """Paths that changed, relative to the root; ``None`` where a look at everything is needed."""
     from watchfiles import Change
     from watchfiles import watch as watch_files
+    from watchfiles._rust_notify import WatchfilesRustInternalError
 
     root, git_folder, state = index.repository.root, index.repository.git_folder(), index.state_dir.resolve()
     refs = (str(git_folder / "HEAD"), str(git_folder / "refs"), str(git_folder / "packed-refs"))
@@ -68,31 +69,38 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[Collection[str] | 
     folders = (
         [root, *index.wiki.folders] if git_folder.is_relative_to(root) else [root, git_folder, *index.wiki.folders]
     )
-    try:
+    while not stop.is_set():
         # What changed before the watch was in place shows at the first time-out; what it misses later (a network
         # file system tells nothing), at every thirtieth.
         quiet = 0
-        for changes in watch_files(
-            *folders,
-            watch_filter=matters,
-            stop_event=stop,
-            debounce=400,
-            step=100,
-            rust_timeout=1000,
-            yield_on_timeout=True,
-            raise_interrupt=False,
-        ):
-            if changes:
-                yield _within(root, git_folder, [path for _, path in changes])
-            elif quiet % 30 == 0:
+        try:
+            for changes in watch_files(
+                *folders,
+                watch_filter=matters,
+                stop_event=stop,
+                debounce=400,
+                step=100,
+                rust_timeout=1000,
+                yield_on_timeout=True,
+                raise_interrupt=False,
+            ):
+                if changes:
+                    yield _within(root, git_folder, [path for _, path in changes])
+                elif quiet % 30 == 0:
+                    yield None
+                # Something told is no reason to look at everything a second later.
+                quiet = 1 if changes else quiet + 1
+            return
+        except WatchfilesRustInternalError as error:
+            # A file whose name is not UTF-8 ends the watch that tells of it, with all else that it had to tell.
+            _log.warning("watching begins anew: %s", error)
+            if not stop.wait(_LOOK_AGAIN_S):
                 yield None
-            # Something told is no reason to look at everything a second later.
-            quiet = 1 if changes else quiet + 1
-    except OSError as error:
-        # inotify runs out of watches in very large trees.
-        _log.warning("watching is not possible, looking every two seconds instead: %s", error)
-        while not stop.wait(_LOOK_AGAIN_S):
-            yield None
+        except OSError as error:
+            # inotify runs out of watches in very large trees.
+            _log.warning("watching is not possible, looking every two seconds instead: %s", error)
+            while not stop.wait(_LOOK_AGAIN_S):
+                yield None
 
 
 def _within(root: Path, git_folder: Path, paths: Sequence[str]) -> Collection[str] | None:

@@ -397,6 +397,10 @@ def test_watching(root: Path, repository: Repository, state: Path, encoder: Enco
             assert paths(index.search("fresh paint"))[0] == "shop/new.py"
             commit = commit_all(root, "Paint")
             assert reports.get(timeout=60).commit == commit
+            # Its name is not UTF-8, at which the watch of the file system breaks off.
+            Path(os.fsdecode(os.fsencode(root / "shop") + b"/\xff.py")).write_text("x = 1\n")
+            write(root, {"shop/old.py": "def faded_paint(): ...\n"})
+            assert reports.get(timeout=60).files == 5
         finally:
             stop.set()
             watcher.join(60)

@@ -126,6 +126,11 @@ def test_what_git_ignores_stays_out(index: Index, root: Path) -> None:
     assert index.refresh_files(["today.log", "shop/gift.py"]).changed == 1
 
 
+def test_a_name_that_is_not_utf8_takes_no_other_with_it(index: Index, root: Path) -> None:
+    report = index.refresh_files(["shop/\udcff.py", "shop/a\0b.py", *save(root)])
+    assert (report.named, report.changed) == (True, 1)
+
+
 def test_a_secret_is_listed(index: Index, root: Path) -> None:
     write(root, {"shop/key.py": f'TOKEN = "ghp_{"a1B2c3D4e5F6" * 3}"\n'})
     assert [(path, line) for path, line, _ in index.refresh_files(["shop/key.py"]).redactions] == [("shop/key.py", 1)]

@@ -10,20 +10,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
+from typing import Any
 
 import httpx
 import pytest
 
 import inhouse_retrieval.mirror
+import inhouse_retrieval.vector_client
 from inhouse_retrieval import Encoder, Index, Repository
-from inhouse_retrieval.errors import VectorsUnreachable
+from inhouse_retrieval.errors import Busy, VectorsUnreachable
 from inhouse_retrieval.vector_client import OwnVectorServer, VectorServer, vector_place
 from inhouse_retrieval.vector_server import DATABASE, chroma_version, command, refusal
 from inhouse_retrieval.vector_store import VectorFolder
+from tests.retrieval.killable import HashEncoder
 from tests.retrieval.trees import commit_all, write
 
 COLLECTIONS = f"{DATABASE}/collections"
@@ -171,6 +175,28 @@ def test_searches_go_on_by_words_while_it_is_gone(
             assert (report.embedded, report.reused) == (0, 4)
 
 
+def test_a_search_without_an_answer_leaves_a_refresh_its_store(
+    place: Path, root: Path, repository: Repository, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives up the store that the refresh is filling, which goes on with another and keeps what was stored."""
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_MIRROR_A_STEP", 1)
+    with Index.open(repository, state, HashEncoder(), VectorServer(place, state)) as index:
+        index.refresh()
+        generation = index._catalog.meta("generation")
+        write(root, {f"shop/gift{number}.py": f"def wrap_{number}(): ...\n" for number in range(3)})
+
+        def search_beside(stage: str, done: int, total: int | None) -> None:
+            if stage == "storing vectors":
+                with monkeypatch.context() as slow:
+                    slow.setattr(inhouse_retrieval.vector_client, "_QUERY_S", 1e-6)
+                    index._mirror._apart_until = 0.0
+                    index.search("wrap a gift")
+
+        index.refresh(search_beside)
+        assert index._catalog.meta("generation") == generation, "nothing is uploaded again"
+        assert index._mirror.opened_store().count() == 6
+
+
 @pytest.mark.long
 def test_a_collection_that_is_not_ours(place: Path, repository: Repository, state: Path, encoder: Encoder) -> None:
     with Index.open(repository, state, encoder, VectorServer(place, state)) as index:
@@ -255,6 +281,55 @@ def test_what_the_setting_means(tmp_path: Path) -> None:
     own = vector_place("own", tmp_path, tmp_path)
     assert isinstance(own, OwnVectorServer)
     own.close()
+
+
+def test_all_who_need_the_own_server_at_once_get_one(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = OwnVectorServer(state)
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Started(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for prepared in [pool.submit(own.prepare) for _ in range(3)]:
+                prepared.result()
+        (gate,) = started
+        assert gate.poll() is None
+    finally:
+        own.close()
+    assert gate.poll() is not None
+    with pytest.raises(VectorsUnreachable, match="was ended"):
+        own.prepare()
+
+
+def test_an_index_that_does_not_open_leaves_no_server(repository: Repository, state: Path) -> None:
+    with Index.open(repository, state, HashEncoder()):
+        own = OwnVectorServer(state)
+        with pytest.raises(Busy):
+            Index.open(repository, state, HashEncoder(), own)
+        assert own._run is None
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from inhouse_retrieval.vector_client import OwnVectorServer
+OwnVectorServer(pathlib.Path(sys.argv[1])).prepare()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.long
+def test_an_owner_that_is_killed_takes_its_server_along(state: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, str(state)]).returncode == -signal.SIGKILL
+    own = OwnVectorServer(state)
+    try:
+        own.prepare()
+    finally:
+        own.close()
 
 
 @pytest.mark.long
