@@ -77,7 +77,10 @@ def test_a_dry_run_tells_memory_time_and_cost_and_refuses_what_does_not_fit(
     assert plan["forecast"]["memory"]["total"] < plan["forecast"]["machine"]["memory"]
     assert plan["forecast"]["cost"] == pytest.approx(plan["forecast"]["seconds"] / 3600 * 0.5)
     shipped = Path("training/recipes/cpu-trial.toml").read_text()
-    (tmp_path / "huge.toml").write_text(shipped.replace("max_tokens = 768", "max_tokens = 100_000"))
+    huge = shipped.replace("max_tokens = 768", "max_tokens = 100_000").replace(
+        'checkpointing = "auto"', 'checkpointing = "none"'
+    )
+    (tmp_path / "huge.toml").write_text(huge)
     refused = inhouse("retrain", *asked, "--recipe", str(tmp_path / "huge.toml"))
     assert refused.code == 1 and refused.stdout.startswith("would refuse:\n")
     assert "and would fit" in refused.stdout and "memory: about" in refused.stdout
