@@ -146,11 +146,11 @@ class Definitions:
             file = self._file(path, unsaved.get(path))
             yield from file.places(name, row if path == near else None) if file is not None else ()
 
-    def all_of(self, name: str, within: Within = EVERYWHERE) -> list[Place]:
-        """Every place ``within`` where ``name`` is defined, by path."""
-        paths = [path for path in sorted(self._index.paths_defining(name)) if within.holds(path)]
-        files = [self._file(path, None) for path in paths if _may_hold_names(path)]
-        return [place for file in files if file is not None for place in file.places(name, None)]
+    def all_of(self, name: str, within: Within = EVERYWHERE) -> Iterator[Place]:
+        """Every place ``within`` where ``name`` is defined, by path; a file is read when its turn comes."""
+        for path in sorted(self._index.paths_defining(name)):
+            if within.holds(path) and _may_hold_names(path) and (file := self._file(path, None)) is not None:
+                yield from file.places(name, None)
 
     def uses(self, name: str, within: Within = EVERYWHERE) -> Iterator[Use]:
         """Lines of code with ``name`` in them, where it is neither being defined nor in a comment or a string.

@@ -117,7 +117,10 @@ class Refresh:
         started = time.monotonic()
         paths = [path for path in paths if _can_be_told(path)]
         decisive = any(
-            PurePosixPath(path).name in _DECIDE_ABOUT_OTHERS or self.documents.wiki.holds(path) for path in paths
+            PurePosixPath(path).name in _DECIDE_ABOUT_OTHERS
+            or ".git" in PurePosixPath(path).parts[1:]  # the folder around it may have become a repository of its own
+            or self.documents.wiki.holds(path)
+            for path in paths
         )
         if decisive or not 0 < len(paths) <= _NAMED_AT_MOST:
             return None
@@ -127,6 +130,10 @@ class Refresh:
             if not commit or self.held.catalog.meta("encoder") != self.identity:
                 return None
             known = self.held.catalog.files_below(paths)
+        if any(
+            self.documents.wiki.holds(path) for path in known
+        ):  # a folder was named that has a wiki of its own in it
+            return None
         files, skipped = self.documents.repository.files_below(paths)
         now = {file.path for file in files}
         gone = [path for path in known if path not in now]

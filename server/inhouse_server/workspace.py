@@ -167,7 +167,8 @@ class Workspace:
         index = self.index
         definitions = self.definitions() or Definitions(self.repository, index)
         found = list(islice(definitions.uses(name, within), limit + 1))
-        return uses_json(definitions.all_of(name, within), found[:limit], len(found) > limit)
+        defined = list(islice(definitions.all_of(name, within), limit))
+        return uses_json(defined, found[:limit], len(found) > limit)
 
     def engine(self) -> Engine:
         """The engine, loaded on first use; that takes seconds.

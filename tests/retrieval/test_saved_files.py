@@ -117,6 +117,19 @@ def test_it_looks_at_everything_where_it_must(paths: list[str], why: str, index:
     assert "shop/courier.py" not in index._catalog.files()
 
 
+def test_a_folder_with_a_wiki_of_its_own_in_it_keeps_the_pages(root: Path, state: Path) -> None:
+    (root / "docs" / "wiki").mkdir(parents=True)
+    git(root / "docs" / "wiki", "init", "--quiet")
+    write(root, {"docs/wiki/Home.md": "# Couriers\n\nThey come at noon.\n"})
+    commit_all(root / "docs" / "wiki", "home")
+    repository = Repository.open(root).with_wiki(["docs/wiki"])
+    with Index.open(repository, state, HashEncoder()) as index:
+        index.refresh()
+        assert not index.refresh_files(["docs"]).named
+        assert not index.refresh_files(["shop/.git/HEAD"]).named, "shop may have become a repository of its own"
+        assert "docs/wiki/Home.md" in {hit.path for hit in index.search("When do couriers come?").passages}
+
+
 @pytest.mark.long
 def test_what_git_ignores_stays_out(index: Index, root: Path) -> None:
     write(root, {".gitignore": "*.log\n"})
