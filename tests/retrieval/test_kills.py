@@ -102,7 +102,7 @@ class Victim:
             return {str(row[0]) for row in db.execute("SELECT key FROM vectors")}
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(4 * 3600)
 @pytest.mark.long  # test_index.py kills it once at each stage
 @pytest.mark.parametrize("kills", [200])
 def test_killed_at_random_points(kills: int, tmp_path: Path, processes: ForkServerContext) -> None:
