@@ -350,6 +350,11 @@ def test_questions_are_read_off_the_code() -> None:
         (PLACE, "shop/a.py", "shop/a.pyi", False),
         (PARAMETERS, "path, *, limit=10", "def read_invoice(path,\n    *, limit = 10)", True),
         (PARAMETERS, "path, *, limit=10", "(path, limit=10)", False),
+        (PARAMETERS, "path, *, limit=10", "It is path, *, limit=10.", True),
+        (PARAMETERS, "path, *, limit=10", "(path, *, limit=10, order=None)", False),
+        (PARAMETERS, "path, *, limit=10", "(self, path, *, limit=10)", False),
+        (PARAMETERS, "a, b", "def f(data, bytes)", False),
+        (VALUE, "30", "It is -30, or 30,000.", False),
     ],
 )
 def test_an_answer_is_right_when_it_holds_the_span(kind: str, span: str, answer: str, right: bool) -> None:
@@ -365,13 +370,14 @@ def test_later_code_is_asked_about_with_the_place_between_two_others(tmp_path: P
         )})  # fmt: skip
     cut = cut_repository(repository, tiny_recipe)
     house = read_house(repository, cut.snapshot, ())
-    found = later_questions(repository, cut.held_out, house, 3)
+    found = later_questions(repository, cut.snapshot, cut.held_out, house, 3)
     assert [each.kind for each in found] == [PLACE] * 3 + [PARAMETERS] * 3  # each value is given nine times
     for each in found:
         assert len(each.passages) == 3
         assert sum(holds_span(each.kind, each.span, f"{p.path}\n{p.text}") for p in each.passages) >= 1
     places = [[p.path for p in each.passages].index(each.span) for each in found[:3]]
     assert len(set(places)) > 1
+    assert later_questions(repository, repository.head(), cut.held_out, house, 3)[3:] == [], "it is said there already"
     known = known_questions(repository, cut.snapshot, house, 3)
     assert {each.span for each in known if each.kind == PLACE} <= {path for path, _ in house.definitions}
     assert not {each.question for each in known} & {each.question for each in found}

@@ -14,6 +14,7 @@ from ..report_page import Example, Page, Table, Text, write_page
 from .answered import Answered
 from .intervals_plot import IntervalRow, plot_intervals
 from .model import ModelEvaluation
+from .tasks import LOWER_IS_BETTER
 
 MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with passages"}
 _LABELS = (BASE, CURRENT, CANDIDATE)
@@ -202,8 +203,9 @@ def _telling(questions: Sequence[Sequence[Answered]]) -> dict[str, Sequence[Answ
 
 
 def _lead(each: Answered) -> float:
-    grade = next(iter(each.task.grades.values()))
-    return grade(each.said[CANDIDATE]) - grade(each.said[BASE])
+    name, grade = next(iter(each.task.grades.items()))
+    lead = grade(each.said[CANDIDATE]) - grade(each.said[BASE])
+    return -lead if name in LOWER_IS_BETTER else lead
 
 
 def _example(subject: str, which: str, modes: Sequence[Answered]) -> Example:

@@ -5,8 +5,9 @@ grades. There are two sets:
 
 - **known**: files of the training snapshot. Without passages the answer comes from memory; with them, from what a
   search over the snapshot finds, which may miss the place.
-- **later**: lines that later changes added. Nobody can know them, so without passages this is what guessing yields.
-  With passages the right place is shown between two others: can the adapter still read what it never saw?
+- **later**: what lines that later changes added say, and the snapshot did not. Nobody can know it, so without passages
+  this is what guessing yields. With passages the right place is shown between two others: can the adapter still read
+  what it never saw?
 """
 
 from __future__ import annotations
@@ -85,12 +86,13 @@ def known_questions(repository: Repository, snapshot: str, house: House, most: i
 
 
 def later_questions(
-    repository: Repository, changes: Sequence[PullRequest], house: House, most: int
+    repository: Repository, snapshot: str, changes: Sequence[PullRequest], house: House, most: int
 ) -> list[SpanQuestion]:
     """At most ``most`` of each kind about lines that ``changes`` added, each with three passages.
 
     Args:
-        house: what the snapshot before them defines.
+        snapshot: the commit before them. What it says already is not asked, also where a change touched its line.
+        house: what it defines.
     """
     known = {name for _, name in house.definitions}
     places = [
@@ -100,14 +102,17 @@ def later_questions(
         if file.patch and file.omitted_lines == 0 and len(file.path) <= _LONGEST_PATH
     ]
     texts = repository.iter_texts_at([(commit, file.path) for commit, file in places])
+    before = repository.iter_texts_at([(snapshot, file.path) for _, file in places])
     windows: dict[Fact, Passage] = {}
     asked: set[tuple[str, str, str]] = set()
-    for (commit, file), text in zip(places, texts, strict=True):
+    for (commit, file), text, former in zip(places, texts, before, strict=True):
         added = set(added_line_numbers(file.patch))
+        said = {(fact.kind, fact.name, fact.span) for fact in file_facts(file.path, former or "")}
         for fact in file_facts(file.path, text or ""):
             about = (fact.kind, fact.path, fact.name)
             # Changes come newest first, so what an older one says of the same name is no longer so.
-            if fact.line in added and about not in asked and (fact.kind != PLACE or fact.name not in known):
+            is_known = fact.name in known if fact.kind == PLACE else (fact.kind, fact.name, fact.span) in said
+            if fact.line in added and about not in asked and not is_known:
                 asked.add(about)
                 windows[fact] = _window(fact, (text or "").split("\n"), commit)
     defined = Counter(fact.name for fact in windows if fact.kind == PLACE)
@@ -124,6 +129,8 @@ def _some_of_each(facts: Iterable[Fact], defined: Counter[str], most: int, from_
     asked: Counter[tuple[str, str]] = Counter()
     for fact in facts:
         if fact.kind == PLACE and defined[fact.name] != 1:
+            continue
+        if holds_span(fact.kind, fact.span, _asked(fact).question):  # who repeats the question would be right
             continue
         if len(found[fact.kind]) < most and asked[fact.kind, fact.path] < from_file:
             asked[fact.kind, fact.path] += 1
@@ -203,4 +210,15 @@ def holds_span(kind: str, span: str, text: str) -> bool:
         return says(text, span)
     if kind == PLACE:
         return re.search(rf"(?<![\w./-]){re.escape(span)}(?![\w/-]|\.\w)", _HERE.sub("", text)) is not None
-    return "".join(span.split()) in "".join(text.split())
+    return any(_is_whole(text[: found.start()], text[found.end() :]) for found in _spaced(span).finditer(text))
+
+
+def _spaced(span: str) -> re.Pattern[str]:
+    """``span`` with white space wherever there may be some."""
+    return re.compile(r"\s*".join(re.escape(token) for token in re.findall(r"\w+|[^\w\s]", span)))
+
+
+def _is_whole(before: str, after: str) -> bool:
+    """Whether a list of parameters begins and ends between these texts, and is no part of a longer one."""
+    begins = re.search(r"[\w,]$", before) is None and not before.rstrip().endswith(",")
+    return begins and re.match(r"""\s*(?:,\s*)?(?:\)|[`"'.;]|\n|$)""", after) is not None

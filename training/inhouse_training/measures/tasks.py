@@ -62,7 +62,7 @@ def choose_tasks(repository: Repository, cut: Cut, house: House, most: int, seed
         *(Task(real, real_question(each), {real: abstains}, here, real_question(each)) for each in absent),
         *(_conflict(each) for each in find_conflicts(repository, cut.snapshot, cut.training, most)),
         *(_quoting("known", each) for each in known_questions(repository, cut.snapshot, house, most)),
-        *(_quoting("later", each) for each in later_questions(repository, cut.held_out, house, most)),
+        *(_quoting("later", each) for each in later_questions(repository, cut.snapshot, cut.held_out, house, most)),
         *(
             Task(
                 "format", each.request, {"format_followed": _as_grade(each.follows)}, "the form asked for", general=True

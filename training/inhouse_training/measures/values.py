@@ -24,5 +24,5 @@ def value_given(line: str) -> tuple[str, str] | None:
 
 
 def says(text: str, value: str) -> bool:
-    """Whether ``value`` stands in ``text`` by itself: 30 does not stand in 300 or 1.30."""
-    return re.search(rf"(?<![\w.]){re.escape(value)}(?!\w|\.\d)", text) is not None
+    """Whether ``value`` stands in ``text`` by itself: 30 does not stand in 300, 1.30, -30 or 30,000."""
+    return re.search(rf"(?<![\w.-])(?<!\d,){re.escape(value)}(?!\w|\.\d|,\d)", text) is not None
