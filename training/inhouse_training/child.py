@@ -47,6 +47,7 @@ class Child:
         self.closed = False
         self._grace = grace
         self._unread = b""
+        self._asked = False
         self._pipe, writing = os.pipe()
         try:
             with log.open("ab") as output:
@@ -83,8 +84,9 @@ class Child:
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask it to stop in order, and do not wait."""
-        if self._process.poll() is None:
+        """Ask it to stop in order, once, and do not wait: a second signal would break into what it does to end."""
+        if self._process.poll() is None and not self._asked:
+            self._asked = True
             self._process.terminate()
 
     def end(self) -> None:

@@ -98,7 +98,7 @@ class Study:
         self._study.sampler = optuna.samplers.TPESampler(
             seed=seed + len(self._study.trials), n_startup_trials=STARTUP_TRIALS
         )
-        if not self._study.trials:
+        if all(trial.state == self._states.FAIL for trial in self._study.trials):  # none yet, or none that counts
             self._study.enqueue_trial(dict(first))
         self._take_up()
 

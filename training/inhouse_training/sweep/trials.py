@@ -86,7 +86,7 @@ def run_trials(
     failures = 0
     try:
         while True:
-            ended = len(study.tried())
+            ended = sum(trial.state != "failed" for trial in study.tried())  # a failure uses nothing up
             progress("trials", ended, trials)
             late = deadline is not None and time.monotonic() >= deadline
             while free and not late and ended + len(running) < trials:
