@@ -15,6 +15,7 @@ import pytest
 
 from inhouse_retrieval import Cancelled, InhouseError, Repository
 from inhouse_training import BaseModel, Recipe, RowScore, load_recipe, run_sweep
+from inhouse_training.child import Child
 from inhouse_training.evaluation import Interval
 from inhouse_training.gate import MAX_FORGETTING
 from inhouse_training.machines import Machine
@@ -43,6 +44,36 @@ def leg(percent: int, gain: float, forgot: float = 0.0) -> LegResult:
 
 def open_study(folder: Path, recipe: Recipe) -> Study:
     return Study(folder / "study.sqlite", space_around(recipe), own_choice(recipe), recipe.seed)
+
+
+def test_where_all_failed_the_recipe_as_it_is_comes_first_again(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    study = open_study(tmp_path, tiny_recipe)
+    for _ in range(2):
+        study.failed(study.ask(), "The disk is full.")
+    assert {trial.state for trial in study.tried()} == {"failed"}
+    again = open_study(tmp_path, tiny_recipe)
+    first = again.ask()
+    assert first.params == own_choice(tiny_recipe)
+    again.finished(first, leg(LEGS[0], 0.2))
+    assert open_study(tmp_path, tiny_recipe).ask().params != own_choice(tiny_recipe), "it has had its turn"
+
+
+def test_a_child_is_asked_to_stop_once(tmp_path: Path) -> None:
+    """It counts what it is sent while it takes its time; its module is a script of this test's."""
+    (tmp_path / "patient.py").write_text(
+        "import signal, sys, time, os\n"
+        "asked = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\n"
+        'os.write(int(sys.argv[2]), b\'{"event": "ready"}\\n\')\n'
+        "while not asked: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "open('asked', 'w').write(str(len(asked)))\n"
+    )
+    child = Child("patient", tmp_path, tmp_path / "log", {})
+    assert child.received() == [{"event": "ready"}], (tmp_path / "log").read_text()
+    child.stop()
+    child.end()
+    assert (tmp_path / "asked").read_text() == "1"
 
 
 def test_a_trial_that_falls_behind_is_given_up(tmp_path: Path, tiny_recipe: Recipe) -> None:
