@@ -66,12 +66,14 @@ def test_a_child_is_asked_to_stop_once(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\n"
         'os.write(int(sys.argv[2]), b\'{"event": "ready"}\\n\')\n'
         "while not asked: time.sleep(0.01)\n"
+        'os.write(int(sys.argv[2]), b\'{"event": "asked"}\\n\')\n'
         "time.sleep(0.3)\n"
         "open('asked', 'w').write(str(len(asked)))\n"
     )
     child = Child("patient", tmp_path, tmp_path / "log", {})
     assert child.received() == [{"event": "ready"}], (tmp_path / "log").read_text()
     child.stop()
+    assert child.received() == [{"event": "asked"}]
     child.end()
     assert (tmp_path / "asked").read_text() == "1"
 
