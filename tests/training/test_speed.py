@@ -47,7 +47,7 @@ def packed(filling: int = 0) -> dict[str, Any]:
 def gradients(model: Any, row: dict[str, Any]) -> tuple[float, torch.Tensor]:
     loss = model(**row, use_cache=False).loss
     loss.backward()
-    return float(loss), torch.cat([each.grad.flatten() for each in model.parameters()])
+    return loss.item(), torch.cat([each.grad.flatten() for each in model.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,23 @@ def test_loss_and_gradients_are_those_of_a_mask(compiled: bool, checkpointing: b
     found, gradient = gradients(model, packed(3))
     assert found == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_row_that_trl_packed_and_filled_up_is_cut_as_it_was_packed() -> None:
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True, pad_to_multiple_of=64)
+    torch.manual_seed(8)
+    ids = torch.randint(1, VOCABULARY, (sum(LENGTHS),)).tolist()
+    row = collate([{"input_ids": ids, "labels": ids, "seq_lengths": list(LENGTHS)}])
+    assert row["input_ids"].shape == (1, 64) and "attention_mask" not in row
+    positions = row["position_ids"][0]
+    begins = positions[1:] != positions[:-1] + 1
+    assert bounds_of(begins).unique().tolist() == [0, 7, 8, 28, 40, 64]
+    expected, gradient = gradients(model_with("sdpa"), row)
+    loss, found = gradients(model_with("documents"), row)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_that_are_not_packed_are_masked_as_ever() -> None:
