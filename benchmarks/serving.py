@@ -1,6 +1,6 @@
 """Answers made together on a GPU: tokens a second and first tokens, for one stream and for several.
 
-    python benchmarks/serving.py [--tiny] [--shape qwen2.5-7b | mistral-7b] [--streams 32] [--tokens 512] [--prompt 4000]
+    python benchmarks/serving.py [--tiny] [--shape qwen2.5-7b] [--streams 32] [--tokens 512] [--prompt 4000]
 
 A model of the named shape with random weights in bfloat16 and a LoRA adapter of rank 64 on all seven kinds of linear
 layers is served by the product's engine. Every prompt is another one, so that nothing is saved by what was read before.
@@ -11,14 +11,15 @@ layers is served by the product's engine. Every prompt is another one, so that n
 - ``generate``: transformers' own, on the same prompts in one batch, the adapter merged into the weights.
 - ``check``: what the engine computes beside what the model computes alone, in standard deviations of its logits.
 
-Tokens a second count reading the prompts, unless they are said to be of the writing alone. ``--tiny`` is for a dry run on
-a CPU, and its figures say nothing.
+Tokens a second count reading the prompts, unless they are said to be of the writing alone. ``--tiny`` is for a dry run
+on a CPU, and its figures say nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import tempfile
 import threading
@@ -275,7 +276,9 @@ def main() -> None:
     length = arguments.prompt or (200 if tiny else 4000)
     device, dtype, rank = ("cpu", torch.float32, 4) if tiny else ("cuda", torch.bfloat16, 64)
     started = time.perf_counter()
-    transformers_engine.load_model = make_model
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger("inhouse_training").setLevel(logging.INFO)
+    transformers_engine.load_model = make_model  # type: ignore[attr-defined]  # the engine itself is the product's
     machine = "CPU" if tiny else torch.cuda.get_device_name()
     say("machine", {"device": machine, "torch": torch.__version__, "shape": arguments.shape}, started)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,9 +1,9 @@
 """Several LoRA adapters at once: each token passes through the adapter of its own conversation.
 
 The matrices of all adapters in use are stacked along the rank. A linear layer multiplies by the whole stack, and a mask
-of zeros and ones lets through only the ranks of the token's own adapter: two small products more for each layer, however
-many adapters there are, and a conversation with the base model stands beside the others. The base's weights are not
-touched, so a new version needs no pause: old answers end on the old version while new ones begin on the new.
+of zeros and ones lets through only the ranks of the token's own adapter: two small products more for each layer,
+however many adapters there are, and a conversation with the base model stands beside the others. The base's weights are
+not touched, so a new version needs no pause: old answers end on the old version while new ones begin on the new.
 
 The idea is that of Punica (Chen et al., MLSys 2024, arXiv:2310.18547), without kernels of its own.
 """
@@ -99,9 +99,8 @@ class StackedAdapters:
         """Whether there is room for one more beside those ``in_use``."""
         return len(self._segments) < AT_ONCE or any(each not in in_use for each in self._used)
 
-    @torch.no_grad()
     def add(self, version: str, layers: Collection[LayerOfAdapter], in_use: Collection[str]) -> None:
-        """Put a version into the stack, in place of one that is not ``in_use`` where possible."""
+        """Put a version into the stack, in place of one that is not ``in_use`` where possible; without gradients."""
         rank = max(each.down.shape[0] for each in layers)
         segment = self._room(rank, in_use)
         ranks = slice(segment.begin, segment.begin + segment.size)
@@ -163,7 +162,7 @@ class StackedAdapters:
         """A forward hook: adds in place, and nothing while no batch runs."""
         if self._mask is None:
             return
-        addition = self._additions[linear]  # type: ignore[index]  # only linear layers have this hook
+        addition = self._additions[linear]
         hidden = nn.functional.linear(given[0].flatten(0, -2), addition.down).mul_(self._mask)
         output.view(-1, output.shape[-1]).addmm_(hidden, addition.up.t())
 

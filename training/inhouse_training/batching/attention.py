@@ -1,8 +1,8 @@
 """Attention over several conversations in one forward pass.
 
 Tokens of all conversations stand in one row, so that everything but attention multiplies one large matrix. Keys and
-values lie in a pool, each conversation in a place of its own without gaps. On a GPU that is what FlashAttention 2 reads,
-which is part of torch: a start and a length for each conversation. Elsewhere each conversation is attended to by itself.
+values lie in a pool, each conversation in a place of its own without gaps. On a GPU that is what FlashAttention 2, a
+part of torch, reads: a start and a length for each conversation. Elsewhere each conversation is attended to by itself.
 
 Source of the method: Orca (Yu et al., OSDI 2022), selective batching.
 """
@@ -24,8 +24,8 @@ PACKED = "inhouse_packed"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens ``begin`` to ``end`` of the row, the last of the ``used`` that one conversation has from ``start`` on in the
-    pool."""
+    """Tokens ``begin`` to ``end`` of the row: the last of the ``used`` tokens that one conversation has in the pool from
+    ``start`` on."""
 
     begin: int
     end: int
@@ -77,7 +77,7 @@ def packed_attention(
     packed: Packed,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As transformers calls it: query, key and value are [1, heads, tokens, width]; returns [1, tokens, heads, width]."""
+    """As transformers calls it: of query, key and value, [1, heads, tokens, width], [1, tokens, heads, width]."""
     keys, values = packed.pool[module.layer_idx]
     keys.index_copy_(0, packed.slots, key[0].transpose(0, 1))
     values.index_copy_(0, packed.slots, value[0].transpose(0, 1))
@@ -110,13 +110,14 @@ def _one(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, piece: Piece, scaling: float | None
 ) -> torch.Tensor:
     count = piece.end - piece.begin
-    seen = [each[piece.start : piece.start + piece.used].transpose(0, 1)[None] for each in (keys, values)]
+    seen = slice(piece.start, piece.start + piece.used)
     mask = None
     if 1 < count < piece.used:
         mask = torch.ones(count, piece.used, dtype=torch.bool, device=query.device).tril(piece.used - count)
     attended = scaled_dot_product_attention(
         query[:, :, piece.begin : piece.end],
-        *seen,
+        keys[seen].transpose(0, 1)[None],
+        values[seen].transpose(0, 1)[None],
         attn_mask=mask,
         is_causal=count == piece.used,
         scale=scaling,

@@ -1,8 +1,8 @@
 """The forward passes of a batch: a block of prompts, or one more token of each answer.
 
-A model of 7B starts about a thousand kernels for one token, and starting them from Python takes several times as long as
-running them. On a GPU one such step is therefore recorded as a CUDA graph for each number of answers and replayed; the
-token that a step chose is the next one's input without passing through the CPU.
+A model of 7B starts about a thousand kernels for one token, and starting them from Python takes several times as long
+as running them. On a GPU one such step is therefore recorded as a CUDA graph for each number of answers and replayed;
+the token that a step chose is the next one's input without passing through the CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Reading:
     """Tokens of one prompt that are read next; their last one is token ``done + len(ids)`` of the conversation.
 
     Attributes:
-        start: where the conversation begins in the pool. adapter: its row in the stack. last: whether the prompt ends here.
+        start: where the conversation begins in the pool. adapter: its row in the stack.
+        last: whether the prompt ends here.
     """
 
     ids: Sequence[int]
@@ -108,7 +109,12 @@ class Decoder:
     def read(self, readings: Sequence[Reading]) -> torch.Tensor:
         """Read pieces of prompts. Logits of the next token of those that end here, in the order given."""
         order = sorted(range(len(readings)), key=lambda at: readings[at].start)
-        pieces, ids, positions, slots, adapters, ends = [], [], [], [], [], {}
+        pieces: list[Piece] = []
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        adapters: list[int] = []
+        ends: dict[int, int] = {}
         for at in order:
             each = readings[at]
             used = each.done + len(each.ids)

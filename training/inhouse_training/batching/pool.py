@@ -70,7 +70,8 @@ class Places:
     def same_beginning(self, ids: Sequence[int], place: Place) -> tuple[int, int]:
         """Where the pool already holds the beginning of ``ids`` for the adapter of ``place``, and how many tokens.
 
-        At least one token is left to be read: what follows it comes from the forward pass. (0, 0) when nothing is found.
+        At least one token is left to be read: what follows it comes from the forward pass. (0, 0) when nothing is
+        found.
         """
         wanted = np.asarray(ids[:-1], np.int64)
         best = (0, 0)
