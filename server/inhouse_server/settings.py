@@ -18,13 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.export_paths import ExportPaths
+from inhouse_server.settings_file import FILE_NAME
 from inhouse_training import INTERVAL
 from inhouse_training.fill_in import why_not
 
 if TYPE_CHECKING:
     from inhouse_retrieval import EncoderChoice, Reranker
-
-FILE_NAME = "inhouse.toml"
 
 FORGE_TOKEN = "INHOUSE_FORGE_TOKEN"
 """Variable that holds the forge's token unless `[forge] token_env` names another."""

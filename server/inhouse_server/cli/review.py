@@ -16,7 +16,8 @@ from inhouse_server.cli.forge import forget_token, open_forge, require_forge_and
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.post_review import PostingProcess, posting_process
 from inhouse_server.cli.terminal import progress_bar, start_logging, warn
-from inhouse_server.settings import FILE_NAME, Settings
+from inhouse_server.settings import Settings
+from inhouse_server.settings_file import FILE_NAME
 
 if TYPE_CHECKING:
     from inhouse_server.review.diff import Change
@@ -67,7 +68,7 @@ def review(
     from inhouse_server.review.renderers import FORMATS, render
     from inhouse_server.review.reviewer import know_house
     from inhouse_server.review.reviewer import review as review_change
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     form = "json" if json else form
     if form != "terminal" and form not in FORMATS:

@@ -35,8 +35,8 @@ def serve(
 ) -> None:
     """Hold the model and the index, and answer over HTTP and LSP."""
     from inhouse_server import owner
+    from inhouse_server.state_dir import prepare_state_dir
     from inhouse_server.tls import Protected
-    from inhouse_server.workspace import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     if stop:

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -34,7 +33,8 @@ from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.protocol import InhouseProtocol
 from inhouse_server.lsp_capabilities import COMMANDS
-from inhouse_server.text_sync import UTF16
+from inhouse_server.position_encodings import UTF16
+from inhouse_server.version import VERSION
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Within
@@ -93,7 +93,7 @@ class InhouseServer(LanguageServer):
     ) -> None:
         super().__init__(
             "inhouse",
-            version("inhouse"),
+            VERSION,
             protocol_cls=InhouseProtocol,
             converter_factory=default_converter,
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
