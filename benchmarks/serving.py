@@ -9,7 +9,11 @@ layers is served by the product's engine. Every prompt is another one, so that n
 - ``burst``: all streams ask at the same moment.
 - ``steady``: each stream asks again as soon as it has its answer, as in the rounds after the burst.
 - ``generate``: transformers' own, on the same prompts in one batch, the adapter merged into the weights.
-- ``check``: what the engine computes beside what the model computes alone, in standard deviations of its logits.
+- ``check``: what the engine computes beside what the model computes alone, in standard deviations of its logits; and as
+  a yardstick for rounding the model alone with two kinds of attention.
+
+No prompt is asked twice, and each part says how many tokens of prompts were copied all the same, how many were read
+a second, and how many multiplications a second that takes at least: no more than the card can do.
 
 Tokens a second count reading the prompts, unless they are said to be of the writing alone. ``--tiny`` is for a dry run
 on a CPU, and its figures say nothing.
@@ -85,6 +89,13 @@ def make_base(folder: Path, shape: dict[str, Any]) -> BaseModel:
     return BaseModel("random", folder, "0" * 64, "")
 
 
+def words_tokenizer(base: BaseModel) -> Any:
+    """The tokenizer as it was made. By the model's type, transformers would take the class of that family instead."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(base.path)
+
+
 def make_model(base: BaseModel, device: str | None = None, dtype: Any = None) -> Any:
     """Random weights, made where they are used. Stands for reading them from a file."""
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
@@ -123,6 +134,7 @@ class Answer:
     first: float
     last: float
     tokens: int
+    prompt: int
 
 
 def ask(engine: BatchedEngine, request: GenerationRequest) -> Answer:
@@ -131,28 +143,63 @@ def ask(engine: BatchedEngine, request: GenerationRequest) -> Answer:
         if isinstance(event, TextDelta) and not first:
             first = time.perf_counter()
         if isinstance(event, Finished):
-            return Answer(asked, first, time.perf_counter(), event.completion_tokens)
+            return Answer(asked, first, time.perf_counter(), event.completion_tokens, event.prompt_tokens)
     raise AssertionError("a stream ends with Finished")
 
 
 class Prompts:
-    """Requests of random words, each of exactly the same length."""
+    """Requests of random words, never the same ones twice; one generator serves the whole run."""
 
-    def __init__(self, engine: BatchedEngine, length: int, tokens: int, vocabulary: int) -> None:
+    def __init__(self, engine: BatchedEngine, vocabulary: int) -> None:
         self._random = torch.Generator().manual_seed(2)
         self._vocabulary = vocabulary
-        self._tokens = tokens
-        self._words = length - engine.count_tokens((Message("user", ""),))
+        self._around = engine.count_tokens((Message("user", ""),))
 
-    def next(self) -> GenerationRequest:
-        numbers = torch.randint(self._vocabulary - 5, (self._words,), generator=self._random).tolist()
+    def next(self, length: int, tokens: int) -> GenerationRequest:
+        """One of exactly ``length`` tokens."""
+        numbers = torch.randint(self._vocabulary - 5, (length - self._around,), generator=self._random).tolist()
         text = " ".join(f"w{number}" for number in numbers)
-        return GenerationRequest((Message("user", text),), VERSION, self._tokens)
+        return GenerationRequest((Message("user", text),), VERSION, tokens)
 
 
-def rounds(engine: BatchedEngine, prompts: Prompts, streams: int, count: int) -> list[list[Answer]]:
+class Part:
+    """What the engine read and copied from the beginning of a part of the run on."""
+
+    def __init__(self, engine: BatchedEngine) -> None:
+        self._scheduler = engine._scheduler
+        self._weights = sum(
+            each.numel()
+            for name, each in engine._causal.named_parameters()
+            if "embed" not in name and "lm_" not in name
+        )
+        self._before = self._counted()
+        self._began = time.perf_counter()
+
+    def _counted(self) -> tuple[int, int]:
+        return self._scheduler.tokens_read, self._scheduler.tokens_copied
+
+    def figures(self, length: int, answers: Sequence[Answer]) -> dict[str, Any]:
+        """Of everything since, which must have been ``answers`` to prompts of ``length`` tokens.
+
+        The multiplications are those of reading before the last first token, two for each weight and token.
+        """
+        read, copied = (now - then for now, then in zip(self._counted(), self._before, strict=True))
+        assert all(each.prompt == length for each in answers), "a prompt has another length"
+        assert read + copied == length * len(answers), "a prompt was not read, or more was"
+        seconds = max(each.first for each in answers) - self._began
+        return {
+            "prompt_tokens_read": read,
+            "prompt_tokens_copied": copied,
+            "prompt_tokens_read_per_second": round(read / seconds),
+            "tflop_per_second_at_least": round(2 * self._weights * read / seconds / 1e12, 1),
+        }
+
+
+def rounds(
+    engine: BatchedEngine, prompts: Prompts, streams: int, count: int, length: int, tokens: int
+) -> list[list[Answer]]:
     """Answers of each round: every stream asks ``count`` times, the next question as soon as it has its answer."""
-    requests = [[prompts.next() for _ in range(count)] for _ in range(streams)]
+    requests = [[prompts.next(length, tokens) for _ in range(count)] for _ in range(streams)]
     answers: list[list[Answer]] = [[] for _ in range(streams)]
 
     def one(at: int) -> None:
@@ -230,11 +277,18 @@ def check(engine: BatchedEngine) -> dict[str, float]:
             engine._activate(version)
             alone = engine._causal(input_ids=torch.tensor([cut[n]], device=engine._causal.device), use_cache=False)
             for name, position in (("reading", -2), ("writing", -1)):
-                wanted = alone.logits[0, position].float()
-                worst = float((passes[name][n].float() - wanted).abs().max() / wanted.std())
-                differences[f"{name} {version}"] = round(worst, 4)
+                wanted = alone.logits[0, position]
+                differences[f"{name} {version}"] = _apart(passes[name][n], wanted)
+            engine._causal.config._attn_implementation = "eager"
+            other = engine._causal(input_ids=torch.tensor([cut[n]], device=engine._causal.device), use_cache=False)
+            engine._causal.config._attn_implementation = "sdpa"
+            differences[f"sdpa and eager {version}"] = _apart(other.logits[0, -1], alone.logits[0, -1])
         engine._activate(BASE)
     return differences
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return round(float((one.float() - other.float()).abs().max() / other.float().std()), 4)
 
 
 def plain_generate(model: Any, streams: int, length: int, tokens: int) -> dict[str, Any]:
@@ -278,6 +332,7 @@ def main() -> None:
     started = time.perf_counter()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("inhouse_training").setLevel(logging.INFO)
+    transformers_engine.load_tokenizer = words_tokenizer  # type: ignore[attr-defined]
     transformers_engine.load_model = make_model  # type: ignore[attr-defined]  # the engine itself is the product's
     machine = "CPU" if tiny else torch.cuda.get_device_name()
     say("machine", {"device": machine, "torch": torch.__version__, "shape": arguments.shape}, started)
@@ -288,18 +343,21 @@ def main() -> None:
         engine = BatchedEngine(base, lambda version: adapter, device=device, dtype=dtype, streams=streams)
         make_adapter(adapter, engine._causal, rank, 0.02)
         say("loaded", {"pool_tokens": engine._pool.shape[2]}, started)
-        short = Prompts(engine, 40, 8, shape["vocab_size"])
-        rounds(engine, short, streams, 1)  # loads the adapter
+        prompts = Prompts(engine, shape["vocab_size"])
+        rounds(engine, prompts, streams, 1, 40, 8)  # loads the adapter
         say("check", check(engine), started)
-        prompts = Prompts(engine, length, tokens, shape["vocab_size"])
-        ask(engine, Prompts(engine, length, 4, shape["vocab_size"]).next())
-        alone = [ask(engine, prompts.next()) for _ in range(2 if tiny else 4)]
-        say("alone", told(alone), started)
-        rounds(engine, Prompts(engine, length // 2, 40, shape["vocab_size"]), streams, 1)  # records steps of all sizes
-        rounds(engine, Prompts(engine, length, 8, shape["vocab_size"]), streams, 1)
-        made = rounds(engine, prompts, streams, 2 if tiny else 3)
-        say("burst", told(made[0]), started)
-        say("steady", steady(made), started)
+        ask(engine, prompts.next(length, 4))
+        part = Part(engine)
+        alone = [ask(engine, prompts.next(length, tokens)) for _ in range(2 if tiny else 3)]
+        say("alone", told(alone) | part.figures(length, alone), started)
+        rounds(engine, prompts, streams, 1, length // 2, 40)  # records steps of all sizes
+        part = Part(engine)
+        made = rounds(engine, prompts, streams, 1, length, tokens)
+        say("burst", told(made[0]) | part.figures(length, made[0]), started)
+        part = Part(engine)
+        made = rounds(engine, prompts, streams, 3, length, tokens)
+        everything = [each for one in made for each in one]
+        say("steady", steady(made) | part.figures(length, everything), started)
         if not arguments.without_generate:
             model = engine._model
             with engine._turn.hold(Event()):

@@ -244,16 +244,19 @@ def test_a_beginning_that_was_read_before_is_copied(
     first = request(50, "one", words=120)
     asked = [first, replace(first, messages=(*first.messages, Message("assistant", "yes"), Message("user", "why?")))]
     for each in asked:
+        read.clear()
         assert text_of(batched.stream(each, Event())) == alone(serial, each)
-    other = replace(first, adapter="two")
+    prompt = alone(serial, first)[1].prompt_tokens
+    ((shared, rest),) = read
+    assert shared > prompt - 10 and rest < 40
+    other = replace(first, adapter="three")
+    read.clear()
     assert text_of(batched.stream(other, Event())) == alone(serial, other)
-    (_, whole), (shared, rest), (foreign, again) = read[:1] + read[-2:]
-    assert shared > whole - 10 and rest < 40
-    assert (foreign, again) == (0, whole)  # another adapter has keys and values of its own
+    assert read[0][0] < 40  # another adapter has keys and values of its own; others have begun with the same few words
 
 
 def test_scores_and_fixed_questions_go_between_two_steps(serial: TransformersEngine, batched: BatchedEngine) -> None:
-    asked = [request(n, "one", tokens=120) for n in range(3)]
+    asked = [request(n, "one", tokens=60) for n in range(3)]
     expected = [alone(serial, each) for each in asked]
     row = [ScoredRow(tuple(range(100, 140)), tuple(range(100, 140)))]
     streams = [batched.stream(each, Event()) for each in asked]

@@ -24,8 +24,8 @@ PACKED = "inhouse_packed"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens ``begin`` to ``end`` of the row: the last of the ``used`` tokens that one conversation has in the pool from
-    ``start`` on."""
+    """Tokens ``begin`` to ``end`` of the row: the last of ``used`` that one conversation has in the pool from ``start``
+    on."""
 
     begin: int
     end: int

@@ -98,6 +98,9 @@ class Scheduler:
         prepare: called with the turn held, before anything runs; gives what runs it.
         load: called with the turn held; puts an adapter into the stack, or raises.
         streams: answers under way at most. block: tokens of prompts in one forward pass.
+
+    Attributes:
+        tokens_read, tokens_copied: of prompts so far, by the model and from another conversation's place.
     """
 
     def __init__(
@@ -122,6 +125,8 @@ class Scheduler:
         self._writing: list[Asked] = []
         self._ahead: tuple[list[Asked], Chosen] | None = None  # a step whose tokens are not known here yet
         self._wrote_at = 0.0
+        self.tokens_read = 0
+        self.tokens_copied = 0
         self._exiting = Event()
         # Python ends daemon threads in the middle of what they do, which aborts a process that is in torch's code.
         weakref.finalize(self, _leave, self._exiting, self._changed, self._threads)
@@ -239,6 +244,7 @@ class Scheduler:
             block.append(each)
             room -= len(ids)
         logits = decoder.read(readings)
+        self.tokens_read += self._block - room
         ended = []
         for each, reading in zip(block, readings, strict=True):
             each.cached += len(reading.ids)
@@ -257,6 +263,7 @@ class Scheduler:
         assert asked.place is not None
         start, count = self._places.same_beginning(asked.prompt, asked.place)
         if count:
+            self.tokens_copied += count
             to = asked.place.start
             pool[:, :, to : to + count] = pool[:, :, start : start + count]
         return count
