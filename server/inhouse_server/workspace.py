@@ -301,7 +301,7 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_training import TransformersEngine, resolve_base_model
+        from inhouse_training import load_engine, resolve_base_model
 
         log.info("loading %s", self.settings.base_model)
-        return TransformersEngine(resolve_base_model(self.settings.base_model), self.registry.verify)
+        return load_engine(resolve_base_model(self.settings.base_model), self.registry.verify, engine.batched)

@@ -24,8 +24,10 @@ from inhouse_training import (
     ScoredRow,
     TextDelta,
     TransformersEngine,
+    load_model,
 )
-from inhouse_training.batching.engine import BatchedEngine
+from inhouse_training.batching.attention import why_not_packed
+from inhouse_training.batching.engine import BatchedEngine, load_engine
 from inhouse_training.batching.pool import Places
 
 from .adapters import random_adapter
@@ -304,7 +306,7 @@ def test_more_requests_than_the_pool_holds_take_turns(
 ) -> None:
     monkeypatch.setattr("inhouse_training.batching.engine.ROOM", 0)
     engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=8)
-    asked = [request(n, tokens=900, words=100) for n in range(6)]  # two of them fill the pool
+    asked = [request(n, tokens=900, words=100) for n in range(3)]  # two of them fill the pool
     assert together(engine, asked) == [alone(serial, each) for each in asked]
 
 
@@ -319,6 +321,14 @@ def test_models_whose_answers_cannot_be_made_together_are_refused(tmp_path: Path
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InhouseError, match="do not attend to everything"):
         BatchedEngine(BaseModel("windowed", tmp_path, "0" * 64, ""), Path, device="cpu", dtype=torch.float32)
+
+
+def test_the_machine_and_the_setting_choose_the_engine(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(load_engine(base, Path, "on")) is BatchedEngine
+    assert type(load_engine(base, Path, "off")) is TransformersEngine
+    monkeypatch.setattr("inhouse_training.base_model.best_device", lambda: "cpu")
+    assert type(load_engine(base, Path, "auto")) is TransformersEngine
+    assert why_not_packed(load_model(base, "cpu")) == ""
 
 
 def test_places_are_given_to_who_fits_and_kept_until_their_room_is_needed() -> None:
