@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from inhouse_training import (
 from inhouse_training.batching.attention import why_not_packed
 from inhouse_training.batching.engine import BatchedEngine, load_engine
 from inhouse_training.batching.pool import Places
+from inhouse_training.decoding import FairLock
 
 from .adapters import random_adapter
 from .conftest import make_tiny
@@ -349,3 +351,27 @@ def test_places_are_given_to_who_fits_and_kept_until_their_room_is_needed() -> N
     four = places.take(30, "a")
     assert four is not None and four.start == 0  # what was kept has made room
     assert places.same_beginning(ids, three) == (0, 0)
+
+
+def test_whether_somebody_waits_can_be_asked_while_others_come_and_go() -> None:
+    turn, over, gone = FairLock(), Event(), Event()
+    gone.set()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            with turn.hold(gone):
+                pass
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    try:
+        for thread in threads:
+            thread.start()
+        assert {turn.wanted for _ in range(20_000)} <= {True, False}
+    finally:
+        over.set()
+        sys.setswitchinterval(usual)
+        for thread in threads:
+            thread.join()
+    assert not turn.wanted
