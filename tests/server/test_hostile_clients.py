@@ -174,6 +174,19 @@ def test_slow_senders_are_given_up(served: Served, monkeypatch: pytest.MonkeyPat
     assert b" 408 " in answer.split(b"\r\n")[0] and b"request_timeout" in answer
 
 
+def test_a_client_that_leaves_within_its_body_is_no_error(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    for path in POSTS:
+        head = f"POST {path} HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as peer:
+            peer.sendall(head.encode() + b'{"question":')
+    deadline = time.monotonic() + 30
+    while served.server.server_state.tasks and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not served.server.server_state.tasks
+    assert httpx.get(f"{served.url}/v1/models", headers=AUTHORISED).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
 def test_slow_readers_are_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inhouse_server.listening.SEND_TIMEOUT_S", 0.3)
     request = f"GET /openapi.json HTTP/1.1\r\n{HEAD}\r\n".encode()

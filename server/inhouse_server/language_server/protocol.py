@@ -40,6 +40,14 @@ class InhouseProtocol(LanguageServerProtocol):
         for method in _OURS:
             del self.fm.builtin_features[method]
 
+    def get_message_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
+        """The type of a message. pygls caches this for the whole process, and with it the connections that asked."""
+        return types.METHOD_TO_TYPES.get(method, (None,))[0]
+
+    def get_result_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
+        """The type of an answer; kept for nobody, for the same reason."""
+        return types.METHOD_TO_TYPES.get(method, (None, None))[1]
+
     def structure_message(self, data: dict[str, Any]) -> Any:
         """A message as its type: one of the specification's, or our own."""
         if "id" in data and str(data.get("method", "")).startswith("inhouse/"):

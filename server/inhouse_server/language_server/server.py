@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from cattrs import Converter
 from lsprotocol import types
 from pydantic import ValidationError
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
@@ -64,6 +65,14 @@ COMPLETION = (types.TEXT_DOCUMENT_INLINE_COMPLETION, inline_completion.inline_co
 """Handled only where it is offered: the settings turn it on, and the base model can fill in."""
 
 
+@functools.cache
+def _converter() -> Converter:
+    """Messages to objects and back. One for all connections: it writes code for each type that it meets, which takes a
+    tenth of a second and some megabytes."""
+    converter: Converter = default_converter()  # type: ignore[no-untyped-call]
+    return converter
+
+
 class InhouseServer(LanguageServer):
     """One editor's server.
 
@@ -95,7 +104,7 @@ class InhouseServer(LanguageServer):
             "inhouse",
             VERSION,
             protocol_cls=InhouseProtocol,
-            converter_factory=default_converter,
+            converter_factory=_converter,
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house
