@@ -69,7 +69,7 @@ def serve(
 
 
 def _end_at_once() -> None:
-    """Leave without tearing the interpreter down under a model that still loads in its thread: native code may abort."""
+    """Leave without tearing the interpreter down under a model that still loads: its native code may abort."""
     if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
         logging.shutdown()
         sys.stdout.flush()
