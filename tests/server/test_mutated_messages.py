@@ -23,7 +23,7 @@ import pytest
 from inhouse_retrieval import EVERYWHERE
 from inhouse_server.framing import FrameReader
 from inhouse_server.language_server.connection import QueueWriter, receive
-from inhouse_server.language_server.server import build_server
+from inhouse_server.language_server.server import InhouseServer, build_server
 from inhouse_server.workspace import Workspace
 
 from .mutations import editor_messages
@@ -77,11 +77,13 @@ async def _one_editor(house: Workspace, batch: list[bytes], greets: bool) -> wea
     last = json.dumps({"jsonrpc": "2.0", "id": "last", "method": "no/such/method"})
     asked["last"] += 1
     receive(server, writer, last)
+    answered: Counter[Any] = Counter()
     async with asyncio.timeout(WAIT_S):
         while running := server.protocol.running_requests():
-            await asyncio.wait(running)
+            await asyncio.wait(running, timeout=0.05)
+            answered.update(_answers(server, writer))
     await asyncio.sleep(0)  # what was to be said when they ended
-    answered = Counter(_answers(writer))
+    answered.update(_answers(server, writer))
     assert answered == asked, (asked - answered, answered - asked, batch)
     await server.close()
     return weakref.ref(server)
@@ -97,8 +99,12 @@ def _asks(body: bytes) -> Iterator[Any]:
                 yield identifier
 
 
-def _answers(writer: QueueWriter) -> Iterator[Any]:
+def _answers(server: InhouseServer, writer: QueueWriter) -> Iterator[Any]:
+    """The ids of what was answered; what the server asks of its editor is refused, so that it does not wait for it."""
     while not writer.messages.empty():
         message = json.loads(writer.messages.get_nowait() or "{}")
+        if "method" in message and "id" in message:
+            refused = {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "not here"}}
+            receive(server, writer, json.dumps(refused))
         if "method" not in message and message.get("id") is not None:
             yield message["id"]

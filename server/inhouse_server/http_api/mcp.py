@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
 from inhouse_retrieval.within import Within
 from inhouse_server.access import Caller
@@ -31,7 +32,7 @@ class McpEndpoint:
         may = (caller.may(AccessScope.REVIEW), caller.within)
         if may not in self._sessions:
             self._sessions[may] = _Sessions(self._workspace, *may)
-        await self._sessions[may](scope, receive, send)
+        await self._sessions[may](scope, await _whole(scope, receive), send)
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -41,6 +42,22 @@ class McpEndpoint:
         finally:
             for sessions in self._sessions.values():
                 await sessions.end()
+
+
+async def _whole(scope: Scope, receive: Receive) -> Receive:
+    """``receive`` with the body in one message: no session begins for a client that leaves within it, which the SDK
+    would log as an error.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    body = await Request(scope, receive).body()
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return received
 
 
 class _Sessions:
