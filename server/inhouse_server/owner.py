@@ -175,6 +175,8 @@ def busy(root: Path, state_dir: Path) -> Busy:
     """The error that says who holds the repository, and what to do about it."""
     pid, command = _holder(state_dir)
     if command == SERVE:
+        if found := find_owner(state_dir):
+            return Busy(f"{root} is served already, at {found.url} (process {pid}).", "Use that, or stop it first.")
         return Busy(
             f"The owner process ({pid}) holds {root} and does not answer yet.",
             "Try again in a moment, or stop it with 'inhouse serve --stop'.",
