@@ -84,12 +84,12 @@ def test_memory_of_compiled_layers_is_what_was_measured(rank: int, measured: flo
 
 def test_layers_are_compiled_where_that_pays() -> None:
     shape, h100 = shape_of(elsewhere(MISTRAL)), named_card("h100")
-    packed = changed("default-7b", trainer={"packing": True})
+    packed = changed("default-7b", trainer={"packing": True, "compile": "auto"})
     long, short = 20_000_000, 2_000_000
     assert compiles(packed, shape, long, h100, "trl") and not compiles(packed, shape, short, h100, "trl")
     # Unsloth has kernels of its own; rows of many lengths are compiled only when that is asked for.
     assert not compiles(packed, shape, long, h100, "unsloth")
-    loose = changed("default-7b", trainer={"packing": False})
+    loose = changed("default-7b", trainer={"packing": False, "compile": "auto"})
     assert not compiles(loose, shape, long, h100, "trl")
     assert not compiles(packed, shape, long, TWO_CORES, "trl")
     assert not compiles(packed, None, long, h100, "trl") and not compiles(packed, shape, None, h100, "trl")
