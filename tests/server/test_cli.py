@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import pty
 import re
 import signal
@@ -18,6 +19,7 @@ import pytest
 from filelock import FileLock
 
 from inhouse_server.cli.found_passage import show_passage
+from inhouse_server.version import VERSION
 from inhouse_training import BaseModel
 
 from .conftest import git, make_repository
@@ -152,9 +154,24 @@ def test_one_sync_at_a_time(shop: Path) -> None:
         (["nonsense"], 2, "nonsense"),
         (["adapters", "show", "nobody"], 1, "nobody"),
         (["adapters", "promote", "../../etc"], 1, "../../etc"),
-        (["ask", " "], 1, "empty"),
+        (["ask", ""], 2, "the question is empty"),
+        (["ask", " \n"], 2, "the question is empty"),
         (["ask", "x", "--adapter", "nobody"], 1, "nobody"),
-        (["retrain", "--recipe", "nobody"], 1, "nobody"),
+        (["retrain", "--recipe", "nobody"], 2, "nobody"),
+        (["train", "--recipe", "cpu-tral"], 2, "Did you mean 'cpu-trial'?"),
+        (["dataset", "stats", "--recipe", "none.toml"], 2, "There is no file none.toml"),
+        (["sweep", "nobody"], 2, "nobody"),
+        (["sweep", "--timeout", "7x"], 2, "'7x' is not a length of time"),
+        (["retrain", "--every", "7x"], 2, "'7x' is not a length of time"),
+        (["retrain", "--every", "0d"], 2, "'0d' is not longer than 0"),
+        (["token", "create", "bob", "--expires", "0d"], 2, "'0d' must be longer than 0"),
+        (["token", "create", "bob", "--expires", "0"], 2, "'0' must be longer than 0"),
+        (["token", "create", "bob", "--expires", "soon"], 2, "'soon' is not a length of time"),
+        (
+            ["token", "create", "bob", "--scope", "metrcs"],
+            2,
+            "'metrcs' is not known. Did you mean 'metrics'? There are ask",
+        ),
         (["retrain", "--recipe", "default-7b"], 1, "is for Qwen/Qwen2.5-Coder-7B-Instruct"),
         (["serve", "--port", "99999"], 2, "--port"),
         (["sync"], 1, "No forge is configured"),
@@ -165,6 +182,19 @@ def test_wrong_use_is_told_plainly(shop: Path, arguments: list[str], code: int, 
     done = inhouse(*arguments, "--repo", str(shop)) if arguments != ["nonsense"] else inhouse(*arguments)
     assert done.returncode == code
     assert told in done.stderr
+    assert "Value error" not in done.stderr
+
+
+def test_an_empty_question_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "unread")
+    assert inhouse("ask", " ", "--repo", str(root)).returncode == 2
+    assert not (root / ".inhouse").exists()
+    assert inhouse("ask", "", "--repo", str(tmp_path)).returncode == 2, "the question comes before the repository"
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    done = inhouse("--version")
+    assert (done.returncode, done.stdout) == (0, f"inhouse {VERSION}, Python {platform.python_version()}\n")
 
 
 def test_outside_a_repository(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from inhouse_server.answers import CURRENT
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import location, plain, print_json
+from inhouse_server.cli.usage import asked
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question.")],
+    question: Annotated[str, typer.Argument(help="The question.", callback=asked)],
     repo: RepoOption = HERE,
     adapter: Annotated[str, typer.Option("--adapter", help="'current', 'base' or an adapter version.")] = CURRENT,
     retrieval: Annotated[
