@@ -25,7 +25,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask about the repository."""
-    with open_backend(repo, "ask", refresh=True) as (root, backend):
+    with open_backend(repo, "ask", reading=True, with_model=True) as (root, backend):
         for event in backend.ask(question, adapter, retrieval):
             if isinstance(event, dict):
                 if json:
