@@ -26,7 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from inhouse_training import BaseModel
+from inhouse_training.dataset import Dataset
 from inhouse_training.finetune import finetune, training_curve
+from inhouse_training.forecast import compiles
+from inhouse_training.machines import this_machine
+from inhouse_training.memory import GIB, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import Recipe, load_recipe
 
 
@@ -68,6 +72,20 @@ def memory_watched(every: float = 0.2) -> Iterator[list[int]]:
         watcher.join()
 
 
+def predicted(kind: str, base: BaseModel, dataset: Path, recipe: Recipe) -> dict[str, Any]:
+    """Which layers are computed again here, and the memory that the product reckons with."""
+    shape, machine = shape_of(base), this_machine()
+    assert shape is not None
+    tokens = recipe.optimizer.max_passes * int(Dataset(dataset).manifest["row_tokens"])
+    compiled = compiles(recipe, shape, tokens, machine, kind)
+    memory = predict_memory(shape, recipe, machine.gpu, kind, machine.memory, compiled)
+    return {
+        "compiled": compiled,
+        "checkpointing": checkpointing_of(shape, recipe, machine.gpu, kind, machine.memory, compiled),
+        "predicted_gib": round(memory.total / GIB, 1),
+    }
+
+
 def run(kind: str, base: BaseModel, dataset: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train once with one trainer; its figures."""
     chosen = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"kind": kind})})
@@ -81,6 +99,8 @@ def run(kind: str, base: BaseModel, dataset: Path, recipe: Recipe, folder: Path)
         "recipe": recipe.name,
         "compile": recipe.trainer.compile,
         "attention": recipe.trainer.attention,
+        "dtype": recipe.lora.dtype,
+        **predicted(kind, base, dataset, chosen),
         "steps": len(curve),
         "first_loss": round(curve[0].loss, 4),
         "last_loss": round(curve[-1].loss, 4),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +187,13 @@ def _without_paths(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "base": base, "dataset": ""}
 
 
+def _environment(run_dir: Path) -> dict[str, str]:
+    """Variables of the child. Rows of changing lengths leave holes in a GPU's memory that nothing fits into, unless the
+    allocator may move its borders; whoever has set it otherwise is not overruled."""
+    allocator = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    return {"HF_DATASETS_CACHE": str(run_dir / "cache"), "PYTORCH_CUDA_ALLOC_CONF": allocator}
+
+
 def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
     shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
     log_path = run_dir / "trainer.log"
@@ -194,7 +202,7 @@ def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
         f"inhouse_training.trainers.{kind}",
         run_dir,
         log_path,
-        {"HF_DATASETS_CACHE": str(run_dir / "cache")},
+        _environment(run_dir),
         _GRACE_SECONDS,
     )
     try:
