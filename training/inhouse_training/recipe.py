@@ -252,12 +252,24 @@ def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise InhouseError(f"The recipe {path} cannot be read ({error}).", "Name a TOML file.") from error
         return parse_recipe(content, path.name.removesuffix(".toml"), str(path))
+    check_recipe_name(text)
+    return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
+
+
+def check_recipe_name(text: str) -> None:
+    """See whether a recipe is called ``text``, or a file ending in `.toml` is there; nothing is read.
+
+    Raises:
+        InhouseError: it is not so.
+    """
     names = recipe_names()
-    if text not in names:
+    if text.endswith(".toml"):
+        if not Path(text).is_file():
+            raise InhouseError(f"There is no file {text}.", f"Name one, or one of {', '.join(names)}.")
+    elif text not in names:
         near = difflib.get_close_matches(text, names, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}, or name a .toml file."
         raise InhouseError(f"There is no recipe called {text!r}.", hint)
-    return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
 
 
 def parse_recipe(content: str, name: str, file: str) -> Recipe:
