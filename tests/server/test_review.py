@@ -13,9 +13,10 @@ import pytest
 from inhouse_retrieval import InhouseError, Repository
 from inhouse_server.review.companions import History, is_test
 from inhouse_server.review.conventions import Conventions, imports
-from inhouse_server.review.diff import ReviewedFile, parse_hunks, read_change
+from inhouse_server.review.diff import Change, ReviewedFile, parse_hunks, read_change
 from inhouse_server.review.evaluation import evaluate_review
 from inhouse_server.review.finding import Finding
+from inhouse_server.review.house import spelling_findings
 from inhouse_server.review.memory import ShownFindings
 from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
@@ -203,6 +204,90 @@ def test_names_written_otherwise_are_remarked_on() -> None:
     for name in ("load_more", "load", "Thing", "MAX_THINGS", "_x"):
         assert house.usual_style("new.py", name) is None
     assert house.usual_style("new.ts", "loadThing") is None
+
+
+OVERRIDES = """import ast
+import unittest
+from http.server import BaseHTTPRequestHandler
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.x = 1
+
+
+class Deeper(Case):
+    def tearDown(self):
+        pass
+
+
+class Handler(BaseHTTPRequestHandler):
+    @staticmethod
+    def do_GET():
+        pass
+
+
+class Names(ast.NodeVisitor):
+    def visit_FunctionDef(self, node):
+        def innerName():
+            pass
+
+
+class Own:
+    def runAll(self):
+        pass
+
+    def loadThing(self):
+        pass
+
+
+ROUTES = {
+    "userName": {
+        "type": "string",
+    },
+}
+
+
+def runMore():
+    pass
+"""
+
+
+def names_remarked_on(path: str, base: list[tuple[str, str]], text: str) -> list[str]:
+    file = reviewed_file(text, path)
+    change = Change("main", "topic", "b" * 40, "a" * 40, "", "", (file,))
+    return [finding.key for finding in spelling_findings(change, Conventions(base))[0]]
+
+
+def test_a_name_that_a_base_dictates_is_not_remarked_on() -> None:
+    base = [(f"m{n}.py", f"def load_thing_{n}():\n    pass\n") for n in range(60)]
+    own = ["innerName", "runAll", "loadThing", "runMore"]
+    assert names_remarked_on("new.py", base, OVERRIDES) == own
+    # Others call a method so already.
+    base.append(("old.py", "class Loader:\n    def loadThing(self):\n        pass\n"))
+    assert names_remarked_on("new.py", base, OVERRIDES) == ["innerName", "runAll", "runMore"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "head", "bases", "method"),
+    [
+        ("py", "class Page", "(ast.NodeVisitor, metaclass=M):\n", "    def {}(self):\n        pass\n"),
+        ("tsx", "class Page", " extends React.Component<P> {\n", "  {}() {{}}\n}}\n"),
+        ("tsx", "class Page", " extends React.Component<P> {\n", "  {} = () => {{}};\n}}\n"),
+        ("ts", "export class Page", " implements OnInit {\n", "  {}() {{}}\n}}\n"),
+        ("java", "class Page", " implements Runnable {\n", "  void {}() {{}}\n}}\n"),
+        ("kt", "class Page", "(x: Int) : Base(x) {\n", "  fun {}() {{\n  }}\n}}\n"),
+        ("swift", "class Page", ": UIView {\n", "  func {}() {{}}\n}}\n"),
+        ("php", "<?php class Page", " extends Base {\n", "  function {}() {{}}\n}}\n"),
+        ("rb", "class Page", " < Base::Page\n", "  def {}\n    1\n  end\nend\n"),
+    ],
+)
+def test_bases_are_known_in_each_language(ending: str, head: str, bases: str, method: str) -> None:
+    alone = {"py": ":\n", "rb": "\n"}.get(ending, " {\n")
+    usual, other = ("load_thing_{}", "loadThing") if ending in ("py", "rb") else ("loadThing{}", "load_thing")
+    base = [(f"m{n}.{ending}", head + alone + method.format(usual.format(n))) for n in range(60)]
+    assert names_remarked_on(f"a.{ending}", base, head + alone + method.format(other)) == [other]
+    assert names_remarked_on(f"a.{ending}", base, head + bases + method.format(other)) == []
 
 
 def test_tests_are_asked_for_where_they_usually_come_along(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from inhouse_retrieval.outline import outline
+from inhouse_retrieval.defined_names import DefinedName
+from inhouse_retrieval.defined_names import defined_names as names_in
 
 IMPORTED = 5
 """Imports of a name that make a spelling usual …"""
@@ -101,14 +102,17 @@ class Conventions:
         self._imports: dict[tuple[str, str], _Spellings] = defaultdict(_Spellings)
         self._modules: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
         self._names: dict[str, _Spellings] = defaultdict(_Spellings)
+        self._methods: set[tuple[str, str]] = set()
         for path, text in texts:
             language = _language(path)
             for found in imports(path, text):
                 self._imports[language, found.name].add(found.target, path, found.line)
                 self._modules[language, found.name, found.target][found.module] += 1
-            for line, name in defined_names(path, text):
-                if style := name_style(name):
-                    self._names[_kind(path)].add(style, path, line)
+            for defined in defined_names(path, text):
+                if defined.kind == "method":
+                    self._methods.add((_kind(path), defined.name))
+                if style := name_style(defined.name):
+                    self._names[_kind(path)].add(style, path, defined.line)
 
     def usual_import(self, path: str, found: Import) -> tuple[Usual, str | None] | None:
         """Where the house imports this name from instead, and how that is written; ``None`` when as here, or anyhow.
@@ -129,6 +133,38 @@ class Conventions:
         usual = self._names[_kind(path)].usual(NAMES, NAME_SHARE) if style and _kind(path) in self._names else None
         return usual if usual is not None and usual.spelling != style else None
 
+    def is_method(self, path: str, name: str) -> bool:
+        """Whether the base has a method of this name in a file of this kind: then others call it so."""
+        return (_kind(path), name) in self._methods
+
+
+class DictatedNames:
+    """Which methods of a change are named by others: by a base of their class that the change does not hold.
+
+    Args:
+        names: what each file of the change defines.
+    """
+
+    def __init__(self, names: Iterable[DefinedName]) -> None:
+        self._bases: dict[str, set[str]] = defaultdict(set)
+        for defined in names:
+            if defined.kind == "class":
+                # A base of the same name is another class, from elsewhere.
+                self._bases[defined.name].update("" if base == defined.name else base for base in defined.bases)
+
+    def __contains__(self, defined: object) -> bool:
+        if not isinstance(defined, DefinedName) or defined.kind != "method":
+            return False
+        waiting, seen = list(defined.bases), set[str]()
+        while waiting:
+            base = waiting.pop()
+            if base not in self._bases:
+                return True
+            if base not in seen:
+                seen.add(base)
+                waiting += self._bases[base]
+        return False
+
 
 def imports(path: str, text: str) -> Iterator[Import]:
     """The names that a file imports from somewhere, in the languages that say so name by name."""
@@ -148,14 +184,14 @@ def imports(path: str, text: str) -> Iterator[Import]:
             yield Import(line, name, module, _target(path, module), match.start("module"))
 
 
-def defined_names(path: str, text: str) -> Iterator[tuple[int, str]]:
-    """``(line, name)`` of what a file of code defines; 1-based."""
+def defined_names(path: str, text: str) -> Iterator[DefinedName]:
+    """What a file of code defines, by the last part of its name."""
     if not _is_code(path):
         return
-    for row, name in outline(path, text.split("\n")).definitions.items():
-        last = re.split(r"\.|::|#", name)[-1]
+    for defined in names_in(path, text):
+        last = re.split(r"\.|::|#", defined.name)[-1]
         if last.isidentifier():
-            yield row + 1, last
+            yield replace(defined, name=last)
 
 
 def name_style(name: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from inhouse_server.review.companions import Companion, History, is_code
 from inhouse_server.review.conventions import (
     Conventions,
+    DictatedNames,
     Import,
     Usual,
     defined_names,
@@ -96,6 +97,8 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
     """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
     findings: list[Finding] = []
     dropped: dict[str, int] = {}
+    named = {file.path: list(defined_names(file.path, file.new_text)) for file in change.files if file.hunks}
+    dictated = DictatedNames(defined for names in named.values() for defined in names)
     gone = [file.former for file in change.files if file.status in ("removed", "renamed")]
     for file in change.files:
         added = {number for hunk in file.hunks for number in hunk.added}
@@ -106,10 +109,12 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
             # What the change takes away nobody can import any more.
             if other is not None and not any(is_defined_by(former, other[0].spelling) for former in gone):
                 findings.append(_import_finding(file, found, *other, dropped, prove_it=len(findings) < _MOST_PROVEN))
-        for line, name in defined_names(file.path, file.new_text):
-            usual = conventions.usual_style(file.path, name) if line in added else None
+        for defined in named[file.path]:
+            if defined.line not in added or defined in dictated or conventions.is_method(file.path, defined.name):
+                continue
+            usual = conventions.usual_style(file.path, defined.name)
             if usual is not None:
-                findings.append(_name_finding(file, line, name, usual))
+                findings.append(_name_finding(file, defined.line, defined.name, usual))
     return findings, dropped
 
 

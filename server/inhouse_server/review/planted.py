@@ -90,7 +90,7 @@ class HouseNames:
         self._raised: Counter[tuple[str, str]] = Counter()
         for path, text in held:
             tongue = language(path)
-            self._defined.update((tongue, name) for _, name in defined_names(path, text))
+            self._defined.update((tongue, defined.name) for defined in defined_names(path, text))
             spans = convention_spans(path, text) or ()
             self._called.update((tongue, text[span.start : span.end]) for span in spans if span.kind == "callee")
             if tongue in _RAISES:
@@ -157,10 +157,10 @@ def _candidates(
                 at,
                 exchanged(at, found.at, found.at + len(found.module), _MODULES[tongue].format(last)),
             )
-    for number, name in defined_names(path, text):
-        other = _other_style(name)
+    for defined in defined_names(path, text):
+        number, other = defined.line, _other_style(defined.name)
         if number in added and other is not None and house.conventions.usual_style(path, other) is not None:
-            yield "naming", number, re.sub(rf"\b{re.escape(name)}\b", other, lines[number - 1])
+            yield "naming", number, re.sub(rf"\b{re.escape(defined.name)}\b", other, lines[number - 1])
     if tongue in _RAISES:
         pattern, general = _RAISES[tongue]
         for number in added:
