@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser
+    from tree_sitter import Node, Parser, Query
 
 
 def _words(text: str) -> frozenset[str]:
@@ -148,6 +148,27 @@ def syntax_errors(path: str, text: str) -> int | None:
         if node.has_error:
             waiting.extend(node.children)
     return found
+
+
+def nodes_of(path: str, data: bytes, kinds: tuple[str, ...]) -> list[Node]:
+    """The nodes of these kinds in a text, as UTF-8, in the order in which they begin; none without a grammar for it."""
+    from tree_sitter import QueryCursor
+
+    suffix = PurePosixPath(path).suffix.lower().removeprefix(".")
+    parser = parser_of(suffix)
+    if parser is None:
+        return []
+    found = QueryCursor(_query(suffix, kinds)).captures(parser.parse(data).root_node)
+    return sorted(found.get("found", ()), key=lambda node: node.start_byte)
+
+
+@functools.cache
+def _query(suffix: str, kinds: tuple[str, ...]) -> Query:
+    from tree_sitter import Query
+
+    parser = parser_of(suffix)
+    assert parser is not None and parser.language is not None, "it was just parsed with"
+    return Query(parser.language, f"[{' '.join(f'({kind})' for kind in kinds)}] @found")
 
 
 class Tokens:

@@ -12,11 +12,12 @@ import pytest
 
 from inhouse_retrieval import InhouseError, Repository
 from inhouse_server.review.companions import History, is_test
-from inhouse_server.review.conventions import Conventions, imports
+from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import Change, ReviewedFile, parse_hunks, read_change
 from inhouse_server.review.evaluation import evaluate_review
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.house import spelling_findings
+from inhouse_server.review.imports import imports
 from inhouse_server.review.memory import ShownFindings
 from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
@@ -194,6 +195,72 @@ def test_imports_are_told_by_what_they_mean() -> None:
     [other] = imports("client/g/x.tsx", "import { api } from 'axios-api';\n")
     seen = house.usual_import("client/g/x.tsx", other)
     assert seen is not None and seen[0].count == 6 and seen[1] is None, "a relative path is not offered elsewhere"
+
+
+def test_what_only_reads_like_an_import_is_none(work: Path) -> None:
+    text = """'''Say:
+
+    from docs.example import get_json
+'''
+# from comment import get_json
+from requests import (  # get_json, too
+    get_json as get,
+    post,
+)
+
+
+def load():
+    from urllib.net import get_json
+    return "\\
+from string import get_json"
+"""
+    assert [(found.line, found.name, found.module) for found in imports("clients/new.py", text)] == [
+        (6, "get_json", "requests"), (6, "post", "requests"), (13, "get_json", "urllib.net")
+    ]  # fmt: skip
+    commit(work, "Use others", clients__new_py=text)
+    # The same name from two modules is two remarks.
+    assert [finding.start_line for finding in found_in(work)["import-spelling"]] == [6, 13]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "found"),
+    [
+        ("a/b.py", "from .m import x\nfrom y import *\nimport z\n", [("x", ".m", "a/m")]),
+        (
+            "a/b.ts",
+            "/*\nimport { no } from 'comment';\n*/\nimport type { é as f } from 'm';\nimport D, { g } from \"./n\";\n"
+            "export { h } from '../k/index.js';\nimport * as all from 'all';\nexport { i };\n",
+            [("é", "m", "m"), ("g", "./n", "a/n"), ("h", "../k/index.js", "k")],
+        ),
+        (
+            "A.java",
+            "// import no.Comment;\nimport static a.b.C.foo;\nimport a.b.*;\nimport a.b.D;\n",
+            [("foo", "a.b.C", "a.b.C"), ("D", "a.b", "a.b")],
+        ),
+        (
+            "A.kt",
+            "/* import no.Comment */\nimport a.b.C\nimport a.b.D as E\nimport a.b.*\n",
+            [("C", "a.b", "a.b"), ("D", "a.b", "a.b")],
+        ),
+        (
+            "A.scala",
+            "import a.b.C\nimport a.b.{D, E => F}\nimport a.b._\n",
+            [("C", "a.b", "a.b"), ("D", "a.b", "a.b"), ("E", "a.b", "a.b")],
+        ),
+        (
+            "a.rs",
+            "// use no::comment;\nuse a::b::c;\npub use a::{d, e::f, g as h};\nuse std;\n",
+            [("c", "a::b", "a::b"), ("d", "a", "a"), ("g", "a", "a")],
+        ),
+        ("a.vue", "<script>\nimport { a, b as c } from 'm';\n</script>\n", [("a", "m", "m"), ("b", "m", "m")]),
+    ],
+)
+def test_imports_are_read_by_the_grammar_of_their_language(
+    path: str, text: str, found: list[tuple[str, str, str]]
+) -> None:
+    read = list(imports(path, text))
+    assert [(each.name, each.module, each.target) for each in read] == found
+    assert all(text[each.at :].startswith(each.module) for each in read)
 
 
 def test_names_written_otherwise_are_remarked_on() -> None:

@@ -10,15 +10,13 @@ from inhouse_server.review.companions import Companion, History, is_code
 from inhouse_server.review.conventions import (
     Conventions,
     DictatedNames,
-    Import,
     Usual,
     defined_names,
-    imports,
-    is_defined_by,
     name_style,
 )
 from inhouse_server.review.diff import Change, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
+from inhouse_server.review.imports import Import, imports, is_defined_by
 from inhouse_server.review.proof import prove
 
 _ONE_NAME = re.compile(
@@ -137,7 +135,8 @@ def _import_finding(
     return Finding(
         file.path, found.line, found.line, "warning", "import-spelling", message,
         file.shown(found.line, found.line), replacement,
-        _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1), key=found.name,
+        _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1),
+        key=f"{found.name} from {found.module}",
     )  # fmt: skip
 
 

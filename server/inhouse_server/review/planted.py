@@ -21,7 +21,8 @@ from inhouse_retrieval import syntax_errors
 from inhouse_retrieval.convention_spans import convention_spans
 from inhouse_retrieval.syntax import language
 from inhouse_server.review.calibration import LINES_PER_ALARM
-from inhouse_server.review.conventions import Conventions, Import, defined_names, imports, name_style
+from inhouse_server.review.conventions import Conventions, defined_names, name_style
+from inhouse_server.review.imports import Import, imports
 from inhouse_server.review.line_evaluation import Interval, interval_of
 from inhouse_server.review.line_scores import Floats
 from inhouse_server.review.wanting import JudgedChange
