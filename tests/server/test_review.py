@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
+from inhouse_server.review.change import Change, ReviewedFile, parse_hunks
 from inhouse_server.review.companions import History, is_test
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import Change, ReviewedFile, parse_hunks, read_change
+from inhouse_server.review.diff import read_change
 from inhouse_server.review.evaluation import evaluate_review
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.house import spelling_findings

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
-from inhouse_server.review.diff import Change, read_change
+from inhouse_server.review.change import Change
+from inhouse_server.review.diff import read_change
 from inhouse_server.review.imports import imports
 from inhouse_server.review.plain_text import hidden_characters, plain_text
 from inhouse_server.review.proof import find_quotation

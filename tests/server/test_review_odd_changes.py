@@ -12,13 +12,15 @@ import pytest
 
 from inhouse_retrieval import Repository
 from inhouse_server.language_server.review_command import _lines
+from inhouse_server.review.change import Change, ReviewedFile
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import MAX_FILES, Change, ReviewedFile, read_change
+from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.renderers import render
 from inhouse_server.review.reviewer import House, review
+from inhouse_server.review.trees import MAX_FILES
 from tests.server.conftest import git
 from tests.server.test_review_renderers import review as reviewed
 

@@ -19,7 +19,7 @@ from inhouse_server.cli.terminal import progress_bar, start_logging, warn
 from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
-    from inhouse_server.review.diff import Change
+    from inhouse_server.review.change import Change
     from inhouse_server.review.finding import Review
 
 FOUND = 4

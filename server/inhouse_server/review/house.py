@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from inhouse_server.review.change import Change, ReviewedFile
 from inhouse_server.review.companions import Companion, History, is_code
 from inhouse_server.review.conventions import (
     Conventions,
@@ -14,7 +15,6 @@ from inhouse_server.review.conventions import (
     defined_names,
     name_style,
 )
-from inhouse_server.review.diff import Change, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.imports import Import, imports, is_defined_by
 from inhouse_server.review.proof import prove

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from inhouse_retrieval import Passage, redact
-from inhouse_server.review.diff import Change, Hunk, ReviewedFile
+from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.past_remarks import Remark
 from inhouse_server.review.plain_text import (
     control_tokens,

@@ -9,10 +9,10 @@ from pathlib import Path
 from threading import Event
 
 from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, read_changes, redact
+from inhouse_server.review.change import Change
 from inhouse_server.review.check import Check
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import Change
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
 from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
