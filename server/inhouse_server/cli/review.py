@@ -82,6 +82,7 @@ def review(
         prepare_state_dir(state_dir)
     start_logging(state_dir, "review")
     repository = Repository.open(root).excluding(settings.exclude)
+    repository.head()  # without a commit nothing can be reviewed, which is best said first
     shown = ShownFindings(state_dir) if once else None
     most = limit or settings.review.findings
     patch = _patch(diff) if diff else None

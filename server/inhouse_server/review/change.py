@@ -85,6 +85,7 @@ class Change:
         base, head: as a person would name them.
         base_commit: the commit whose history and conventions count.
         head_commit: the commit reviewed; empty when it is not committed.
+        notes: what is to be said about how it was given.
     """
 
     base: str
@@ -94,6 +95,7 @@ class Change:
     title: str
     description: str
     files: tuple[ReviewedFile, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def paths(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from inhouse_retrieval import InhouseError, Progress, Repository, no_progress, read_changes
 from inhouse_server.review.change import Change
+from inhouse_server.review.patch import read_patch
 from inhouse_server.review.trees import Trees
 
 
@@ -30,15 +31,19 @@ def read_change(
         copy_to: an empty folder that the whole repository is written to, as the change leaves it.
 
     Raises:
+        NoCommits: there is nothing to compare with yet.
         InhouseError: more than one of them, no such revision, or a patch that does not apply.
     """
     if sum((revisions is not None, staged, pull_request is not None, patch is not None)) > 1:
         raise InhouseError(
             "Only one thing can be reviewed at a time.", "Give a range, --staged, --pr or --diff, and no two of them."
         )
+    repository.head()  # without a commit there is nothing to compare with
     with Trees(repository, progress, copy_to) as trees:
         if patch is not None:
-            return trees.change("HEAD", "the patch", repository.head(), "", trees.of_patch(patch))
+            given = read_patch(patch)
+            tree = trees.of_patch(given)
+            return trees.change("HEAD", "the patch", repository.head(), "", tree, given.binary, given.notes)
         if staged:
             return trees.change("HEAD", "what is staged", repository.head(), "", trees.of_index())
         if pull_request is not None:

@@ -19,6 +19,7 @@ from types import TracebackType
 from inhouse_retrieval import InhouseError, Progress, Repository, redact
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode
 from inhouse_server.review.change import CONTEXT, Change, Hunk, ReviewedFile, Status, parse_hunks, split_lines
+from inhouse_server.review.patch import Patch, patch_refused
 
 MAX_FILES = 3_000
 MAX_PATCH_BYTES = 1_000_000
@@ -113,12 +114,14 @@ class Trees:
             told |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
         return told
 
-    def of_patch(self, patch: bytes) -> str:
+    def of_patch(self, patch: Patch) -> str:
+        """The tree that ``patch`` makes of HEAD; its binary files whose content it does not hold stay as they are."""
         self.git("read-tree", "HEAD")
-        try:
-            self.git("apply", "--cached", "--whitespace=nowarn", "-", given=patch)
-        except InhouseError as error:
-            raise InhouseError(f"The patch does not apply to HEAD: {error.problem}", "Check out its base.") from error
+        if patch.text.strip():
+            try:
+                self.git("apply", "--cached", "--whitespace=nowarn", "-", given=patch.text)
+            except InhouseError as error:
+                raise patch_refused(error) from error
         return self.git("write-tree").decode().strip()
 
     def _copy_index(self) -> None:
@@ -128,18 +131,33 @@ class Trees:
             # the same tick of the clock and leave size and time as they were.
             shutil.copy2(index, self._folder / "index")
 
-    def change(self, base_name: str, head_name: str, base: str, head_commit: str, head: str) -> Change:
+    def change(
+        self,
+        base_name: str,
+        head_name: str,
+        base: str,
+        head_commit: str,
+        head: str,
+        beside: Sequence[ReviewedFile] = (),
+        notes: tuple[str, ...] = (),
+    ) -> Change:
+        """What lies between two trees.
+
+        Args:
+            beside: changed files that the trees do not tell of.
+        """
         title = description = ""
         if head_commit:
             message = self.git("show", "-s", "--format=%B", head_commit).decode("utf-8", "replace").strip()
             title, _, description = message.partition("\n")
-        files = self._files(base, head)
+        files = [*self._files(base, head), *beside]
         if self._copy_to is not None:
             self.git("read-tree", head)
             self.git("checkout-index", "--all", "--quiet", f"--prefix={self._copy_to}/")
         return Change(
-            base_name, head_name, base, head_commit, redact(title)[0], redact(description.strip())[0], tuple(files)
-        )
+            base_name, head_name, base, head_commit, redact(title)[0], redact(description.strip())[0], tuple(files),
+            notes,
+        )  # fmt: skip
 
     def _files(self, base: str, head: str) -> list[ReviewedFile]:
         raw = self.git("diff-tree", "-r", "--find-renames", "--raw", "--no-abbrev", "-z", base, head)
