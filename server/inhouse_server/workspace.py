@@ -32,6 +32,7 @@ from inhouse_retrieval import (
 )
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_server.access import Work
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
 from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting
@@ -170,10 +171,19 @@ class Workspace:
                 self._engine = self._load_engine()
             return self._engine
 
-    def assistant(self, within: Within) -> Assistant:
-        """An assistant over a part of this workspace; cheap, the models load with the first question."""
+    def assistant(self, within: Within, worked: Callable[[Work], None] = lambda work: None) -> Assistant:
+        """An assistant over a part of this workspace; cheap, the models load with the first question.
+
+        Args:
+            worked: told of each answer when it has ended, in the thread that made it.
+        """
+
+        def answered(finished: AnswerFinished) -> None:
+            self.answered(finished)
+            worked(finished.work)
+
         answer = self.settings.answer
-        return Assistant(self.engine, self.index, self.registry, answer, self.answered, within, self.serving)
+        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving)
 
     @cached_property
     def offers_inline_completion(self) -> bool:
