@@ -206,6 +206,10 @@ def test_outside_a_repository(tmp_path: Path) -> None:
     done = inhouse("index", "--repo", str(tmp_path))
     assert done.returncode == 1
     assert "not inside a git work tree" in done.stderr
+    here = subprocess.run(
+        [sys.executable, "-m", "inhouse_server.cli", "status"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert f"error: {tmp_path} is not inside a git work tree." in here.stderr
 
 
 def test_a_repository_without_commits(tmp_path: Path) -> None:
