@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import socket
 import time
@@ -29,8 +30,8 @@ from .trainers import STOPPED_EXIT_CODE, Job
 
 _GRACE_SECONDS = 30.0
 _TICK_SECONDS = 0.5
-_LAST_WORDS_SECONDS = 10.0
-"""What the other workers have to end in when the first has ended."""
+_LAST_WORDS_SECONDS = 5.0
+"""What the other workers have to end in when one has ended too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,13 @@ def _without_paths(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "base": base, "dataset": ""}
 
 
+def _environment(run_dir: Path) -> dict[str, str]:
+    """Variables of the child. Rows of changing lengths leave holes in a GPU's memory that nothing fits into, unless the
+    allocator may move its borders; whoever has set it otherwise is not overruled."""
+    allocator = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    return {"HF_DATASETS_CACHE": str(run_dir / "cache"), "PYTORCH_CUDA_ALLOC_CONF": allocator}
+
+
 def _run_workers(kind: str, run_dir: Path, workers: int, progress: Progress) -> None:
     """Train in one child process, or in several that train together; none of them is left afterwards."""
     shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
@@ -219,7 +227,7 @@ def _run_workers(kind: str, run_dir: Path, workers: int, progress: Progress) -> 
 
 def _environments(run_dir: Path, workers: int) -> list[dict[str, str]]:
     """What each worker is told: where its data lies, and how it finds the others."""
-    usual = {"HF_DATASETS_CACHE": str(run_dir / "cache")}
+    usual = _environment(run_dir)
     if workers == 1:
         return [usual]
     with socket.socket() as free:
@@ -231,12 +239,13 @@ def _environments(run_dir: Path, workers: int) -> list[dict[str, str]]:
 
 
 def _listen(children: list[Child], progress: Progress) -> dict[Child, dict[str, Any]]:
-    """Pass on what the children tell until the first of them has told everything; the failures that they told."""
+    """Pass on what the children tell until all have ended well, or one has not; the failures that they told."""
     failures = dict[Child, dict[str, Any]]()
     stage, done, total = "loading the model", 0, None
     progress(stage, done, total)
-    while not any(child.closed for child in children):
-        ready = wait_for(children, _TICK_SECONDS)
+    speaking = list(children)
+    while speaking:
+        ready = wait_for(speaking, _TICK_SECONDS)
         for child in ready:
             for event in child.received():
                 if event["event"] in ("started", "step"):
@@ -246,22 +255,25 @@ def _listen(children: list[Child], progress: Progress) -> dict[Child, dict[str, 
                 progress(stage, done, total)
         if not ready:
             progress(stage, done, total)
-    _hear_the_rest(children, failures)
+        ended = [child for child in speaking if child.closed]
+        speaking = [child for child in speaking if not child.closed]
+        if any(child.exit_code() not in (0, STOPPED_EXIT_CODE) for child in ended):
+            _hear_last_words(speaking, failures)
+            break
     return failures
 
 
-def _hear_the_rest(children: list[Child], failures: dict[Child, dict[str, Any]]) -> None:
-    """Wait a little for the others, which end by themselves, too, or fail for want of the one that ended."""
+def _hear_last_words(speaking: list[Child], failures: dict[Child, dict[str, Any]]) -> None:
+    """Wait a little for the others: one of them may have told why, or ended first without a word."""
     deadline = time.monotonic() + _LAST_WORDS_SECONDS
-    while (open_ones := [child for child in children if not child.closed]) and time.monotonic() < deadline:
-        for child in wait_for(open_ones, _TICK_SECONDS):
-            for event in child.received():
-                if event["event"] == "failed":
-                    failures[child] = event
+    while speaking and time.monotonic() < deadline:
+        for child in wait_for(speaking, _TICK_SECONDS):
+            failures |= {child: event for event in child.received() if event["event"] == "failed"}
+        speaking = [child for child in speaking if not child.closed]
 
 
 def _end_together(children: list[Child]) -> list[int | None]:
-    """The exit codes of those that ended by themselves; the others wait for them in vain, and are ended at once."""
+    """Exit codes of those that ended by themselves. The others would wait for them in vain and are ended at once."""
     codes = list[int | None]()
     for child in children:
         if not child.closed:
