@@ -268,7 +268,9 @@ def _hear_last_words(speaking: list[Child], failures: dict[Child, dict[str, Any]
     deadline = time.monotonic() + _LAST_WORDS_SECONDS
     while speaking and time.monotonic() < deadline:
         for child in wait_for(speaking, _TICK_SECONDS):
-            failures |= {child: event for event in child.received() if event["event"] == "failed"}
+            for event in child.received():
+                if event["event"] == "failed":
+                    failures[child] = event
         speaking = [child for child in speaking if not child.closed]
 
 

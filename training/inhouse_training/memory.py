@@ -282,6 +282,8 @@ def what_would_fit(
         recipe = recipe.model_copy(update=update)
         key = words.split(" = ")[0]
         changes = [change for change in changes if not change.startswith(key)] + [words]
+        if (recipe.optimizer.batch_rows * recipe.optimizer.accumulate) % share.workers:
+            continue  # fewer rows than the GPUs can share
         memory = predict_memory(shape, recipe, gpu, trainer, total, compiled, share)
         if memory.total <= total:
             return " and ".join(changes), memory
