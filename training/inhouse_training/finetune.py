@@ -145,6 +145,11 @@ def _check_speed(recipe: Recipe, kind: str) -> None:
         raise InhouseError(
             "The recipe asks for an adapter in bfloat16, which needs a CUDA GPU.", "Leave lora.dtype out."
         )
+    if recipe.lora.dtype == "bfloat16" and recipe.trainer.gpus != 1 and recipe.trainer.sharding != "none":
+        raise InhouseError(
+            "The recipe asks for an adapter in bfloat16 and a model split between GPUs, which keeps it in float32.",
+            'Set trainer.sharding to "none", trainer.gpus to 1, or leave lora.dtype out.',
+        )
     if kind == "unsloth" and asks_for_trl(recipe):
         raise InhouseError(
             "The recipe asks for Unsloth, which has attention and kernels of its own, and for those of TRL's trainer.",

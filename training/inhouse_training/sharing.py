@@ -38,7 +38,7 @@ def rows_of_a_worker(recipe: Recipe, workers: int) -> tuple[int, int]:
     step = optimizer.batch_rows * optimizer.accumulate
     if step % workers:
         raise InhouseError(
-            f"The recipe {recipe.name} has {step} rows in a step, which {workers} GPUs cannot share evenly.",
+            f"The rows in a step of the recipe {recipe.name}, {step}, cannot be shared evenly by {workers} GPUs.",
             f"Set optimizer.accumulate to a multiple of {workers}, or trainer.gpus to a number that divides {step}.",
         )
     own = step // workers
