@@ -28,10 +28,17 @@ from ..recipe import Recipe
 from . import TrainingStopped, workers
 
 
-def take_own_gpu() -> None:
-    """Let ``"cuda"`` be this worker's GPU."""
+def take_own_device() -> None:
+    """Let ``"cuda"`` be this worker's GPU. Without GPUs accelerate numbers processors, and torch reads no such number
+    from a checkpoint unless it is told how."""
+    if workers().size == 1:
+        return
     if torch.cuda.is_available():
         torch.cuda.set_device(workers().rank)
+    else:
+        torch.serialization.register_package(
+            0, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
+        )
 
 
 def agreed(*flags: bool, device: Any) -> list[bool]:

@@ -30,10 +30,10 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
         share_here,
         trainer_class,
     )
-    from .several import take_own_gpu
+    from .several import take_own_device
 
     # The trainer sets the seed only after it has drawn the adapter's first weights.
-    take_own_gpu()
+    take_own_device()
     set_seed(job.recipe.seed)
     lora = job.recipe.lora
     compiled = compiles_here(job)
