@@ -260,6 +260,9 @@ class ServerSettings(_Section):
         None, description="file of the team's tokens instead of tokens.json in the state directory"
     )
     requests_per_minute: int = Field(120, ge=0, description="requests of one team token a minute; 0 for any number")
+    completions_per_minute: int = Field(
+        240, ge=0, description="inline completions of one team token a minute; 0 for any number"
+    )
     requests_at_once: int = Field(8, ge=0, description="requests and editors of one team token at once; 0 for any")
 
 
