@@ -91,13 +91,23 @@ class SeveralWorkers:
     recipe: Recipe
     args: Any
     accelerator: Any
+    model: Any
     train_dataset: Any
+    _save: Any
     processing_class: Any
 
     def fill_up(self, recipe: Recipe) -> None:
         """Append the filler; called once, when TRL has packed the rows."""
         self.recipe = recipe
         self.train_dataset = with_filler(self.train_dataset, self.processing_class.pad_token_id)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As transformers does it; of a split model the adapter alone is gathered, and nothing of the base."""
+        split = whole_adapter(self.model)
+        if split is None:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        elif self.args.should_save:
+            self._save(output_dir, state_dict=split)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         chosen = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
