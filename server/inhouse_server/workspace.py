@@ -33,6 +33,7 @@ from inhouse_retrieval import (
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.access import Work
+from inhouse_server.admission import Admission
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
 from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting
@@ -77,6 +78,7 @@ class Workspace:
         self._definitions: Definitions | None = None
         self._knowing = threading.Lock()
         self._house: tuple[str, House] | None = None
+        self._admission = Admission(self._at_once, settings.engine.waiting)
         self.answered: Callable[[AnswerFinished], None] = lambda finished: None
 
     @classmethod
@@ -183,12 +185,20 @@ class Workspace:
             worked(finished.work)
 
         answer = self.settings.answer
-        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving)
+        enter = self._admission.enter
+        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving, enter)
 
     @cached_property
     def offers_inline_completion(self) -> bool:
         """Whether editors are offered inline completion, as it was when the owner was first asked."""
         return not self.settings.no_inline_completion()
+
+    def _at_once(self) -> int | None:
+        """Answers that the engine of this process makes at once; one while it loads."""
+        if self.settings.engine.kind != "transformers":
+            return None
+        engine = cast("TransformersEngine | None", self._engine)
+        return engine.streams if engine is not None else 1
 
     def filler(self) -> TransformersEngine | None:
         """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""

@@ -153,6 +153,16 @@ def test_what_has_no_lines_to_read_is_listed_with_its_reason(work: Path) -> None
 # -- the house -----------------------------------------------------------------------------------------------
 
 
+def test_a_shallow_clone_says_how_little_it_knows(work: Path, tmp_path: Path) -> None:
+    git(work, "clone", "--quiet", "--depth", "5", f"file://{work}", str(tmp_path / "shallow"))
+    (tmp_path / "shallow/new.py").write_text("a = 1\n")
+    done = inhouse("review", "--repo", str(tmp_path / "shallow"))
+    oldest = git(work, "rev-parse", "HEAD~4").strip()[:12]
+    said = " ".join(done.stdout.split())
+    assert f"The history ends at {oldest}" in said and "so habits are drawn from 5 commits;" in said, said
+    assert "The history ends" not in inhouse("review", "--repo", str(work)).stdout
+
+
 def test_a_companion_that_was_left_alone_is_named_once_with_its_past(work: Path) -> None:
     commit(work, "Forget the schema", clients__all_py="import clients.thing0\n")
     [finding] = found_in(work)["companion"]

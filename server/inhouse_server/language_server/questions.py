@@ -14,6 +14,7 @@ from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
 from inhouse_server.background import iterate_in_thread
 from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.uris import file_of
+from inhouse_server.markdown import provenance_line
 from inhouse_server.text_sync import split_lines
 from inhouse_training import Message, TextDelta
 
@@ -159,7 +160,10 @@ def location(passage: Passage, checkout: Checkout) -> dict[str, Any]:
 
 
 def result(answered: Answered, checkout: Checkout, streamed: bool) -> dict[str, Any]:
-    """The result of ``inhouse/ask``. As the protocol asks, a text that was streamed is not sent again."""
+    """The result of ``inhouse/ask``. As the protocol asks, a text that was streamed is not sent again.
+
+    ``provenance_line`` says in a sentence what produced it, the same one in every editor.
+    """
     finished = answered.finished
     return {
         "answer": "" if streamed else answered.text,
@@ -167,5 +171,6 @@ def result(answered: Answered, checkout: Checkout, streamed: bool) -> dict[str, 
         "notes": list(finished.notes),
         "reason": finished.reason,
         "provenance": asdict(finished.provenance),
+        "provenance_line": provenance_line(finished.provenance),
         "timings": asdict(finished.timings),
     }
