@@ -44,7 +44,7 @@ class Holder:
     @property
     def how_far(self) -> str:
         """``"embedding, 1,204 of 5,210"``; empty where it told nothing."""
-        if not self.stage or not self.done:
+        if not self.stage or (not self.done and self.total is None):
             return self.stage
         return f"{self.stage}, {self.done:,}" + (f" of {self.total:,}" if self.total is not None else "")
 

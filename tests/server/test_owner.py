@@ -224,6 +224,7 @@ def test_progress_is_noted_twice_a_second_at_most(tmp_path: Path) -> None:
         clock[0] += 0.1
     assert heard == list(range(10))
     assert read_holder(tmp_path).done == 5, "at 0.0 and 0.5 s"
+    assert Holder(1, "index", "embedding", 0, 5210).how_far == "embedding, 0 of 5,210"
     update("storing vectors", 0, None)
     assert read_holder(tmp_path).how_far == "storing vectors", "a new stage at once"
     (tmp_path / HOLDER_FILE).write_text('{"pid": "many"}')
