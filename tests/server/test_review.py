@@ -483,7 +483,9 @@ def test_the_command_prints_every_format_and_its_exit_code_is_for_ci(work: Path)
     assert "clients/new.py:1" in done.stdout and "+from house.http import get_json" in done.stdout.replace("+ ", "+")
     told = json.loads(inhouse("review", "main..change", "--repo", str(work), "--json").stdout)
     assert told["findings"][0]["replacement"] == "from house.http import get_json\n"
-    assert told["coverage"] == {"files": 1, "hunks": 1, "lines": 3, "unread": {}, "seen": 0, "unseen": []}
+    assert told["coverage"] == {
+        "files": 1, "hunks": 1, "lines": 3, "unread": {}, "seen": 0, "unseen": [], "partly": []
+    }  # fmt: skip
     sarif = json.loads(inhouse("review", "HEAD", "--repo", str(work), "--format", "sarif").stdout)
     assert sarif["version"] == "2.1.0"
     wrong = inhouse("review", "--repo", str(work), "--format", "xml")

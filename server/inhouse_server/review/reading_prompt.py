@@ -92,6 +92,19 @@ def fitting(
     return None
 
 
+def part_that_fits(change: Change, file: ReviewedFile, hunk: Hunk, engine: Engine, budget: int) -> Hunk | None:
+    """The first lines of a hunk that is too long, as many as fit alone; ``None`` when no added line is among them."""
+    fits, too_many = 0, len(hunk.lines)
+    while too_many - fits > 1:
+        count = (fits + too_many) // 2
+        if engine.count_tokens(_messages(change, file, hunk.first_lines(count), (), (), 0)) <= budget:
+            fits = count
+        else:
+            too_many = count
+    part = hunk.first_lines(fits)
+    return part if part.added else None
+
+
 def _messages(
     change: Change,
     file: ReviewedFile,
