@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from inhouse_retrieval import Passage, redact
 from inhouse_server.review.change import Change, Hunk, ReviewedFile
-from inhouse_server.review.past_remarks import Remark
+from inhouse_server.review.past_remarks import PastRemark
 from inhouse_server.review.plain_text import (
     hidden_characters,
     plain_text,
@@ -44,7 +44,7 @@ def query(file: ReviewedFile, hunk: Hunk) -> str:
     return visible("\n".join([file.path, *(file.shown(number, number) for number in hunk.added)]))[:2_000]
 
 
-def notes_on(passages: Sequence[Passage], remarks: Sequence[Remark]) -> tuple[str, ...]:
+def notes_on(passages: Sequence[Passage], remarks: Sequence[PastRemark]) -> tuple[str, ...]:
     """What was taken out of the texts beside the change, a sentence for each text."""
     notes = [
         f"{_line(passage.path)}, which the model read beside the change, holds text that no reader sees; it was taken "
@@ -78,7 +78,7 @@ def fitting(
     file: ReviewedFile,
     hunk: Hunk,
     passages: Sequence[Passage],
-    remarks: Sequence[Remark],
+    remarks: Sequence[PastRemark],
     engine: Engine,
     budget: int,
 ) -> tuple[Message, ...] | None:
@@ -110,7 +110,7 @@ def _messages(
     file: ReviewedFile,
     hunk: Hunk,
     passages: Sequence[Passage],
-    remarks: Sequence[Remark],
+    remarks: Sequence[PastRemark],
     around: int,
 ) -> tuple[Message, ...]:
     first, last = max(1, hunk.start - around), min(len(file.lines), hunk.start + hunk.length - 1 + around)
