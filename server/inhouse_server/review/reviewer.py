@@ -15,6 +15,7 @@ from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
+from inhouse_server.review.house_score import HOUSE_SCORE, house_score_notes
 from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
 from inhouse_server.review.plain_text import plain_text, spoils
 from inhouse_server.review.reading import Search, read_hunks
@@ -133,7 +134,9 @@ def review(
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
         worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
-        notes=tuple(dict.fromkeys((*change.notes, *house.notes, *_notes(change), *read.notes)))[:_MOST_NOTES],
+        notes=tuple(
+            dict.fromkeys((*change.notes, *house.notes, *house_score_notes(HOUSE_SCORE), *_notes(change), *read.notes))
+        )[:_MOST_NOTES],
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
     )
