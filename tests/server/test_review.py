@@ -103,6 +103,14 @@ def test_all_that_is_not_on_the_main_branch_is_read_and_nothing_is_written(work:
     assert [file.path for file in staged.files] == ["clients/thing0.py"]
 
 
+def test_settings_that_init_wrote_are_no_part_of_the_change_until_they_are_added(work: Path) -> None:
+    assert inhouse("init", "--repo", str(work)).returncode == 0
+    (work / "new.py").write_text("a = 1\n")
+    assert [file.path for file in read_change(Repository.open(work)).files] == ["new.py"]
+    git(work, "add", "inhouse.toml")
+    assert [file.path for file in read_change(Repository.open(work)).files] == ["inhouse.toml", "new.py"]
+
+
 def test_ranges_patches_and_pull_requests(work: Path) -> None:
     repository = Repository.open(work)
     first = commit(work, "One", clients__new_py="a = 1\n")
