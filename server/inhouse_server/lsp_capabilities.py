@@ -13,8 +13,8 @@ from inhouse_server.version import VERSION
 
 INLINE_COMPLETION = "textDocument/inlineCompletion"
 _INCREMENTAL = 2
-CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "inhouse.change", "quickfix")
-COMMANDS = ("inhouse.ask", "inhouse.change", "inhouse.review")
+CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "inhouse.change", "quickfix", "inhouse.why")
+COMMANDS = ("inhouse.ask", "inhouse.change", "inhouse.review", "inhouse.why")
 
 
 def initialize_result(params: dict[str, Any], inline_completion: bool = False) -> dict[str, Any]:

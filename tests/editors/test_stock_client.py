@@ -44,4 +44,5 @@ def test_code_actions_and_commands_work_in_a_client_that_knows_nothing_of_inhous
         "inhouse.ask",
         "inhouse.change",
         "inhouse.review",
+        "inhouse.why",
     ]

@@ -350,7 +350,8 @@ def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
     assert documents.by_path() == {}, "a URI may be spelled in two ways"
 
 
-async def test_a_review_shows_diagnostics_and_fixes_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "last"), [("\n", "\n\nget_json(os)\n"), ("\r\n", "")])
+async def test_a_review_shows_diagnostics_and_fixes_them(tmp_path: Path, end: str, last: str) -> None:
     root = make_repository(tmp_path / "house")
     git_in(root, "branch", "-M", "main")
     for number in range(6):
@@ -359,13 +360,13 @@ async def test_a_review_shows_diagnostics_and_fixes_them(tmp_path: Path) -> None
     git_in(root, "commit", "-qm", "Clients")
     git_in(root, "checkout", "-qb", "change")
     new = root / "new.py"
-    new.write_text("import os\nfrom requests import get_json\n\nget_json(os)\n")
+    new.write_bytes(f"import os{end}from requests import get_json{last}".encode())
     capabilities = json.loads(json.dumps(FULL_CAPABILITIES))
     capabilities["textDocument"]["codeAction"]["resolveSupport"]["properties"] = ["command", "edit"]
     with owner(root):
         async with editor([INHOUSE, "lsp", "--repo", root]) as client:
             await client.initialize(root, capabilities)
-            client.open(new.as_uri(), new.read_text())
+            client.open(new.as_uri(), new.read_bytes().decode())
             result = await client.request("workspace/executeCommand", {"command": "inhouse.review"})
             assert result["findings"] == 1, result
             published = await client.wait_for(lambda m: m.get("method") == "textDocument/publishDiagnostics")
@@ -383,8 +384,19 @@ async def test_a_review_shows_diagnostics_and_fixes_them(tmp_path: Path) -> None
             assert "edit" not in action, "made when it is asked for"
             resolved = await client.request("codeAction/resolve", action)
             [edit] = resolved["edit"]["changes"][new.as_uri()]
-            assert edit["newText"] == "from house.http import get_json\n"
-            assert edit["range"] == {"start": {"line": 1, "character": 0}, "end": {"line": 2, "character": 0}}
+            # The line's own end stays, whichever it is and whether there is one.
+            assert edit["newText"] == "from house.http import get_json"
+            assert edit["range"] == {"start": {"line": 1, "character": 0}, "end": {"line": 1, "character": 29}}
+
+            asked["context"]["only"] = ["inhouse.why"]
+            [why] = await client.request("textDocument/codeAction", asked)
+            shown = await client.request("workspace/executeCommand", why["command"])
+            told = Path(unquote(shown["uri"].removeprefix("file://"))).read_text()
+            assert "6 of 6 places" in told
+            assert f"({root.as_uri()}/c0.py#L1)" in told and "from house.http import get_json" in told
+            assert (await client.response(client.start("workspace/executeCommand", {
+                "command": "inhouse.why", "arguments": [{**why["command"]["arguments"][0], "fingerprint": "0" * 20}],
+            })))["error"]["message"].startswith("This remark is not known any more.")  # fmt: skip
 
             # Applied and saved: the review follows, and the diagnostic goes.
             new.write_text("import os\nfrom house.http import get_json\n\nget_json(os)\n")

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from inhouse_retrieval import Repository
+from inhouse_server.review.house_score import HOUSE_SCORE
 from inhouse_server.review.line_measurement import gather, house_names, report_lines
-from inhouse_server.review.line_scores import HOUSE_SCORE, RANDOM, SCORES
+from inhouse_server.review.line_scores import RANDOM, SCORES
 from inhouse_server.review.wanting import judged_changes
 from inhouse_training import AdapterManifest, BaseModel, Registry, TransformersEngine, load_tokenizer
 from inhouse_training.snapshot_search import SnapshotSearch

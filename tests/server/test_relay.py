@@ -39,6 +39,7 @@ async def test_initialize_is_answered_within_a_second_while_no_owner_runs(root: 
             "inhouse.ask",
             "inhouse.change",
             "inhouse.review",
+            "inhouse.why",
         ]
         assert owner_pid(root) is None, "an owner takes longer than that"
         assert (await client.request("inhouse/status"))["root"] == str(root)

@@ -491,7 +491,9 @@ def test_the_command_prints_every_format_and_its_exit_code_is_for_ci(work: Path)
     assert "clients/new.py:1" in done.stdout and "+from house.http import get_json" in done.stdout.replace("+ ", "+")
     told = json.loads(inhouse("review", "main..change", "--repo", str(work), "--json").stdout)
     assert told["findings"][0]["replacement"] == "from house.http import get_json\n"
-    assert told["coverage"] == {"files": 1, "hunks": 1, "lines": 3, "unread": {}, "seen": 0, "unseen": []}
+    assert told["coverage"] == {
+        "files": 1, "hunks": 1, "lines": 3, "unread": {}, "seen": 0, "unseen": [], "partly": []
+    }  # fmt: skip
     sarif = json.loads(inhouse("review", "HEAD", "--repo", str(work), "--format", "sarif").stdout)
     assert sarif["version"] == "2.1.0"
     wrong = inhouse("review", "--repo", str(work), "--format", "xml")
@@ -530,6 +532,29 @@ def test_the_reviewer_is_measured_on_a_history(tmp_path: Path) -> None:
     assert measured.anchored.mean in (None, 1.0)
     assert measured.replayed == 30 and measured.lines > 100
     json.dumps(measured.to_json())
+
+
+def test_the_share_of_suggestions_that_are_shown_is_measured(work: Path) -> None:
+    text = "from house.http import get_json\nfrom requests import get_json\n"
+    commit(work, "Twice", clients__new_py=text)
+    commit(work, "Once", clients__other_py="from requests import get_json\n")
+    for number in range(2):
+        commit(work, f"Later {number}", notes_txt=f"later {number}\n")
+    measured = evaluate_review(Repository.open(work), 50, replayed=4)
+    # The first would only add what stands there already.
+    assert (measured.suggestions.of, measured.suggestions.mean) == (2, 0.5)
+
+
+def test_a_house_score_that_is_on_and_not_calibrated_says_that_it_is_silent(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(work, "Change", clients__new_py="a = 1\n")
+    change = read_change(Repository.open(work))
+    house = know_house(Repository.open(work), change.base_commit)
+    assert review(change, house, 5).notes == ()
+    monkeypatch.setattr("inhouse_server.review.reviewer.HOUSE_SCORE", "margin")
+    found = review(change, house, 5)
+    assert found.findings == () and "The house score (margin) is silent" in found.notes[0]
 
 
 def test_git_apply_takes_every_proven_replacement(work: Path) -> None:

@@ -16,6 +16,7 @@ from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Review
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reading import SCHEMA
+from inhouse_server.review.renderers.text import headline
 from inhouse_server.review.reviewer import Reader, know_house, review
 from inhouse_training import (
     BASE,
@@ -181,3 +182,21 @@ def test_remarks_come_from_what_was_synced(tmp_path: Path) -> None:
     with PullRequestStore.in_state(tmp_path) as store:
         store.put(commented("pay.py", "rate = 3", "Rates live in tax.py."), "1")
     assert [remark.text for remark in PastRemarks.of(tmp_path).about("pay.py", "rate", 3)] == ["Rates live in tax.py."]
+
+
+def test_a_hunk_longer_than_the_prompt_is_partly_seen_and_said_to_be(change: Change, tmp_path: Path) -> None:
+    (tmp_path / "pay.py").write_text(
+        "".join(f"value_{n} = compute({n})\n" for n in range(399)) + "done = finish_all()\n"
+    )
+    long = read_change(Repository.open(tmp_path))
+    engine = ScriptedEngine(row("value_3 = compute(3)"), row("done = finish_all()"))
+    reviewed = read_by(engine, long, tmp_path, 600)
+    assert [finding.anchor for finding in reviewed.findings] == ["value_3 = compute(3)"]
+    assert reviewed.dropped == {"the quoted code is not in the hunk": 1}, "what was not shown cannot be quoted"
+    asked = engine.asked[0].messages
+    assert 550 < engine.count_tokens(asked) <= 600, "as much as fits"
+    shown = asked[1].content.count("= compute(")
+    [told] = reviewed.coverage.partly
+    assert told.startswith("pay.py:1 the first ") and f"of {402} lines" in told and shown < 400
+    assert (reviewed.coverage.seen, reviewed.coverage.unseen) == (1, ())
+    assert "the model read 1 of 1 hunk (1 partly seen)" in headline(reviewed)

@@ -189,6 +189,7 @@ def test_json_is_the_contract() -> None:
             "unread": {"x.png": "binary"},
             "seen": 1,
             "unseen": ["a.py:3 too long"],
+            "partly": [],
         },
         "more": 1,
         "repeated": 2,

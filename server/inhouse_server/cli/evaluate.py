@@ -158,6 +158,7 @@ def review(
     typer.echo(f"    and it was the file left out:      {shown(measured.left_out_found)}")
     typer.echo(f"house imports replaced, found:         {shown(measured.planted)}")
     typer.echo(f"remarks whose anchor is right:         {shown(measured.anchored)}")
+    typer.echo(f"suggestions made that were shown:      {shown(measured.suggestions)}")
     typer.echo(f"remarks on {measured.replayed} changes ({measured.lines} added lines): {measured.remarks}")
 
 

@@ -36,8 +36,8 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
     if answered.finished.reason == "cancelled":
         return {"uri": None}
     ls.last_answer = answered.text
-    uri = _keep(ls, answer_name(asked.question), _document(ls, asked, answered))
-    _show(ls, uri)
+    uri = keep_document(ls, answer_name(asked.question), _document(ls, asked, answered))
+    show_document(ls, uri)
     return {"uri": uri}
 
 
@@ -52,7 +52,7 @@ def _document(ls: InhouseServer, asked: AskParams, answered: Answered) -> str:
     return answer_document(asked.question, answered.text, answered.finished, ls.checkout.uri_of)
 
 
-def _keep(ls: InhouseServer, name: str, text: str) -> str:
+def keep_document(ls: InhouseServer, name: str, text: str) -> str:
     """Address of the document, written where the editor can open it."""
     elsewhere = ls.checkout.elsewhere
     if elsewhere is None:
@@ -61,7 +61,8 @@ def _keep(ls: InhouseServer, name: str, text: str) -> str:
     return f"{elsewhere.answers_uri}/{name}"
 
 
-def _show(ls: InhouseServer, uri: str) -> None:
+def show_document(ls: InhouseServer, uri: str) -> None:
+    """Ask the client to open the document, or say where it is."""
     window = ls.client_capabilities.window
     if window is not None and window.show_document is not None and window.show_document.support:
         # Not waited for: a client that shows it when the command has ended would wait for us as we wait for

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from inhouse_retrieval import InhouseError, redact
 from inhouse_server.answers import Selection
 from inhouse_server.background import run_in_thread
+from inhouse_server.language_server.line_edit import line_edit
 from inhouse_server.language_server.questions import (
     MOST_TURNS,
     AskParams,
@@ -28,8 +29,7 @@ from inhouse_server.language_server.questions import (
     marked_lines,
 )
 from inhouse_server.review.change import ReviewedFile
-from inhouse_server.review.proof import applied, prove
-from inhouse_server.text_sync import Edit, Position, apply_edits, split_lines, units
+from inhouse_server.review.proof import prove
 from inhouse_training import change_question
 
 if TYPE_CHECKING:
@@ -143,26 +143,8 @@ def _first_proven(text: str, marked: Selection, blocks: list[str], encoding: str
     for block in blocks:
         replacement, refusal = prove(file, marked.start_line, marked.end_line, block)
         if refusal is None:
-            if (edit := _edit(text, marked, replacement, encoding)) is not None:
+            if (edit := line_edit(text, marked.start_line, marked.end_line, replacement, encoding)) is not None:
                 return edit
             refusal = "it does not apply"
         refusals.append(_WHY.get(refusal, refusal))
     raise InhouseError(f"The change is not offered: {refusals[0]}.", "Say more exactly what is to change.")
-
-
-def _edit(text: str, marked: Selection, replacement: str, encoding: str) -> types.TextEdit | None:
-    """The replacement of whole lines, as the protocol counts them; ``None`` when that is not what git made of it.
-
-    The last line's end stays where there is something to put before it: a file that ends without one goes on so.
-    """
-    lines = split_lines(text)
-    first, last = marked.start_line - 1, marked.end_line - 1
-    if replacement:
-        end, new = Position(last, units(lines[last], encoding)), replacement.removesuffix("\n").removesuffix("\r")
-    else:
-        end, new = Position(last + 1, 0), ""
-    edit = Edit(new, Position(first, 0), end)
-    if apply_edits(text, [edit], encoding) != applied(text, marked.start_line, marked.end_line, replacement):
-        return None
-    span = types.Range(types.Position(first, 0), types.Position(end.line, end.character))
-    return types.TextEdit(span, new)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_server.language_server import change_command, review_command
+from inhouse_server.language_server import change_command, review_command, why_command
 from inhouse_server.language_server.ask_command import COMMAND
 from inhouse_server.lsp_capabilities import CODE_ACTION_KINDS
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
 
-EXPLAIN, CONVENTION, CHANGE, FIX = CODE_ACTION_KINDS
+EXPLAIN, CONVENTION, CHANGE, FIX, WHY = CODE_ACTION_KINDS
 OPTIONS = types.CodeActionOptions(code_action_kinds=list(CODE_ACTION_KINDS), resolve_provider=True)
 _ACTIONS = {
     EXPLAIN: ("Explain", "Explain what this code does and how the rest of the repository uses it."),
@@ -33,6 +33,7 @@ def code_action(ls: InhouseServer, params: types.CodeActionParams) -> list[types
     fixes = review_command.quick_fixes(ls, params) if _wanted(FIX, params.context.only) else []
     if not _resolves(ls.client_capabilities, "edit"):
         fixes = [fix for fix in fixes if review_command.can_resolve(ls, fix)]
+    fixes += why_command.actions(ls, params) if _wanted(WHY, params.context.only) else []
     automatic = params.context.trigger_kind == types.CodeActionTriggerKind.Automatic
     if params.range.start == params.range.end and automatic:
         return fixes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_server.language_server import ask_command, change_command, review_command
+from inhouse_server.language_server import ask_command, change_command, review_command, why_command
 from inhouse_server.lsp_capabilities import COMMANDS
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ _COMMANDS = {
     ask_command.COMMAND: ask_command.execute,
     change_command.COMMAND: change_command.execute,
     review_command.COMMAND: review_command.execute,
+    why_command.COMMAND: why_command.execute,
 }
 
 

@@ -145,7 +145,7 @@ def _read(checkout: Checkout, uri: str) -> str | None:
     try:
         if file is None or not file.resolve().is_relative_to(checkout.root) or file.stat().st_size > _MAX_FILE_BYTES:
             return None
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8")  # with its own line ends, which an edit has to know
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -17,7 +17,9 @@ from pygls.exceptions import JsonRpcInvalidParams
 
 from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.background import run_in_thread
+from inhouse_server.language_server.line_edit import line_edit
 from inhouse_server.language_server.progress import Work, work
+from inhouse_server.language_server.questions import current_text
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers.text import headline
@@ -162,16 +164,15 @@ def resolve_fix(ls: InhouseServer, action: types.CodeAction) -> types.CodeAction
     uri = data["textDocument"]["uri"]
     path = ls.checkout.path_of(uri) or ""
     finding = ls.reviewed.findings.get(path, {}).get(data.get("fingerprint", ""))
-    text = ls.documents.text(uri)
-    if text is None:
-        read = ls.house.repository.read_current(path)
-        text = read[1] if isinstance(read, tuple) else ""
+    text = current_text(ls, uri)[0] or ""
     lines = split_lines(text)
     if finding is None or finding.replacement is None:
         raise InhouseError("This suggestion is not known any more.", "Review again.")
     if "\n".join(lines[finding.start_line - 1 : finding.end_line]) != finding.anchor:
         raise InhouseError("The lines have changed since they were reviewed.", "Save and review again.")
-    edit = types.TextEdit(_lines(finding.start_line, finding.end_line), finding.replacement.replace("\r\n", "\n"))
+    edit = line_edit(text, finding.start_line, finding.end_line, finding.replacement, ls.encoding)
+    if edit is None:
+        raise InhouseError("The suggestion does not apply to the text as it is now.", "Save and review again.")
     action.edit = types.WorkspaceEdit(changes={uri: [edit]})
     return action
 

@@ -39,6 +39,12 @@ class Hunk:
         """The hunk's lines with their signs."""
         return "\n".join(sign + text for sign, text in self.lines)
 
+    def first_lines(self, count: int) -> Hunk:
+        """The hunk as if it ended after ``count`` of its lines."""
+        kept = self.lines[:count]
+        length = sum(sign != "-" for sign, _ in kept)
+        return Hunk(self.start, length, tuple(n for n in self.added if n < self.start + length), kept)
+
 
 @dataclass(frozen=True)
 class ReviewedFile:

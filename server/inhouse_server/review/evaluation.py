@@ -55,6 +55,7 @@ class ReviewEvaluation:
         lines: added lines of those.
         remarks: rule -> remarks about them as they were; what is right about them nobody judged.
         planted: house imports that were replaced; share found.
+        suggestions: replacements that the house made; share that was proven, and so shown.
         anchored: remarks whose anchor is the text of the lines that it names; all of them, or there is a fault.
     """
 
@@ -69,6 +70,7 @@ class ReviewEvaluation:
     remarks: dict[str, int]
     planted: Share
     anchored: Share
+    suggestions: Share
 
     def to_json(self) -> dict[str, Any]:
         """As `inhouse eval review --json` prints it."""
@@ -89,7 +91,9 @@ def evaluate_review(
             f"{len(past)} changes are too few to judge a review by.", "Try again when the history is longer."
         )
     came_true, busiest, left_out, found = _companions(past, changes, progress)
-    remarks, lines, planted, anchored, count = _replay(repository, past, min(replayed, len(past) // 2), progress)
+    remarks, lines, planted, anchored, suggested, count = _replay(
+        repository, past, min(replayed, len(past) // 2), progress
+    )
     return ReviewEvaluation(
         len(came_true) + sum(value is None for value in busiest),
         len(came_true),
@@ -102,6 +106,7 @@ def evaluate_review(
         dict(remarks),
         _share(planted),
         _share(anchored),
+        _share(suggested),
     )
 
 
@@ -142,12 +147,13 @@ def _within(later: Sequence[HistoryChange], since: int) -> list[HistoryChange]:
 
 def _replay(
     repository: Repository, past: Sequence[HistoryChange], count: int, progress: Progress
-) -> tuple[Counter[str], int, list[bool], list[bool], int]:
+) -> tuple[Counter[str], int, list[bool], list[bool], list[bool], int]:
     house = know_house(repository, past[count].commit, progress)
     remarks: Counter[str] = Counter()
     lines = replayed = 0
     planted: list[bool] = []
     anchored: list[bool] = []
+    suggested: list[bool] = []
     for done, each in enumerate(past[:count], start=1):
         progress("reviewing later changes", done, count)
         if each.parents < 1 or not each.files or len(each.files) > _MOST_FILES:
@@ -156,6 +162,9 @@ def _replay(
         reviewed = review(change, house, limit=1_000)
         replayed += 1
         lines += reviewed.coverage.lines
+        # Without a model, only replacements are ever dropped.
+        suggested += [True] * sum(finding.replacement is not None for finding in reviewed.findings)
+        suggested += [False] * sum(reviewed.dropped.values())
         files = {file.path: file for file in change.files}
         for finding in reviewed.findings:
             remarks[finding.rule] += 1
@@ -165,7 +174,7 @@ def _replay(
             for found in imports(file.path, file.new_text):
                 if found.line in added and _is_usual(house, file.path, found):
                     planted.append(_is_seen(house, file.path, file.new_text, found))
-    return remarks, lines, planted, anchored, replayed
+    return remarks, lines, planted, anchored, suggested, replayed
 
 
 def _is_usual(house: House, path: str, found: Import) -> bool:

@@ -66,6 +66,7 @@ class Coverage:
         unread: path -> why a changed file was not read.
         seen, unseen: hunks that the reading reviewer read, and those that it did not, each ``path:line`` with its
             reason; both empty when it was not asked.
+        partly: those of the seen ones that it read in part, each ``path:line`` with which part.
     """
 
     files: int
@@ -74,6 +75,7 @@ class Coverage:
     unread: dict[str, str] = field(default_factory=dict)
     seen: int = 0
     unseen: tuple[str, ...] = ()
+    partly: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

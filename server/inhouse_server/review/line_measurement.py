@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from inhouse_retrieval import InhouseError, Progress, Repository, SkippedFile, no_progress
 from inhouse_server.review.calibration import Calibration, calibrate
+from inhouse_server.review.house_score import HOUSE_SCORE
 from inhouse_server.review.line_evaluation import (
     Decision,
     LineEvaluation,
@@ -28,7 +29,6 @@ from inhouse_server.review.line_evaluation import (
 )
 from inhouse_server.review.line_scores import (
     BASE_SURPRISAL,
-    HOUSE_SCORE,
     SCORES,
     Floats,
     LineTokens,

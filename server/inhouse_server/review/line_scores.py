@@ -130,8 +130,6 @@ class Score:
 
 BASE_SURPRISAL = "base surprisal"
 RANDOM = "random"
-HOUSE_SCORE: str | None = None
-"""The score that was above base surprisal on repositories that it was not chosen on; none so far: docs/review.md."""
 _CONVENTIONS = {each: over_conventions(each) for each in (base_surprisal, tuned_surprisal, difference, house_margin)}
 SCORES: tuple[Score, ...] = (
     Score(BASE_SURPRISAL, base_surprisal, house=False),

@@ -30,7 +30,7 @@ _CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class PastRemark:
     """One review comment.
 
     Attributes:
@@ -51,7 +51,7 @@ class PastRemarks:
     """Review comments of the past, searched by file and by words. Those of bots are left out."""
 
     def __init__(self, requests: Iterable[PullRequest]) -> None:
-        self._known: list[tuple[Remark, frozenset[str]]] = []
+        self._known: list[tuple[PastRemark, frozenset[str]]] = []
         for request in requests:
             for comment in request.review_comments:
                 text = plain_text(comment.text)
@@ -61,7 +61,7 @@ class PastRemarks:
                 line = lines[-1].strip() if lines else ""
                 called = f"#{request.number} {plain_text(request.title)}"
                 altered = "<!--" in comment.text or hidden_characters(comment.text) > 0
-                remark = Remark(request.number, called, comment.path, line, text[:_CHARACTERS], altered)
+                remark = PastRemark(request.number, called, comment.path, line, text[:_CHARACTERS], altered)
                 self._known.append((remark, _words("\n".join(lines))))
 
     @classmethod
@@ -73,14 +73,14 @@ class PastRemarks:
         with store:
             return cls(store.newest(_REQUESTS))
 
-    def about(self, path: str, code: str, limit: int, title: str = "") -> list[Remark]:
+    def about(self, path: str, code: str, limit: int, title: str = "") -> list[PastRemark]:
         """The remarks that are most about ``code`` of ``path``, best first; of those equally so, the newest.
 
         Args:
             title: of the change under review, or its commit's subject; its own comments do not count.
         """
         words = _words(code)
-        scored: list[tuple[float, Remark]] = []
+        scored: list[tuple[float, PastRemark]] = []
         for remark, about in self._known:
             shared = len(about & words) / len(about) if about else 0.0
             score = shared + _SAME_FILE * (remark.path == path)
@@ -88,10 +88,10 @@ class PastRemarks:
                 scored.append((score, remark))
         return _best(scored, limit)
 
-    def on_such_code(self, code: str, limit: int, title: str = "") -> list[Remark]:
+    def on_such_code(self, code: str, limit: int, title: str = "") -> list[PastRemark]:
         """The remarks on a line most of whose words ``code`` holds, in whatever file, best first."""
         words = _words(code)
-        scored: list[tuple[float, Remark]] = []
+        scored: list[tuple[float, PastRemark]] = []
         for remark, _ in self._known:
             about = _words(remark.line)
             shared = len(about & words) / max(len(about), _LEAST_WORDS)
@@ -100,13 +100,13 @@ class PastRemarks:
         return _best(scored, limit)
 
 
-def _is_on(remark: Remark, title: str) -> bool:
+def _is_on(remark: PastRemark, title: str) -> bool:
     """Whether it was made on the change of this title."""
     number = read_message(title, 2)[0] or read_message(title, 1)[0]
     return remark.number == number or remark.change.partition(" ")[2] == title
 
 
-def _best(scored: list[tuple[float, Remark]], limit: int) -> list[Remark]:
+def _best(scored: list[tuple[float, PastRemark]], limit: int) -> list[PastRemark]:
     return [remark for _, remark in sorted(scored, key=lambda pair: -pair[0])[:limit]]
 
 

@@ -21,7 +21,7 @@ from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
-from inhouse_server.review.reading_prompt import fitting, notes_on, query
+from inhouse_server.review.reading_prompt import fitting, notes_on, part_that_fits, query
 from inhouse_server.review.second_look import TEMPERATURE, agreed, looked_at_again
 from inhouse_training import Engine, GenerationRequest, TextDelta
 
@@ -64,6 +64,7 @@ class Reading:
 
     Attributes:
         unseen: why the hunk was not read; ``""`` when it was.
+        part: which lines of it were read when not all were; ``""`` when all were.
         dropped: reason -> remarks or replacements that could not be proven.
         notes: what was taken out of the texts that the model was shown beside the change.
     """
@@ -72,6 +73,7 @@ class Reading:
     unseen: str
     dropped: dict[str, int]
     notes: tuple[str, ...] = ()
+    part: str = ""
 
 
 def read_hunks(
@@ -89,8 +91,8 @@ def read_hunks(
     """Read hunk after hunk.
 
     Args:
-        prompt_tokens: longest prompt; precedents and remarks are left out first, then the code around the hunk, and a
-            hunk that does not fit alone is not read, which is said.
+        prompt_tokens: longest prompt; precedents and remarks are left out first, then the code around the hunk. Of a
+            hunk that does not fit alone the first lines are read, which is said.
         samples: how often each hunk is read; what more than half of them remark on counts.
         second_look: ask the model to score what was proven.
 
@@ -110,7 +112,10 @@ def read_hunks(
                 asked = query(file, hunk)
                 passages = [p for p in search(asked, _PRECEDENTS + 1) if p.path != file.path][:_PRECEDENTS]
                 said = remarks.about(file.path, asked, _REMARKS, plain_text(change.title))
-                messages = fitting(change, file, hunk, passages, said, engine, budget)
+                messages, whole = fitting(change, file, hunk, passages, said, engine, budget), hunk
+                if messages is None and (shorter := part_that_fits(change, file, hunk, engine, budget)) is not None:
+                    hunk, passages, said = shorter, [], []
+                    messages = fitting(change, file, hunk, passages, said, engine, budget)
                 if messages is None:
                     yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
                     continue
@@ -127,7 +132,8 @@ def read_hunks(
                 failed = f"the model failed: {error.problem}"
                 yield file, hunk, Reading((), failed, {})
                 continue
-            yield file, hunk, replace(reading, notes=notes_on(passages, said))
+            part = "" if hunk is whole else f"the first {len(hunk.lines)} of {len(whole.lines)} lines of the hunk"
+            yield file, whole, replace(reading, notes=notes_on(passages, said), part=part)
 
 
 def _sample(request: GenerationRequest, number: int) -> GenerationRequest:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from inhouse_retrieval import Passage, redact
 from inhouse_server.review.change import Change, Hunk, ReviewedFile
-from inhouse_server.review.past_remarks import Remark
+from inhouse_server.review.past_remarks import PastRemark
 from inhouse_server.review.plain_text import (
     hidden_characters,
     plain_text,
@@ -44,7 +44,7 @@ def query(file: ReviewedFile, hunk: Hunk) -> str:
     return visible("\n".join([file.path, *(file.shown(number, number) for number in hunk.added)]))[:2_000]
 
 
-def notes_on(passages: Sequence[Passage], remarks: Sequence[Remark]) -> tuple[str, ...]:
+def notes_on(passages: Sequence[Passage], remarks: Sequence[PastRemark]) -> tuple[str, ...]:
     """What was taken out of the texts beside the change, a sentence for each text."""
     notes = [
         f"{_line(passage.path)}, which the model read beside the change, holds text that no reader sees; it was taken "
@@ -78,7 +78,7 @@ def fitting(
     file: ReviewedFile,
     hunk: Hunk,
     passages: Sequence[Passage],
-    remarks: Sequence[Remark],
+    remarks: Sequence[PastRemark],
     engine: Engine,
     budget: int,
 ) -> tuple[Message, ...] | None:
@@ -92,12 +92,25 @@ def fitting(
     return None
 
 
+def part_that_fits(change: Change, file: ReviewedFile, hunk: Hunk, engine: Engine, budget: int) -> Hunk | None:
+    """The first lines of a hunk that is too long, as many as fit alone; ``None`` when no added line is among them."""
+    fits, too_many = 0, len(hunk.lines)
+    while too_many - fits > 1:
+        count = (fits + too_many) // 2
+        if engine.count_tokens(_messages(change, file, hunk.first_lines(count), (), (), 0)) <= budget:
+            fits = count
+        else:
+            too_many = count
+    part = hunk.first_lines(fits)
+    return part if part.added else None
+
+
 def _messages(
     change: Change,
     file: ReviewedFile,
     hunk: Hunk,
     passages: Sequence[Passage],
-    remarks: Sequence[Remark],
+    remarks: Sequence[PastRemark],
     around: int,
 ) -> tuple[Message, ...]:
     first, last = max(1, hunk.start - around), min(len(file.lines), hunk.start + hunk.length - 1 + around)

@@ -15,6 +15,7 @@ from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
+from inhouse_server.review.house_score import HOUSE_SCORE, house_score_notes
 from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
 from inhouse_server.review.plain_text import plain_text, spoils
 from inhouse_server.review.reading import Search, read_hunks
@@ -112,46 +113,15 @@ def review(
         shown: fingerprints that are not shown again.
         check: the project's own, which no replacement may make worse; only those that are shown are tried.
     """
-    findings = [*companion_findings(change, house.history), *test_findings(change, house.history)]
     spelled, refused = spelling_findings(change, house.conventions)
-    dropped = Counter(refused)
-    findings += spelled
-    seen, unseen = 0, []
-    beside: list[str] = []
-    if reader is not None:
-        hunks = sum(len(file.hunks) for file in change.files)
-        for done, (file, hunk, reading) in enumerate(
-            read_hunks(
-                change, reader.engine, reader.adapter, reader.search, reader.remarks, reader.prompt_tokens,
-                reader.reply_tokens, cancel or Event(), reader.samples, reader.second_look,
-            ),
-            start=1,
-        ):  # fmt: skip
-            progress("reading the change", done, hunks)
-            seen += not reading.unseen
-            if reading.unseen:
-                unseen.append(f"{file.path}:{hunk.start} {reading.unseen}")
-            findings += reading.findings
-            dropped.update(reading.dropped)
-            beside += reading.notes
-    findings = [_without_secrets(finding, dropped) for finding in _distinct(findings)]
-    fresh = [finding for finding in findings if finding.fingerprint not in shown]
-    fresh.sort(key=gravest_first)
-    coverage = Coverage(
-        files=sum(not file.unread for file in change.files),
-        hunks=sum(len(file.hunks) for file in change.files),
-        lines=sum(len(hunk.added) for file in change.files for hunk in file.hunks),
-        unread={file.path: file.unread for file in change.files if file.unread},
-        seen=seen,
-        unseen=tuple(unseen),
-    )
-    files = {file.path: file for file in change.files}
-    best = [
-        with_past_remarks(finding, files[finding.path], house.remarks, plain_text(change.title))
-        if finding.rule in _ABOUT_CODE
-        else finding
-        for finding in fresh[:limit]
-    ]
+    read = _read(change, reader, cancel or Event(), progress) if reader is not None else _Read()
+    dropped = Counter(refused) + read.dropped
+    found = (
+        *companion_findings(change, house.history), *test_findings(change, house.history), *spelled, *read.findings
+    )  # fmt: skip
+    findings = [_without_secrets(finding, dropped) for finding in _distinct(found)]
+    fresh = sorted((finding for finding in findings if finding.fingerprint not in shown), key=gravest_first)
+    best = _with_past(fresh[:limit], change, house.remarks)
     if check is not None:
         best = _checked(best, change, check, dropped, progress)
     return Review(
@@ -159,15 +129,72 @@ def review(
         change.head,
         change.head_commit,
         tuple(best),
-        coverage,
+        _coverage(change, read),
         more=max(0, len(fresh) - limit),
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
         worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
-        notes=tuple(dict.fromkeys((*change.notes, *house.notes, *_notes(change), *beside)))[:_MOST_NOTES],
+        notes=tuple(
+            dict.fromkeys((*change.notes, *house.notes, *house_score_notes(HOUSE_SCORE), *_notes(change), *read.notes))
+        )[:_MOST_NOTES],
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
     )
+
+
+@dataclass(slots=True)
+class _Read:
+    """What came of the reading reviewer's hunks, all together."""
+
+    findings: list[Finding] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    seen: int = 0
+    unseen: list[str] = field(default_factory=list)
+    partly: list[str] = field(default_factory=list)
+
+
+def _read(change: Change, reader: Reader, cancel: Event, progress: Progress) -> _Read:
+    read = _Read()
+    hunks = sum(len(file.hunks) for file in change.files)
+    readings = read_hunks(
+        change, reader.engine, reader.adapter, reader.search, reader.remarks, reader.prompt_tokens,
+        reader.reply_tokens, cancel, reader.samples, reader.second_look,
+    )  # fmt: skip
+    for done, (file, hunk, reading) in enumerate(readings, start=1):
+        progress("reading the change", done, hunks)
+        read.seen += not reading.unseen
+        if reading.unseen:
+            read.unseen.append(f"{file.path}:{hunk.start} {reading.unseen}")
+        if reading.part:
+            read.partly.append(f"{file.path}:{hunk.start} {reading.part}")
+        read.findings += reading.findings
+        read.dropped.update(reading.dropped)
+        read.notes += reading.notes
+    return read
+
+
+def _coverage(change: Change, read: _Read) -> Coverage:
+    return Coverage(
+        files=sum(not file.unread for file in change.files),
+        hunks=sum(len(file.hunks) for file in change.files),
+        lines=sum(len(hunk.added) for file in change.files for hunk in file.hunks),
+        unread={file.path: file.unread for file in change.files if file.unread},
+        seen=read.seen,
+        unseen=tuple(read.unseen),
+        partly=tuple(read.partly),
+    )
+
+
+def _with_past(findings: Sequence[Finding], change: Change, remarks: PastRemarks) -> list[Finding]:
+    """The findings; those about code with what reviewers said about such code before."""
+    files = {file.path: file for file in change.files}
+    return [
+        with_past_remarks(finding, files[finding.path], remarks, plain_text(change.title))
+        if finding.rule in _ABOUT_CODE
+        else finding
+        for finding in findings
+    ]
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

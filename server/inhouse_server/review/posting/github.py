@@ -12,7 +12,7 @@ from inhouse_retrieval import ForgeClient, ForgeRefusal
 from inhouse_server.review.change import ReviewedFile, Status
 from inhouse_server.review.posting.pull import Marker, Pull, hunks_of, marker_of
 from inhouse_server.review.posting.request import PostRequest, Remark
-from inhouse_server.review.renderers.harmless import fence
+from inhouse_server.review.renderers.forge_places import github_comment
 
 _STATUS: dict[str, Status] = {"added": "added", "copied": "added", "removed": "removed", "renamed": "renamed"}
 
@@ -77,15 +77,4 @@ class GitHubPull:
 
 
 def _comment(remark: Remark) -> dict[str, Any]:
-    said = [remark.body]
-    if remark.replacement is not None:
-        said.append(fence(remark.replacement, "suggestion"))
-    comment: dict[str, Any] = {
-        "path": remark.path,
-        "body": "\n\n".join(said),
-        "line": remark.end_line,
-        "side": "RIGHT",
-    }
-    if remark.start_line < remark.end_line:
-        comment |= {"start_line": remark.start_line, "start_side": "RIGHT"}
-    return comment
+    return github_comment(remark.path, remark.start_line, remark.end_line, remark.body, remark.replacement)

@@ -13,12 +13,8 @@ from inhouse_retrieval import ForgeClient
 from inhouse_server.review.change import ReviewedFile, Status
 from inhouse_server.review.posting.pull import Marker, Pull, hunks_of, marker_of
 from inhouse_server.review.posting.request import PostRequest, Remark
-from inhouse_server.review.renderers import text
-from inhouse_server.review.renderers.harmless import fence
-from inhouse_server.review.renderers.places import old_line
+from inhouse_server.review.renderers.forge_places import gitlab_position, gitlab_suggestion
 
-_MOST_LINES_ABOVE = 100
-"""That a suggestion may replace above the line that it is anchored to; GitLab takes no more."""
 _REFS = ("base_sha", "start_sha", "head_sha")
 
 
@@ -59,7 +55,8 @@ class GitLabPull:
     ) -> str:
         for remark, file in beside:
             marker = Marker(False, request.head_commit, (remark.fingerprint,))
-            content = {"body": f"{_body(remark)}\n\n{marker}", "position": _position(remark, file, pull)}
+            position = gitlab_position(file, remark.end_line, dict(pull.diff_refs))
+            content = {"body": f"{_body(remark)}\n\n{marker}", "position": position}
             await self._client.write(f"{self._route}/discussions", content)
             remember([remark.fingerprint], False)
         marker = Marker(True, request.head_commit, tuple(said))
@@ -77,21 +74,5 @@ def _status(item: Any) -> Status:
     return next((status for status, key in kinds if item[key]), "modified")
 
 
-def _position(remark: Remark, file: ReviewedFile, pull: Pull) -> dict[str, Any]:
-    """On the last line, which a suggestion counts from."""
-    position: dict[str, Any] = {
-        "position_type": "text",
-        **dict(pull.diff_refs),
-        "old_path": file.path if file.status == "added" else file.former,
-        "new_path": file.path,
-        "new_line": remark.end_line,
-    }
-    before = old_line(file, remark.end_line)
-    return position if before is None else position | {"old_line": before}
-
-
 def _body(remark: Remark) -> str:
-    above = remark.end_line - remark.start_line
-    if remark.replacement is None or above > _MOST_LINES_ABOVE:
-        return "\n\n".join((remark.body, *text.instead(remark.replacement)))
-    return f"{remark.body}\n\n{fence(remark.replacement, f'suggestion:-{above}+0')}"
+    return "\n\n".join((remark.body, *gitlab_suggestion(remark.start_line, remark.end_line, remark.replacement)))

@@ -12,7 +12,8 @@ from typing import Any
 from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers import text
-from inhouse_server.review.renderers.harmless import code, fence, harmless_line
+from inhouse_server.review.renderers.forge_places import github_comment
+from inhouse_server.review.renderers.harmless import code, harmless_line
 from inhouse_server.review.renderers.json_format import one_line
 from inhouse_server.review.renderers.places import file_of, hunk_around, lines_of
 
@@ -39,18 +40,8 @@ def _takes_comment(finding: Finding, change: Change) -> bool:
 
 
 def _comment(finding: Finding) -> dict[str, Any]:
-    said = [text.remark(finding)]
-    if finding.replacement is not None:
-        said.append(fence(text.whole_lines(finding.replacement), "suggestion"))
-    comment: dict[str, Any] = {
-        "path": finding.path,
-        "body": "\n\n".join(said),
-        "line": finding.end_line,
-        "side": "RIGHT",
-    }
-    if finding.start_line < finding.end_line:
-        comment |= {"start_line": finding.start_line, "start_side": "RIGHT"}
-    return comment
+    body = text.remark(finding)
+    return github_comment(finding.path, finding.start_line, finding.end_line, body, finding.replacement)
 
 
 def _elsewhere(finding: Finding) -> str:

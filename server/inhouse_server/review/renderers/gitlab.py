@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from inhouse_retrieval import InhouseError
-from inhouse_server.review.change import Change, ReviewedFile
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers import text
-from inhouse_server.review.renderers.harmless import code, fence, harmless_line
+from inhouse_server.review.renderers.forge_places import gitlab_position, gitlab_suggestion
+from inhouse_server.review.renderers.harmless import code, harmless_line
 from inhouse_server.review.renderers.json_format import one_line
-from inhouse_server.review.renderers.places import file_of, hunk_around, lines_of, old_line
-
-_MOST_LINES_ABOVE = 100
-"""That a suggestion may replace above the line that it is anchored to; GitLab takes no more."""
+from inhouse_server.review.renderers.places import file_of, hunk_around, lines_of
 
 
 def render(review: Review, change: Change, root: Path) -> str:
@@ -45,29 +43,9 @@ def _discussion(finding: Finding, change: Change) -> dict[str, Any]:
         return {
             "body": "\n\n".join((code(lines_of(finding)), text.remark(finding), *text.instead(finding.replacement)))
         }
+    commits = {"base_sha": change.base_commit, "start_sha": change.base_commit, "head_sha": change.head_commit}
+    suggestion = gitlab_suggestion(finding.start_line, finding.end_line, finding.replacement)
     return {
-        "body": "\n\n".join((text.remark(finding), *_suggestion(finding))),
-        "position": _position(finding, file, change),
+        "body": "\n\n".join((text.remark(finding), *suggestion)),
+        "position": gitlab_position(file, finding.end_line, commits),
     }
-
-
-def _position(finding: Finding, file: ReviewedFile, change: Change) -> dict[str, Any]:
-    """On the last line, which a suggestion counts from."""
-    position: dict[str, Any] = {
-        "position_type": "text",
-        "base_sha": change.base_commit,
-        "start_sha": change.base_commit,
-        "head_sha": change.head_commit,
-        "old_path": file.path if file.status == "added" else file.former,
-        "new_path": file.path,
-        "new_line": finding.end_line,
-    }
-    before = old_line(file, finding.end_line)
-    return position if before is None else position | {"old_line": before}
-
-
-def _suggestion(finding: Finding) -> list[str]:
-    above = finding.end_line - finding.start_line
-    if finding.replacement is None or above > _MOST_LINES_ABOVE:
-        return text.instead(finding.replacement)
-    return [fence(text.whole_lines(finding.replacement), f"suggestion:-{above}+0")]

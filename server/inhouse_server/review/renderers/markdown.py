@@ -22,7 +22,11 @@ def render(review: Review, change: Change, root: Path) -> str:
         if finding.replacement is not None:
             parts.append(fence(visible(difference(finding)), "diff"))
     parts += [harmless_line(sentence) for sentence in (*text.left_out(review), *review.notes)]
-    for title, rows in (("Not read", _unread(review)), ("Not read by the model", map(code, review.coverage.unseen))):
+    for title, rows in (
+        ("Not read", _unread(review)),
+        ("Not read by the model", map(code, review.coverage.unseen)),
+        ("Partly seen by the model", map(code, review.coverage.partly)),
+    ):
         if listed := "\n".join(f"- {row}" for row in rows):
             parts.append(f"## {title}\n\n{listed}")
     if read_by := text.provenance(review):

@@ -23,7 +23,8 @@ def coverage(coverage: Coverage) -> str:
     ]
     if coverage.seen or coverage.unseen:
         of = coverage.seen + len(coverage.unseen)
-        said.append(f"the model read {coverage.seen:,} of {count(of, 'hunk')}")
+        partly = f" ({len(coverage.partly):,} partly seen)" if coverage.partly else ""
+        said.append(f"the model read {coverage.seen:,} of {count(of, 'hunk')}{partly}")
     if coverage.unread:
         reasons = Counter(coverage.unread.values()).most_common()
         total = len(coverage.unread)
