@@ -123,7 +123,14 @@ def transformers_contender(name: str, files: Files, adapter: bool, threads: int)
         streamer = Streamer()
         ids = torch.tensor([turn.ids])
         asked = {"attention_mask": torch.ones_like(ids), "max_new_tokens": turn.tokens, "do_sample": False}
-        thread = threading.Thread(target=lambda: model.generate(ids, streamer=streamer, **asked))
+
+        def generate() -> None:
+            try:
+                model.generate(ids, streamer=streamer, **asked)
+            finally:  # also when it fails, and then no tokens have come
+                streamer.came.put(None)
+
+        thread = threading.Thread(target=generate)
         thread.start()
         streamer.came.get()  # the prompt itself
         yield from iter(streamer.came.get, None)
@@ -226,7 +233,7 @@ def openvino_contender(name: str, files: Files, adapter: bool, threads: int) -> 
             self.came: queue.SimpleQueue[list[int] | None] = queue.SimpleQueue()
 
         def write(self, token: Any) -> Any:
-            self.came.put(list(token) if isinstance(token, list) else [int(token)])
+            self.came.put([token] if isinstance(token, int) else [int(each) for each in token])
             return genai.StreamingStatus.RUNNING
 
         def end(self) -> None:
@@ -237,7 +244,14 @@ def openvino_contender(name: str, files: Files, adapter: bool, threads: int) -> 
         config = genai.GenerationConfig(max_new_tokens=turn.tokens, do_sample=False, eos_token_id=end)
         ids = np.array([turn.ids], dtype=np.int64)
         given = genai.TokenizedInputs(ov.Tensor(ids), ov.Tensor(np.ones_like(ids)))
-        thread = threading.Thread(target=lambda: pipeline.generate(given, config, streamer))
+
+        def generate() -> None:
+            try:
+                pipeline.generate(given, config, streamer)
+            finally:
+                streamer.came.put(None)
+
+        thread = threading.Thread(target=generate)
         thread.start()
         yield from iter(streamer.came.get, None)
         thread.join()
@@ -273,6 +287,8 @@ def work(name: str, files: Files, adapter: bool, threads: int) -> None:
             first = first or time.perf_counter() - began
             ids += some
         whole = time.perf_counter() - began
+        if not ids:
+            raise SystemExit(f"{name} gave no tokens.")
         measured = Measured(first, whole, time.process_time() - processor, ids)
         print(json.dumps(asdict(measured)), file=answers, flush=True)
 
@@ -283,13 +299,14 @@ class Contender:
     def __init__(self, name: str, files: Path, adapter: bool, threads: int) -> None:
         command = [sys.executable, __file__, "--work", name, "--files", str(files), "--threads", str(threads)]
         self.name = name
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the child
         # OpenMP reads its number of threads as it is loaded, so the child gets it before.
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._child = subprocess.Popen(
             [*command, "--adapter", "with" if adapter else "without"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
             env=environment,
         )
@@ -298,7 +315,9 @@ class Contender:
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended with code {self._child.wait()}; run it alone with --work to see why.")
+            self._log.seek(0)
+            said = "".join(self._log.readlines()[-15:])
+            raise SystemExit(f"{self.name} ended with code {self._child.wait()}:\n{said}")
         return line
 
     def ready(self) -> None:
@@ -318,6 +337,7 @@ class Contender:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        self._log.close()
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -22,11 +22,10 @@ _FEW = 4
 _MANY = 64
 
 
-class WideLinear(torch.nn.Linear):
+class WideLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
     """A linear layer with more outputs than inputs, its weight in memory by input.
 
-    One row is multiplied by such a weight faster (seen with MKL on an AMD EPYC). The weight's shape is as ever, [outputs,
-    inputs].
+    One row is multiplied by such a weight faster (seen with MKL on an AMD EPYC). Its shape is as ever, [outputs, inputs].
     """
 
     @classmethod
