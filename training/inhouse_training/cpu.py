@@ -25,7 +25,7 @@ _MANY = 64
 class WideLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
     """A linear layer with more outputs than inputs, its weight in memory by input.
 
-    One row is multiplied by such a weight faster (seen with MKL on an AMD EPYC). Its shape is as ever, [outputs, inputs].
+    One row is multiplied by it faster (seen with MKL on an AMD EPYC). Its shape is as ever, [outputs, inputs].
     """
 
     @classmethod
