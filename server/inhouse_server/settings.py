@@ -51,7 +51,7 @@ class EngineSettings(_Section):
         description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
     )
     batched: Literal["auto", "on", "off"] = Field(
-        "off", description="answers of several requests made together in this process; 'auto' does so on a GPU"
+        "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")
@@ -260,6 +260,9 @@ class ServerSettings(_Section):
         None, description="file of the team's tokens instead of tokens.json in the state directory"
     )
     requests_per_minute: int = Field(120, ge=0, description="requests of one team token a minute; 0 for any number")
+    completions_per_minute: int = Field(
+        240, ge=0, description="inline completions of one team token a minute; 0 for any number"
+    )
     requests_at_once: int = Field(8, ge=0, description="requests and editors of one team token at once; 0 for any")
 
 

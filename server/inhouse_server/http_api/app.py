@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +25,7 @@ from inhouse_server.http_api.errors import Refused, error_body, error_response
 from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.http_api.metrics import Metrics, metrics
+from inhouse_server.lsp_capabilities import INLINE_COMPLETION
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
@@ -60,6 +62,13 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
     named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
     mcp = McpEndpoint(workspace)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with mcp.lifespan(app):
+            yield
+        audit.close()
+
     app: Starlette = Starlette(
         routes=[
             Route("/healthz", _health),
@@ -90,6 +99,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
                 callers=callers,
                 browser=BrowserSession(token, port, callers, secure),
                 limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
+                by_itself={INLINE_COMPLETION: RequestLimits(server.completions_per_minute, 0)},
                 allowed_hosts=hosts,
                 activity=activity,
                 routes=lambda: app.routes,
@@ -106,7 +116,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
             ClientDisconnect: _left,
             Exception: _unexpected,
         },
-        lifespan=mcp.lifespan,
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a path is a route's or it is none
     app.state.workspace = workspace

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inhouse_server.access import Handled
+from inhouse_server.access import Handled, Work
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.http_api.activity import Activity
 
@@ -51,6 +51,7 @@ class Metrics:
         )
         self._answers = Counter("inhouse_answers", "Answers by why they ended", ["reason"], registry=registry)
         self._tokens = Counter("inhouse_tokens", "Tokens read and written", ["kind"], registry=registry)
+        self._texts = Counter("inhouse_embedded_texts", "Texts that were embedded for clients", registry=registry)
         self._first_token = Histogram(
             "inhouse_first_token_seconds", "Time to the first token", buckets=_SECONDS, registry=registry
         )
@@ -71,6 +72,17 @@ class Metrics:
         self._requests.labels(handled.route, handled.method, str(handled.status)).inc()
         if handled.status != 101:  # a WebSocket that has only opened
             self._seconds.labels(handled.route).observe(handled.seconds)
+        if (work := handled.work) is not None:
+            self._worked(work)
+
+    def _worked(self, work: Work) -> None:
+        if work.kind == "embedding":
+            self._tokens.labels("embedded").inc(work.prompt_tokens)
+            self._texts.inc(work.texts)
+        elif work.kind == "completion":
+            self._tokens.labels("inline prompt").inc(work.prompt_tokens)
+            self._tokens.labels("inline completion").inc(work.completion_tokens)
+        # An answer is counted when it has ended, also where its client left before.
 
     def answer(self, finished: AnswerFinished) -> None:
         """Count an answer, of whatever surface."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from inhouse_retrieval import InhouseError, Passage
+from inhouse_retrieval import Passage
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
 from inhouse_server.background import iterate_in_thread
 from inhouse_server.language_server.checkout import Checkout
@@ -73,10 +73,16 @@ async def answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Call
     """Ask the assistant in a thread; deltas arrive on the loop. ``job.cancel`` stops it within one token.
 
     Raises:
-        InhouseError: the assistant cannot answer, with the reason, or too much was asked in the last minute.
+        InhouseError: the assistant cannot answer, with the reason.
+        TooMuch: too much was asked in the last minute.
     """
-    if wait := ls.asking("inhouse/ask"):
-        raise InhouseError("This token has asked too much in the last minute.", f"Ask again in {wait:.0f} s.")
+    with ls.asking("inhouse/ask") as noting:
+        answered = await _answer(ls, params, job, on_delta)
+        noting.work = answered.finished.work
+    return answered
+
+
+async def _answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]) -> Answered:
     question, notes = question_from(ls, params)
     pieces: list[str] = []
     finished: AnswerFinished | None = None
