@@ -101,6 +101,34 @@ def test_greedy_text_is_that_of_transformers_own_generate(engine: TransformersEn
         assert finished.prompt_tokens == len(prompt) == engine.count_tokens(messages)
 
 
+def test_what_was_read_of_the_last_prompt_is_not_read_again(
+    engine: TransformersEngine, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "def add(a, b):\n    return a + b\n\n" * 6
+    first, second = (
+        request((Message("user", code + asked),), tokens=10) for asked in ("What does it do?", "Who calls it, and why?")
+    )
+    counts: list[int] = []
+    run = engine._causal.forward
+
+    def counted(*args: object, **kwargs: object) -> object:
+        counts.append(kwargs["input_ids"].shape[1])  # type: ignore[attr-defined]
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(engine._causal, "forward", counted)
+    engine.forget()
+    alone = answer(engine, second)
+    assert counts[0] == alone[1].prompt_tokens
+    answer(engine, first)
+    counts.clear()
+    assert answer(engine, second) == alone
+    assert counts[0] < 30
+    answer(engine, first)
+    counts.clear()
+    other = answer(engine, replace(second, adapter=versions[0]))
+    assert counts[0] == alone[1].prompt_tokens and other != alone  # another version has read nothing yet
+
+
 def test_the_context_and_the_limit_end_an_answer(engine: TransformersEngine) -> None:
     text, finished = answer(engine, request(tokens=5))
     assert (finished.reason, finished.completion_tokens) == ("length", 5) and text

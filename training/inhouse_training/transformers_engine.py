@@ -26,7 +26,9 @@ from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel, load_model, load_tokenizer
 from .batched import greedy_batch
+from .batching.attention import why_not_packed
 from .chat_template import template_digest
+from .cpu import attending_to_cache, exchange_layers
 from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
@@ -49,7 +51,11 @@ PREFILL_BLOCK = 512
 """Prompt tokens per forward pass: cancellation is looked at in between, and attention scratch space stays
 small."""
 LOOKUP_TOKENS = 8
-"""Copied tokens per step. More cost more when they are refused; fewer gain less on long copies."""
+"""Copied tokens of a step at first. More cost more when they are refused; fewer gain less on long copies."""
+LONGEST_LOOKUP = 32
+"""After a copy of which all was right, the next one is twice as long, up to this."""
+SHORTEST_PREFIX = 16
+"""Tokens that a prompt must have in common with the conversation before, for what was read of it to be used again."""
 ADAPTERS_KEPT = 4
 SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
@@ -84,9 +90,8 @@ class TransformersEngine:
         self._base = base
         self._adapters = adapters
         self._tokenizer = load_tokenizer(base)
-        self._model: Any = load_model(base, device, dtype)  # becomes a PeftModel with the first adapter
+        self._model: Any = self._load(device, dtype)  # becomes a PeftModel with the first adapter
         self._causal: Any = self._model  # the same modules without the wrapper: what a forward pass runs
-        self._model.requires_grad_(False)
         self._loaded: OrderedDict[str, None] = OrderedDict()
         self._active: str | None = BASE
         self._mergeable = False
@@ -97,6 +102,15 @@ class TransformersEngine:
         self._plain_attention = set(layers) == {"full_attention"} and not getattr(
             self._model.config, "sliding_window", None
         )
+        self._attends_in_parts = self._model.device.type == "cpu" and not why_not_packed(self._model)
+        self._kept: tuple[str, list[int], Any] | None = None  # adapter, tokens and cache of the last answer
+
+    def _load(self, device: str | None, dtype: torch.dtype | None) -> Any:
+        model = load_model(self._base, device, dtype)
+        model.requires_grad_(False)
+        if model.device.type == "cpu" and model.dtype == torch.float32:
+            exchange_layers(model)
+        return model
 
     @property
     def base_model(self) -> str:
@@ -339,7 +353,7 @@ class TransformersEngine:
             else:  # half of the adapter may sit in the model already
                 device, dtype = self._causal.device, self._causal.dtype
                 self._model = self._causal = None
-                self._model = self._causal = load_model(self._base, str(device), dtype)
+                self._model = self._causal = self._load(str(device), dtype)
             raise _refused(adapter, str(error).splitlines()[0]) from error
         self._model.eval()
         self._loaded[adapter] = None
@@ -369,7 +383,7 @@ class TransformersEngine:
     ) -> Generator[int, None, None]:
         """At most ``limit`` new token ids, the end token included; ends early when cancelled."""
         device = self._causal.device
-        cache = self._empty_cache()
+        read, cache = self._begin(prompt, request.adapter)
         own = self._chooser(request)
         choose = own or likeliest
         # A copied token would have to be checked against the schema before it is known to be chosen.
@@ -378,7 +392,9 @@ class TransformersEngine:
         def forward(ids: list[int], keep: int) -> torch.Tensor:
             # Inference mode belongs to a thread, and a generator may be resumed by another: never across a
             # yield.
-            with torch.inference_mode():
+            done = read.copy()
+            read.clear()  # a cache that a failed pass has left half written is not used again
+            with torch.inference_mode(), self._attending():
                 output = self._causal(
                     input_ids=torch.tensor([ids], device=device),
                     past_key_values=cache,
@@ -386,36 +402,69 @@ class TransformersEngine:
                     logits_to_keep=keep,
                 )
                 logits: torch.Tensor = output.logits[0]
-                return logits
+            read.extend(done + ids)
+            return logits
 
-        logits = torch.empty(0)
-        for start in range(0, len(prompt), PREFILL_BLOCK):
-            if cancel.is_set():
-                return
-            logits = forward(prompt[start : start + PREFILL_BLOCK], 1)
-        token = choose(logits)[0]
-        made = 0
-        while True:
-            yield token
-            made += 1
-            if made >= limit or cancel.is_set():
-                return
-            # Leave room: what is copied must not run over the limit.
-            draft = lookup.propose(token, min(LOOKUP_TOKENS, limit - made - 1)) if lookup else []
-            chosen = choose(forward([token, *draft], len(draft) + 1))
-            agreed = 0
-            while agreed < len(draft) and draft[agreed] == chosen[agreed]:
-                agreed += 1
-            if agreed < len(draft):
-                cache.crop(agreed - len(draft))
-            for copied in draft[:agreed]:
-                yield copied
-                made += 1
+        try:
+            logits = torch.empty(0)
+            while len(read) < len(prompt):
                 if cancel.is_set():
                     return
-                if lookup:
-                    lookup.append(copied)
-            token = chosen[agreed]
+                logits = forward(prompt[len(read) : len(read) + PREFILL_BLOCK], 1)
+            token = choose(logits)[0]
+            made, length = 0, LOOKUP_TOKENS
+            while True:
+                yield token
+                made += 1
+                if made >= limit or cancel.is_set():
+                    return
+                # Leave room: what is copied must not run over the limit.
+                draft = lookup.propose(token, min(length, limit - made - 1)) if lookup else []
+                chosen = choose(forward([token, *draft], len(draft) + 1))
+                agreed = 0
+                while agreed < len(draft) and draft[agreed] == chosen[agreed]:
+                    agreed += 1
+                if agreed < len(draft):
+                    cache.crop(agreed - len(draft))
+                    del read[agreed - len(draft) :]
+                    length = LOOKUP_TOKENS
+                elif draft:
+                    length = min(2 * length, LONGEST_LOOKUP)
+                for copied in draft[:agreed]:
+                    yield copied
+                    made += 1
+                    if cancel.is_set():
+                        return
+                    if lookup:
+                        lookup.append(copied)
+                token = chosen[agreed]
+        finally:
+            if self._plain_attention and read:
+                self._kept = (request.adapter, read, cache)
+
+    def _begin(self, prompt: list[int], adapter: str) -> tuple[list[int], Any]:
+        """What of ``prompt`` has been read already, and the cache that holds it; that of the last answer is used up.
+
+        At least one token is left to be read: what follows it comes from the forward pass.
+        """
+        kept, self._kept = self._kept, None
+        if kept and kept[0] == adapter:
+            _, read, cache = kept
+            pairs = zip(read, prompt[:-1], strict=False)
+            same = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(read), len(prompt) - 1))
+            if same >= SHORTEST_PREFIX:
+                if same < len(read):
+                    cache.crop(same)
+                return read[:same], cache
+        return [], self._empty_cache()
+
+    def forget(self) -> None:
+        """Read the next prompt from its beginning, whatever it has in common with the last one."""
+        with self._turn.hold(Event()):
+            self._kept = None
+
+    def _attending(self) -> contextlib.AbstractContextManager[None]:
+        return attending_to_cache(self._causal.config) if self._attends_in_parts else contextlib.nullcontext()
 
     def _chooser(self, request: GenerationRequest) -> Callable[[torch.Tensor], list[int]] | None:
         """How this request chooses tokens, where it is not just the likeliest ones."""

@@ -1,0 +1,93 @@
+"""What a CPU computes in its own way is what the model's layers compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from inhouse_training import (
+    BASE,
+    BaseModel,
+    GenerationRequest,
+    Message,
+    TextDelta,
+    TransformersEngine,
+    chat_ids,
+    load_model,
+)
+from inhouse_training.cpu import WideLinear, cached_attention, exchange_layers
+
+from .adapters import random_adapter
+from .conftest import make_tiny
+
+
+@pytest.mark.parametrize(("new", "tokens"), [(1, 1), (7, 7), (1, 40), (5, 40), (33, 70)])
+@pytest.mark.parametrize("groups", [3, 9])
+def test_attention_to_a_cache_is_attention_with_a_mask(new: int, tokens: int, groups: int) -> None:
+    torch.manual_seed(0)
+    query = torch.randn(1, new, 9, 16).transpose(1, 2)
+    room = torch.randn(2, 1, groups, tokens + 20, 16)  # a cache with room to grow, as the engine's
+    key, value = room[0][:, :, :tokens], room[1][:, :, :tokens]
+    mask = torch.ones(new, tokens, dtype=torch.bool).tril(tokens - new)
+    wanted = scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), attn_mask=mask, scale=0.2, enable_gqa=True
+    )
+    attended, _ = cached_attention(None, query, key, value, None, scaling=0.2)
+    assert attended.shape == (1, new, 9, 16)
+    assert torch.allclose(attended.transpose(1, 2).double(), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 40, 100])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_wide_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(64, 512, bias=bias)
+    wide = WideLinear.of(plain)
+    given = torch.randn(1, rows, 64)
+    assert torch.allclose(wide(given), plain(given), atol=1e-5)
+    assert wide.weight.shape == plain.weight.shape and wide.weight.stride() == (1, 512)
+    with torch.no_grad():  # as an adapter is merged
+        wide.weight.data += 1.0
+        assert torch.allclose(wide(given), plain(given) + given.sum(-1, keepdim=True), atol=1e-4)
+
+
+def test_only_plain_layers_are_exchanged() -> None:
+    class Own(torch.nn.Linear):
+        pass
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 8), Own(8, 16))
+    exchange_layers(model)
+    assert [type(each) for each in model] == [WideLinear, torch.nn.Linear, Own]
+
+
+def test_the_engine_says_what_generate_says(tokenizer: Any, tmp_path: Path) -> None:
+    """Prompts of one block and of several, read anew and from where the last one differed, base and adapter in turn."""
+    from peft import PeftModel
+
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "intermediate_size": 256}
+    base = BaseModel("tiny", make_tiny(tmp_path / "base", tokenizer, **sizes, initializer_range=0.2), "0" * 64, "")
+    folder = random_adapter(base, tmp_path / "one")
+    engine = TransformersEngine(base, lambda name: folder, device="cpu", dtype=torch.float32)
+    models = {BASE: load_model(base, "cpu", torch.float32)}
+    models["one"] = PeftModel.from_pretrained(load_model(base, "cpu", torch.float32), folder).eval()
+    assert any(isinstance(each, WideLinear) for each in engine._causal.modules())
+    text = "def total(self): return sum(line.price for line in self.lines) # class Order\n"
+    for adapter, asked in [
+        (adapter, text * lines + question)
+        for adapter in (BASE, "one", BASE)
+        for lines, question in ((2, "Why?"), (60, "Why?"), (60, "What is it for?"), (30, "Why?"))
+    ]:
+        messages = (Message("user", asked),)
+        prompt = torch.tensor([chat_ids(tokenizer, messages, add_generation_prompt=True)])
+        with torch.inference_mode():
+            made = models[adapter].generate(
+                input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=24, do_sample=False
+            )
+        events = engine.stream(GenerationRequest(messages, adapter, 24), Event())
+        said = "".join(each.text for each in events if isinstance(each, TextDelta))
+        assert said == tokenizer.decode(made[0, prompt.shape[1] :], skip_special_tokens=True)
