@@ -51,7 +51,7 @@ class EngineSettings(_Section):
         description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
     )
     batched: Literal["auto", "on", "off"] = Field(
-        "off", description="answers of several requests made together in this process; 'auto' does so on a GPU"
+        "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
     waiting: int = Field(
         64, ge=0, description="answers that may wait in this process; beyond that a question is refused with 429"

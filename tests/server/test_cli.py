@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import pytest
 from filelock import FileLock
 
 from inhouse_server.cli.found_passage import show_passage
+from inhouse_server.version import VERSION
+from inhouse_server.workspace import Workspace
 from inhouse_training import BaseModel
 
 from .conftest import git, make_repository
@@ -152,9 +156,24 @@ def test_one_sync_at_a_time(shop: Path) -> None:
         (["nonsense"], 2, "nonsense"),
         (["adapters", "show", "nobody"], 1, "nobody"),
         (["adapters", "promote", "../../etc"], 1, "../../etc"),
-        (["ask", " "], 1, "empty"),
+        (["ask", ""], 2, "the question is empty"),
+        (["ask", " \n"], 2, "the question is empty"),
         (["ask", "x", "--adapter", "nobody"], 1, "nobody"),
-        (["retrain", "--recipe", "nobody"], 1, "nobody"),
+        (["retrain", "--recipe", "nobody"], 2, "nobody"),
+        (["train", "--recipe", "cpu-tral"], 2, "Did you mean 'cpu-trial'?"),
+        (["dataset", "stats", "--recipe", "none.toml"], 2, "There is no file none.toml"),
+        (["sweep", "nobody"], 2, "nobody"),
+        (["sweep", "--timeout", "7x"], 2, "'7x' is not a length of time"),
+        (["retrain", "--every", "7x"], 2, "'7x' is not a length of time"),
+        (["retrain", "--every", "0d"], 2, "'0d' is not longer than 0"),
+        (["token", "create", "bob", "--expires", "0d"], 2, "'0d' must be longer than 0"),
+        (["token", "create", "bob", "--expires", "0"], 2, "'0' must be longer than 0"),
+        (["token", "create", "bob", "--expires", "soon"], 2, "'soon' is not a length of time"),
+        (
+            ["token", "create", "bob", "--scope", "metrcs"],
+            2,
+            "'metrcs' is not known. Did you mean 'metrics'? There are ask",
+        ),
         (["retrain", "--recipe", "default-7b"], 1, "is for Qwen/Qwen2.5-Coder-7B-Instruct"),
         (["serve", "--port", "99999"], 2, "--port"),
         (["sync"], 1, "No forge is configured"),
@@ -165,6 +184,19 @@ def test_wrong_use_is_told_plainly(shop: Path, arguments: list[str], code: int, 
     done = inhouse(*arguments, "--repo", str(shop)) if arguments != ["nonsense"] else inhouse(*arguments)
     assert done.returncode == code
     assert told in done.stderr
+    assert "Value error" not in done.stderr
+
+
+def test_an_empty_question_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "unread")
+    assert inhouse("ask", " ", "--repo", str(root)).returncode == 2
+    assert not (root / ".inhouse").exists()
+    assert inhouse("ask", "", "--repo", str(tmp_path)).returncode == 2, "the question comes before the repository"
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    done = inhouse("--version")
+    assert (done.returncode, done.stdout) == (0, f"inhouse {VERSION}, Python {platform.python_version()}\n")
 
 
 def test_outside_a_repository(tmp_path: Path) -> None:
@@ -246,6 +278,75 @@ def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Sign
     report = json_of("index", "--repo", str(root))
     assert report["files"] == 152
     assert json_of("search", "function_39", "--repo", str(root))["results"][0]["path"] == "module_39.py"
+
+
+@pytest.fixture(scope="module")
+def indexed_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A repository whose first `inhouse index` stands still while it embeds."""
+    root = make_repository(tmp_path_factory.mktemp("large") / "large")
+    for number in range(150):
+        (root / f"module_{number}.py").write_text(f"def function_{number}():\n    return {number}\n" * 8)
+    command = [sys.executable, "-m", "inhouse_server.cli", "index", "--repo", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "embedding" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGSTOP)
+        yield root, process
+        process.kill()
+
+
+def test_status_search_and_ask_answer_while_another_process_indexes(
+    indexed_elsewhere: tuple[Path, subprocess.Popen[str]], base_model: BaseModel
+) -> None:
+    root, process = indexed_elsewhere
+    status = json_of("status", "--repo", str(root))
+    assert (status["busy"]["command"], status["busy"]["pid"]) == ("index", process.pid)
+    assert status["busy"]["stage"] == "embedding" and status["files"] == 152 and status["unembedded"] > 0
+    told = inhouse("status", "--repo", str(root)).stdout
+    assert re.search(rf"At work now: +'inhouse index' \(process {process.pid}\) is at work \(embedding", told)
+    assert re.search(
+        r"Index: +152 files in \d+ chunks, at commit [0-9a-f]{12}; \d+ chunk\(s\) have no vector yet", told
+    )
+
+    found = inhouse("search", "when do couriers come", "--repo", str(root), "--json")
+    [best, *_] = json.loads(found.stdout)["results"]
+    assert best["path"] == "shipping.py" and "dense" not in best["legs"]
+    assert "searching what it has read so far, by words alone" in " ".join(found.stderr.split())
+    answer = json_of("ask", "Who books couriers?", "--repo", str(root))
+    assert answer["answer"] and "shipping.py" in {place["path"] for place in answer["citations"]}
+
+    second = inhouse("index", "--repo", str(root))
+    assert second.returncode == 1 and f"'inhouse index' (process {process.pid}) holds" in second.stderr
+
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(120) == 0, "nobody disturbed it"
+    status = json_of("status", "--repo", str(root))
+    assert (status["busy"], status["unembedded"]) == (None, 0)
+    found = json_of("search", "when do couriers come", "--repo", str(root))
+    assert found["unembedded"] == 0 and "dense" in found["results"][0]["legs"]
+
+
+def test_a_question_waits_for_a_command_that_holds_the_model_then_is_answered(
+    shop: Path, base_model: BaseModel
+) -> None:
+    json_of("index", "--repo", str(shop))
+    command = [sys.executable, "-m", "inhouse_server.cli", "ask", "Who books couriers?", "--repo", str(shop), "--json"]
+    with Workspace.open(shop, "review"):
+        waits = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert waits.stderr is not None
+        assert "is at work; waiting until it" in waits.stderr.readline()
+    out, _ = waits.communicate(timeout=120)
+    assert waits.returncode == 0 and json.loads(out)["answer"]
+
+
+def test_status_makes_nothing_and_reads_as_english(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "untouched")
+    told = inhouse("status", "--repo", str(root)).stdout
+    assert not (root / ".inhouse").exists()
+    assert "none yet; 'inhouse index' makes it" in told and "none: the base model answers" in told
+    assert not re.search(r"^\w+_\w+:", told, re.MULTILINE), "no key of the JSON"
+    assert json_of("status", "--repo", str(root)).keys() >= {"root", "adapter", "index_commit", "busy", "owner"}
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from inhouse_server.cli import (
+    about,
     adapters,
     ask,
     dataset,
@@ -63,6 +64,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=about.show_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """What comes before the name of a command."""
+
+
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.command("index")(index.index)

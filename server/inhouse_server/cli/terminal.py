@@ -30,6 +30,14 @@ def explain(problem: str, remedy: str = "") -> None:
         console.print(Text(remedy, style="dim"))
 
 
+def tell(sentence: str) -> None:
+    """Say on standard error what the user should know meanwhile."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text(sentence, style="dim"))
+
+
 def warn(sentence: str) -> None:
     """Say on standard error what went wrong beside the work, which is done all the same."""
     from rich.console import Console
