@@ -19,7 +19,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from inhouse_server.cli.doctor import data_folder, place_of_base_model
 from inhouse_server.cli.found_passage import show_passage
+from inhouse_server.cli.terminal import how_far
+from inhouse_server.settings import Settings
 from inhouse_server.version import VERSION
 from inhouse_server.workspace import Workspace
 from inhouse_training import BaseModel
@@ -203,6 +206,10 @@ def test_outside_a_repository(tmp_path: Path) -> None:
     done = inhouse("index", "--repo", str(tmp_path))
     assert done.returncode == 1
     assert "not inside a git work tree" in done.stderr
+    here = subprocess.run(
+        [sys.executable, "-m", "inhouse_server.cli", "status"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert f"error: {tmp_path} is not inside a git work tree." in here.stderr
 
 
 def test_a_repository_without_commits(tmp_path: Path) -> None:
@@ -409,6 +416,56 @@ def test_doctor_says_what_is_wrong_and_goes_on(shop: Path, tmp_path: Path) -> No
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 1
     assert not checks["git"]["ok"] and not checks["repository"]["ok"] and checks["torch"]["ok"]
+
+
+def test_doctor_says_where_the_model_and_the_data_lie(
+    shop: Path, base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    json_of("index", "--repo", str(shop))
+    details = {check["name"]: check["detail"] for check in json_of("doctor", "--repo", str(shop))["checks"]}
+    place = re.escape(str(base_model.path))
+    assert re.fullmatch(rf"{base_model.name}, in {place}, \d+ MB", details["base model"])
+    assert re.fullmatch(rf"{re.escape(str(shop / '.inhouse'))}, \d+ [kM]B", details["data folder"])
+    assert data_folder(tmp_path / "none") == f"{tmp_path / 'none'}, not made yet"
+    asked = Settings.model_validate({"engine": {"kind": "openai", "url": "http://h/v1", "model": "m"}})
+    assert place_of_base_model(asked).startswith(f"{base_model.name}, in {base_model.path}")
+    monkeypatch.setenv("INHOUSE_CACHE", str(tmp_path))
+    assert "answered by another server ([engine] kind = 'openai')" in place_of_base_model(asked)
+    assert "not on this machine yet" in place_of_base_model(Settings())
+
+
+def test_what_is_not_indexed_is_counted_by_reason_with_a_few_examples(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "pictures")
+    for number in range(7):
+        (root / f"picture{number}.bin").write_bytes(b"\0\1")
+    (root / "poetry.lock").write_text("x = 1\n")
+    told = inhouse("index", "--repo", str(root)).stdout
+    assert "  not indexed, file(s): 8\n" in told
+    assert "    7 binary: 'picture0.bin', 'picture1.bin', 'picture2.bin', …\n" in told
+    assert "    1 lock file: 'poetry.lock'\n" in told
+    assert told.endswith("    --verbose lists them all\n") and "picture3" not in told
+    every = inhouse("index", "--verbose", "--repo", str(root)).stdout
+    assert all(f"      'picture{number}.bin'\n" in every for number in range(7)) and "--verbose" not in every
+    (root / "picture6.bin").unlink()
+    assert len(json_of("index", "--repo", str(root))["skipped"]) == 7
+
+
+def test_progress_says_how_far_it_is_and_when_it_ends() -> None:
+    assert how_far("embedding", 1204, 5210) == "1,204 of 5,210 chunks"
+    assert how_far("download base model", 12_400_000, 93_000_000) == "12 of 93 MB"
+    assert how_far("reading the history", 0, None) == ""
+    code = """
+import time
+from inhouse_server.cli.terminal import progress_bar
+with progress_bar() as progress:
+    for done in range(0, 20):
+        progress("embedding", done * 32, 640)
+        time.sleep(0.1)
+"""
+    shown = re.sub(rb"\x1b\[[\d;?]*[a-zA-Z]", b"", in_a_terminal("-c", code)).decode()
+    assert re.search(r"embedding .* \d+ of 640 chunks 0:00:0\d left", shown)
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert piped.stderr == "embedding, 0 of 640 chunks …\n"
 
 
 def test_commands_ask_the_owner_when_one_runs(tmp_path: Path, base_model: BaseModel) -> None:

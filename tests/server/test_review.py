@@ -103,6 +103,14 @@ def test_all_that_is_not_on_the_main_branch_is_read_and_nothing_is_written(work:
     assert [file.path for file in staged.files] == ["clients/thing0.py"]
 
 
+def test_settings_that_init_wrote_are_no_part_of_the_change_until_they_are_added(work: Path) -> None:
+    assert inhouse("init", "--repo", str(work)).returncode == 0
+    (work / "new.py").write_text("a = 1\n")
+    assert [file.path for file in read_change(Repository.open(work)).files] == ["new.py"]
+    git(work, "add", "inhouse.toml")
+    assert [file.path for file in read_change(Repository.open(work)).files] == ["inhouse.toml", "new.py"]
+
+
 def test_ranges_patches_and_pull_requests(work: Path) -> None:
     repository = Repository.open(work)
     first = commit(work, "One", clients__new_py="a = 1\n")
@@ -143,6 +151,16 @@ def test_what_has_no_lines_to_read_is_listed_with_its_reason(work: Path) -> None
 
 
 # -- the house -----------------------------------------------------------------------------------------------
+
+
+def test_a_shallow_clone_says_how_little_it_knows(work: Path, tmp_path: Path) -> None:
+    git(work, "clone", "--quiet", "--depth", "5", f"file://{work}", str(tmp_path / "shallow"))
+    (tmp_path / "shallow/new.py").write_text("a = 1\n")
+    done = inhouse("review", "--repo", str(tmp_path / "shallow"))
+    oldest = git(work, "rev-parse", "HEAD~4").strip()[:12]
+    said = " ".join(done.stdout.split())
+    assert f"The history ends at {oldest}" in said and "so habits are drawn from 5 commits;" in said, said
+    assert "The history ends" not in inhouse("review", "--repo", str(work)).stdout
 
 
 def test_a_companion_that_was_left_alone_is_named_once_with_its_past(work: Path) -> None:

@@ -152,6 +152,10 @@ class TrainerSettings(_Section):
             own.
         checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
         one.
+        gpus: how many GPUs of this machine train together, by TRL; ``"all"`` takes as many as share the rows of a step
+            evenly. A step has the same rows whatever their number.
+        sharding: with several GPUs, ``"none"`` has the whole model on each, ``"full"`` splits it between them.
+            ``"auto"`` splits where the whole one does not fit by prediction.
     """
 
     kind: Literal["auto", "trl", "unsloth"] = "auto"
@@ -161,6 +165,8 @@ class TrainerSettings(_Section):
     compile: Literal["auto", True, False] = False
     attention: Literal["auto", "sdpa", "documents"] = "auto"
     checkpoint_seconds: int = Field(60, ge=0)
+    gpus: Literal["all"] | Annotated[int, Field(ge=1)] = 1
+    sharding: Literal["auto", "none", "full"] = "auto"
 
 
 class EvaluationSettings(_Section):

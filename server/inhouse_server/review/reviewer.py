@@ -45,11 +45,16 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What the base of a change says: its past, how it spells things, and what reviewers said."""
+    """What the base of a change says: its past, how it spells things, and what reviewers said.
+
+    Attributes:
+        notes: what is to be said about how much of the past is here.
+    """
 
     history: History
     conventions: Conventions
     remarks: PastRemarks = field(default_factory=lambda: PastRemarks(()))
+    notes: tuple[str, ...] = ()
 
 
 def know_house(
@@ -74,7 +79,19 @@ def know_house(
             if not isinstance(item, SkippedFile):
                 yield item[0].path, item[1]
 
-    return House(history, Conventions(texts()), PastRemarks(()) if state_dir is None else PastRemarks.of(state_dir))
+    remarks = PastRemarks(()) if state_dir is None else PastRemarks.of(state_dir)
+    return House(history, Conventions(texts()), remarks, _cut_off(repository, commit))
+
+
+def _cut_off(repository: Repository, commit: str) -> tuple[str, ...]:
+    """That a shallow clone knows little of the past, if this is one."""
+    if not repository.is_shallow():
+        return ()
+    here = repository.git("rev-list", commit).decode().split()
+    return (
+        f"The history ends at {here[-1][:12]}, since this clone is shallow, so habits are drawn from "
+        f"{len(here):,} {'commit' if len(here) == 1 else 'commits'}; `git fetch --unshallow` brings the rest.",
+    )
 
 
 def review(
@@ -147,7 +164,7 @@ def review(
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
         worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
-        notes=tuple(dict.fromkeys((*change.notes, *_notes(change), *beside)))[:_MOST_NOTES],
+        notes=tuple(dict.fromkeys((*change.notes, *house.notes, *_notes(change), *beside)))[:_MOST_NOTES],
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
     )

@@ -20,6 +20,7 @@ from inhouse_retrieval import InhouseError, Progress, Repository, redact
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode
 from inhouse_server.review.change import CONTEXT, Change, Hunk, ReviewedFile, Status, parse_hunks, split_lines
 from inhouse_server.review.patch import Patch, patch_refused
+from inhouse_server.settings_file import FILE_NAME
 
 MAX_FILES = 3_000
 MAX_PATCH_BYTES = 1_000_000
@@ -83,6 +84,9 @@ class Trees:
         listed = self.git("ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard").split(b"\0")
         # A nested repository ends in a slash and is no file; what cannot be read cannot be reviewed.
         paths = [path for path in dict.fromkeys(listed) if path and not path.endswith(b"/") and self._can_add(path)]
+        # What `inhouse init` wrote is no part of the change until somebody adds it.
+        if (own := FILE_NAME.encode()) in paths and not self.git("ls-files", "--", FILE_NAME):
+            paths.remove(own)
         given = b"".join(path + b"\0" for path in paths)
         self.git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", given=given)
         return self.git("write-tree").decode().strip()
