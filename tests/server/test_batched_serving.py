@@ -27,6 +27,8 @@ from .conftest import make_repository
 
 STREAMS, WAITING, TOKENS = 8, 2, 32
 ENDLESS = 4000
+PATIENCE_S = 300
+"""For what takes a second on a machine with nothing else to do."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnerAddre
     version = registry.add(random_adapter(base, folder / "made", r=8), manifest).version
     command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0"]
     with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE_S
         while (found := find_owner(root / ".inhouse")) is None:
             assert time.monotonic() < deadline and process.poll() is None, "the owner did not come up"
             time.sleep(0.1)
@@ -62,7 +64,7 @@ def nothing_promoted(house: tuple[OwnerAddress, Registry, str]) -> Iterator[None
 
 
 def client(owner: OwnerAddress) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{owner.url}/v1", api_key=owner.token, max_retries=0, timeout=300)
+    return openai.OpenAI(base_url=f"{owner.url}/v1", api_key=owner.token, max_retries=0, timeout=PATIENCE_S)
 
 
 def asked(number: int, **more: Any) -> dict[str, Any]:
@@ -125,13 +127,13 @@ def test_one_that_leaves_disturbs_nobody_and_is_not_answered_any_more(
     with ThreadPoolExecutor(STREAMS) as pool:
         others = [Answer(owner, number) for number in range(STREAMS - 1)]
         staying = [pool.submit(each.read) for each in others]
-        assert others[0].begun.wait(60)
+        assert others[0].begun.wait(PATIENCE_S)
         url = f"{owner.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=leaving, headers=headers, timeout=60) as stream:
+        with httpx.stream("POST", url, json=leaving, headers=headers, timeout=PATIENCE_S) as stream:
             deltas = (line for line in stream.iter_lines() if '"content": "' in line and '"content": ""' not in line)
             next(deltas)  # it is being written
-        assert [each.result(60).text for each in staying] == expected
-    deadline = time.monotonic() + 60
+        assert [each.result(PATIENCE_S).text for each in staying] == expected
+    deadline = time.monotonic() + PATIENCE_S
     while figures(owner)["inhouse_answers_total", "cancelled"] == before:
         assert time.monotonic() < deadline, "the model went on for nobody"
         time.sleep(0.05)
@@ -146,11 +148,11 @@ def test_a_version_promoted_in_between_answers_what_comes_after(house: tuple[Own
     with ThreadPoolExecutor(STREAMS) as pool:
         first = [Answer(owner, 0, **longer) for _ in range(4)]
         before = [pool.submit(answer.read) for answer in first]
-        assert all(answer.begun.wait(60) for answer in first)
+        assert all(answer.begun.wait(PATIENCE_S) for answer in first)
         registry.promote(version)
         after = [pool.submit(Answer(owner, number).read) for number in range(4)]
-        assert [each.result(60).text for each in after] == of_version
-        assert [each.result(60).text for each in before] == [expected] * 4
+        assert [each.result(PATIENCE_S).text for each in after] == of_version
+        assert [each.result(PATIENCE_S).text for each in before] == [expected] * 4
     assert {each.result().adapter for each in after} == {version}
     assert {each.result().adapter for each in before} == {None}, "an answer ends on what it began with"
 
@@ -164,19 +166,19 @@ def test_beyond_the_queue_a_client_is_told_when_to_try_again(house: tuple[OwnerA
         wait_for_answering(owner, room)
         for stream in (True, False):
             refused = httpx.post(
-                f"{owner.url}/v1/chat/completions", json=asked(50, stream=stream), headers=headers, timeout=60
+                f"{owner.url}/v1/chat/completions", json=asked(50, stream=stream), headers=headers, timeout=PATIENCE_S
             )
             assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
             assert refused.json()["error"]["type"] == "overloaded"
         with pytest.raises(openai.RateLimitError):
             client(owner).completions.create(model="inhouse", prompt="Is there room?", max_tokens=4)
-        assert {each.result(120).ended for each in filling} == {"length"}, "who was let in is answered"
+        assert {each.result(PATIENCE_S).ended for each in filling} == {"length"}, "who was let in is answered"
     assert Answer(owner, 3).read().ended == "length", "and there is room again"
 
 
 def wait_for_answering(owner: OwnerAddress, count: int) -> None:
     """Until so many answers are being made or wait; the look itself is a request, too."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while figures(owner)["inhouse_answering",] < count + 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
