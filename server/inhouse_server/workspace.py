@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Collection
@@ -41,8 +42,8 @@ from inhouse_server.settings import Settings, load_settings
 from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
 
 if TYPE_CHECKING:
+    from inhouse_server.engines.shared import BaseModels, RepositoryEngine
     from inhouse_server.vllm.engine import VllmEngine
-    from inhouse_training import TransformersEngine
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +77,23 @@ class Workspace:
     """One repository, held by this process until :meth:`close`. Methods may be called from any thread.
 
     Attributes:
+        name: what requests, rights, the audit log and the metrics call it.
         answered: told of each answer when it has ended, in the thread that made it.
     """
 
-    def __init__(self, repository: Repository, settings: Settings, state_dir: Path, lock: FileLock) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        state_dir: Path,
+        lock: FileLock,
+        name: str = "",
+        models: BaseModels | None = None,
+    ) -> None:
         self.repository = repository
         self.root = repository.root
+        self.name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", self.root.name)
+        self._models = models
         self.settings = settings
         self.state_dir = state_dir
         self.registry = Registry(state_dir / "adapters")
@@ -100,11 +112,13 @@ class Workspace:
         self.answered: Callable[[AnswerFinished], None] = lambda finished: None
 
     @classmethod
-    def open(cls, path: Path, command: str) -> Workspace:
+    def open(cls, path: Path, command: str, name: str = "", models: BaseModels | None = None) -> Workspace:
         """Hold the repository that ``path`` lies in.
 
         Args:
             command: the `inhouse` command that holds it, which others are told.
+            name: what it is called beside others; without one, its folder's.
+            models: the base models of this process, where several repositories share them.
 
         Raises:
             NotARepository: ``path`` is not in a git work tree.
@@ -127,7 +141,7 @@ class Workspace:
         except OSError as error:
             lock.release()
             raise _unwritable(state_dir, error) from error
-        return cls(repository, settings, state_dir, lock)
+        return cls(repository, settings, state_dir, lock, name, models)
 
     @property
     def index(self) -> Index:
@@ -191,9 +205,9 @@ class Workspace:
         """Whether editors are offered inline completion, as it was when the owner was first asked."""
         return not self.settings.no_inline_completion()
 
-    def filler(self) -> TransformersEngine | None:
+    def filler(self) -> RepositoryEngine | None:
         """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
-        return cast("TransformersEngine | None", self._engine) if self.offers_inline_completion else None
+        return cast("RepositoryEngine | None", self._engine) if self.offers_inline_completion else None
 
     def serving(self) -> str | None:
         """The version that answers: the promoted one, or until all model servers have that, the one before."""
@@ -301,7 +315,7 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_training import TransformersEngine, resolve_base_model
+        from inhouse_server.engines.shared import BaseModels
 
         log.info("loading %s", self.settings.base_model)
-        return TransformersEngine(resolve_base_model(self.settings.base_model), self.registry.verify)
+        return (self._models or BaseModels()).engine(self.settings.base_model, self.name, self.registry)
