@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +87,7 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
         written = json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
         url, pid = str(written["url"]), int(written["pid"])
         certificate = Path(written["certificate"]) if written.get("certificate") else None
+        asked = {"repository": str(written["repository"])} if written.get("repository") else {}
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if token is None:
@@ -94,8 +95,8 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
     found = OwnerAddress(url, token, certificate)
     try:
         nonce = secrets.token_hex(16)
-        asked = httpx.get(f"{url}/healthz", params={"nonce": nonce}, timeout=5, trust_env=False, verify=found.verify())
-        health = asked.json()
+        asked["nonce"] = nonce
+        health = httpx.get(f"{url}/healthz", params=asked, timeout=5, trust_env=False, verify=found.verify()).json()
         proven = health["pid"] == pid and hmac.compare_digest(health["proof"], proof(token, nonce))
         alive = proven and health["status"] == "ok"
     except (httpx.HTTPError, httpx.InvalidURL, InhouseError, ValueError, KeyError, TypeError):
@@ -254,19 +255,19 @@ def serve(
     told: Callable[[str], None] | None = None,
     protected: Protected | None = None,
 ) -> None:
-    """Hold the repository and serve until a signal comes.
+    """Hold the repository, and those that its ``[server.repositories]`` names, and serve until a signal comes.
 
     Args:
         told: called with the address once the owner listens.
         protected: how clients reach it; without it, as settings say.
 
     Raises:
-        InhouseError: the repository is held already, the port cannot be had, the certificate cannot be used, or tokens
+        InhouseError: a repository is held already, the port cannot be had, the certificate cannot be used, or tokens
             would cross a network in the clear.
     """
-    from inhouse_server.workspace import Workspace
-
-    with Workspace.open(root, SERVE) as workspace:
+    with contextlib.ExitStack() as held:
+        workspaces = _hold(root, held)
+        workspace = workspaces[0]
         server = workspace.settings.server
         protected = protected or Protected.of(server, workspace.root)
         check_listener(host or server.host, protected.certificate is not None, protected.behind_proxy)
@@ -274,17 +275,43 @@ def serve(
             check_certificate(protected.certificate, protected.key)
         listener = bind(host or server.host, server.port if port is None else port)
         try:
-            asyncio.run(_serve(workspace, listener, exit_when_idle, told, protected))
+            asyncio.run(_serve(workspaces, listener, exit_when_idle, told, protected))
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
         finally:
             listener.close()
-            (workspace.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
+            for each in workspaces:
+                (each.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+
+def _hold(root: Path, held: contextlib.ExitStack) -> list[Workspace]:
+    """The repositories that the owner of ``root`` serves, its own first; ``held`` lets go of them.
+
+    Raises:
+        InhouseError: one is held already, or its settings or those of ``root`` cannot be used.
+    """
+    from inhouse_retrieval import Repository
+    from inhouse_server.engines.shared import BaseModels
+    from inhouse_server.settings import InvalidSettings, load_settings
+    from inhouse_server.workspace import Workspace
+
+    root = Repository.open(root).root
+    named = load_settings(root).server.repositories
+    if not named:
+        return [held.enter_context(Workspace.open(root, SERVE))]
+    folders = {name: Repository.open(root / Path(folder).expanduser()).root for name, folder in named.items()}
+    own = [name for name, folder in folders.items() if folder == root]
+    if not own or len({*folders.values()}) < len(folders):
+        what = "names a repository twice" if own else f"does not name {root} itself"
+        raise InvalidSettings(f"[server.repositories] {what}.", 'Give each one name, and this one as "."')
+    models = BaseModels()
+    order = [*own, *(name for name in folders if name not in own)]
+    return [held.enter_context(Workspace.open(folders[name], SERVE, name, models)) for name in order]
 
 
 async def _serve(
-    workspace: Workspace,
+    workspaces: Sequence[Workspace],
     listener: socket.socket,
     exit_when_idle: bool,
     told: Callable[[str], None] | None,
@@ -294,24 +321,28 @@ async def _serve(
     from inhouse_server.listening import owner_server
 
     host, port = listener.getsockname()[:2]
+    workspace, *beside = workspaces
     token = ensure_token(workspace.state_dir)
     scheme = "http" if protected.certificate is None else "https"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    app = build_app(workspace, token, host, port, secure=scheme == "https" or protected.behind_proxy)
+    tokens = [(each, ensure_token(each.state_dir)) for each in beside]
+    app = build_app(workspace, token, host, port, scheme == "https" or protected.behind_proxy, tokens)
     drain_s = workspace.settings.server.drain_seconds
     server = owner_server(app, app.state.activity, drain_s, protected.certificate, protected.key)
     app.state.stop = server.drain
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    _write_address(workspace.state_dir, url, protected.certificate)
+    for each in workspaces:
+        _write_address(each, url, protected.certificate)
     log.info("listening on %s", url)
     if told is not None:
         told(url)
     # Daemons: an owner that is told to stop waits neither for a model that is loading nor for a refresh.
     stopping = threading.Event()
-    threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
-    threading.Thread(target=_load, args=(workspace,), name="load", daemon=True).start()
+    for each in workspaces:
+        threading.Thread(target=_follow, args=(each, stopping), name=f"follow {each.name}", daemon=True).start()
+        threading.Thread(target=_load, args=(each,), name=f"load {each.name}", daemon=True).start()
     if exit_when_idle:
         while not serving.done() and not app.state.activity.idle_for(IDLE_EXIT_S):
             await asyncio.sleep(1)
@@ -342,9 +373,16 @@ def _load(workspace: Workspace) -> None:
         log.error("%s", error)
 
 
-def _write_address(state_dir: Path, url: str, certificate: Path | None) -> None:
+def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> None:
+    state_dir = workspace.state_dir
     partial = state_dir / f"{ADDRESS_FILE}.{os.getpid()}"
     shown = str(certificate) if certificate else None
-    address = {"url": url, "pid": os.getpid(), "started": time.time(), "certificate": shown}
+    address = {
+        "url": url,
+        "pid": os.getpid(),
+        "started": time.time(),
+        "certificate": shown,
+        "repository": workspace.name,
+    }
     partial.write_text(json.dumps(address), encoding="utf-8")
     partial.replace(state_dir / ADDRESS_FILE)

@@ -116,6 +116,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/v1/models": ("GET", None),
     "/v1/embeddings": ("POST", {"model": "all-MiniLM-L6-v2", "input": QUESTION}),
     "/openapi.json": ("GET", None),
+    "/inhouse/repositories": ("GET", None),
     "/inhouse/status": ("GET", None),
     "/inhouse/adapters": ("GET", None),
     "/inhouse/feedback": ("POST", {"question": QUESTION}),

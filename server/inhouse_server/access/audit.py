@@ -31,6 +31,7 @@ class Handled:
         route: as the table of routes names it, never the path as it was sent.
         status: of the answer; 101 when a WebSocket opened, and 0 when it closed or the client left first.
         client: address of the peer, which is the proxy's where there is one.
+        repository: that it was about; ``None`` where it was about none, or about one that its caller may not use.
     """
 
     caller: Caller | None
@@ -39,6 +40,7 @@ class Handled:
     status: int
     seconds: float
     client: str
+    repository: str | None = None
 
 
 class Audit:
@@ -60,6 +62,7 @@ class Audit:
             "name": caller.name if caller else None,
             "from": handled.client,
             "method": handled.method,
+            "repository": handled.repository,
             "route": handled.route,
             "status": handled.status,
             "ms": round(handled.seconds * 1000, 1),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -24,22 +26,33 @@ from inhouse_server.http_api.errors import Refused, error_body, error_response
 from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.http_api.metrics import Metrics, metrics
+from inhouse_server.http_api.repositories import Repositories, repositories, workspace_of
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bool = False) -> Starlette:
-    """The application for one held repository.
+def build_app(
+    workspace: Workspace,
+    token: str,
+    host: str,
+    port: int,
+    secure: bool = False,
+    beside: Sequence[tuple[Workspace, str]] = (),
+) -> Starlette:
+    """The application for the repositories that one process holds.
 
     Args:
+        workspace: the one that the owner was started in: its settings say where to listen and how much may be asked,
+            and its state directory has the team's tokens and the audit log.
         token: the owner's own, which opens everything; a team's tokens open what their scopes name. A browser that
             showed one gets a cookie for the page at ``/`` and what that page asks.
         host: address that the owner listens on; requests may name it, loopback, and the configured host and
             ``allowed_hosts``.
         port: where it listens; the cookie's name holds it.
         secure: clients reach it over TLS.
+        beside: further repositories, each with the owner's own token of its state directory, which opens it alone.
 
     Raises:
         InhouseError: the file of the team's tokens cannot be used.
@@ -48,10 +61,13 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
     server = workspace.settings.server
     team = TokenStore(token_file(workspace.settings, workspace.root, workspace.state_dir))
     team.all()
-    callers = Callers(token, team)
+    held = Repositories([workspace, *(other for other, _ in beside)])
+    owners = {workspace.name: token} | {other.name: its_own for other, its_own in beside}
+    callers = Callers(owners, team)
     audit = Audit(workspace.state_dir)
-    figures = Metrics(activity, lambda: audit.failures, workspace.model_servers)
-    workspace.answered = figures.answer
+    figures = Metrics(activity, lambda: audit.failures, held.model_servers)
+    for each in held.all:
+        each.answered = partial(figures.answer, each.name)
 
     def handled(request: Handled) -> None:
         audit.request(request)
@@ -59,7 +75,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
 
     named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
-    mcp = McpEndpoint(workspace)
+    mcp = McpEndpoint()
     app: Starlette = Starlette(
         routes=[
             Route("/healthz", _health),
@@ -71,6 +87,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
             Route("/v1/completions", chat.completions, methods=["POST"]),
             Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
             Route("/openapi.json", openapi.document),
+            Route("/inhouse/repositories", repositories),
             Route("/inhouse/search", commands.search, methods=["POST"]),
             Route("/inhouse/ask", commands.ask, methods=["POST"]),
             Route("/inhouse/index", commands.index, methods=["POST"]),
@@ -92,6 +109,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
                 limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
                 allowed_hosts=hosts,
                 activity=activity,
+                repositories=held,
                 routes=lambda: app.routes,
                 handled=handled,
             )
@@ -108,8 +126,8 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
         lifespan=mcp.lifespan,
     )
     app.router.redirect_slashes = False  # a path is a route's or it is none
-    app.state.workspace = workspace
-    app.state.token = token
+    app.state.repositories = held
+    app.state.owners = owners
     app.state.activity = activity
     app.state.metrics = figures
     app.state.stop = lambda: None
@@ -119,20 +137,29 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
 async def _health(request: Request) -> Response:
     """Alive; says nothing about the repository, because it needs no token.
 
-    Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not.
+    Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not. Given a
+    ``repository`` too, it proves to know the token of that one, with a made-up token where there is no such: a
+    stranger is not to learn which there are.
     """
+    owners: dict[str, str] = request.app.state.owners
     draining = request.app.state.activity.draining
     health = {"status": "stopping" if draining else "ok", "pid": os.getpid()}
     if nonce := request.query_params.get("nonce"):
-        health["proof"] = proof(request.app.state.token, nonce)
+        named = request.query_params.get("repository", next(iter(owners)))
+        health["proof"] = proof(owners.get(named) or secrets.token_hex(), nonce)
     return JSONResponse(health, 503 if draining else 200, {"Retry-After": "5"} if draining else None)
 
 
 async def _language_server(websocket: WebSocket) -> None:
+    try:
+        workspace = workspace_of(websocket)
+    except Refused as error:
+        await websocket.send_denial_response(JSONResponse(error.body, error.status))
+        return
     await websocket.accept()
     serve_connection = await run_in_threadpool(_import_language_server)
     state, scope = websocket.app.state, websocket.scope
-    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"])
+    await serve_connection(websocket, workspace, state.activity, scope["asking"], scope["caller"])
 
 
 def _import_language_server() -> Callable[..., Awaitable[None]]:

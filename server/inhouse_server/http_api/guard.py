@@ -25,6 +25,7 @@ from inhouse_server.access import Caller, Callers, Handled, RequestLimits
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
+from inhouse_server.http_api.repositories import HEADER, Repositories
 from inhouse_server.http_api.routes import METHODS, WEBSOCKET, Matched, matched
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -56,11 +57,13 @@ class _Refusal:
 class Guard:
     """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence.
 
-    The application finds the caller under ``scope["caller"]``; under ``scope["asking"]`` what it calls with the name of
-    each question that comes over a WebSocket.
+    The application finds the caller under ``scope["caller"]``; under ``scope["repository"]`` the name of the repository
+    that the request is about, which the caller may use, or ``None`` where it does not say; under ``scope["asking"]``
+    what it calls with the name of each question that comes over a WebSocket.
 
     Args:
         routes: gives the routes of the application that it stands before.
+        repositories: what the owner holds, and who may use which.
         handled: told of each request after it ended, and of each WebSocket when it opened, too.
     """
 
@@ -72,6 +75,7 @@ class Guard:
         limits: RequestLimits,
         allowed_hosts: frozenset[str],
         activity: Activity,
+        repositories: Repositories,
         routes: Callable[[], Sequence[BaseRoute]],
         handled: Callable[[Handled], None],
     ) -> None:
@@ -81,6 +85,7 @@ class Guard:
         self._limits = limits
         self._hosts = allowed_hosts
         self._activity = activity
+        self._repositories = repositories
         self._routes = routes
         self._handled = handled
 
@@ -102,7 +107,11 @@ class Guard:
         signing_in = False
         if refusal is None:
             exchange.caller, signing_in = self._identify(connection, route)
-            refusal = self._forbidden(route, exchange.caller) or self._beyond_limits(connection, exchange.caller)
+            refusal = (
+                self._forbidden(route, exchange.caller)
+                or self._beyond_limits(connection, exchange.caller)
+                or self._choose_repository(connection, exchange.caller)
+            )
         if refusal is not None:
             await _refuse(refusal, connection, receive, exchange.send)
         elif signing_in and exchange.caller is not None:
@@ -142,6 +151,20 @@ class Guard:
             return _Refusal(403, "No token opens this.", "insufficient_scope") if route.named else None
         if access.scope is not None and not caller.may(access.scope):
             return _Refusal(403, f"The token lacks the scope {access.scope.value!r}.", "insufficient_scope")
+        every = len(self._repositories.all)
+        if access.whole and not caller.is_owner and len(self._repositories.of(caller)) < every:
+            return _Refusal(403, "The token is not for every repository that is served here.", "insufficient_scope")
+        return None
+
+    def _choose_repository(self, connection: HTTPConnection, caller: Caller | None) -> _Refusal | None:
+        """What the request is about; one that the caller may not use is told as one that does not exist."""
+        if caller is None:
+            return None
+        named = connection.headers.get(HEADER)
+        if named is not None and named not in self._repositories.of(caller):
+            return _Refusal(404, f"There is no repository {named!r} here.", "repository_not_found")
+        default = self._repositories.default(caller)
+        connection.scope["repository"] = named or (default.name if default else None)
         return None
 
     def _beyond_limits(self, connection: HTTPConnection, caller: Caller | None) -> _Refusal | None:
@@ -183,7 +206,8 @@ class Guard:
         """Count and note a question that came over a connection which is open already; the seconds to wait, or 0."""
         caller = exchange.caller
         wait = 0.0 if caller is None or caller.is_owner else self._limits.take(caller.id)
-        self._handled(Handled(caller, "LSP", what, 429 if wait else 200, 0.0, exchange.client))
+        repository = exchange.connection.scope.get("repository")
+        self._handled(Handled(caller, "LSP", what, 429 if wait else 200, 0.0, exchange.client, repository))
         return wait
 
     async def _run_while_valid(self, caller: Caller, exchange: _Exchange, receive: Receive) -> None:
@@ -221,7 +245,8 @@ class _Exchange:
 
     def note(self, status: int) -> None:
         seconds = time.perf_counter() - self._started
-        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client))
+        about = self.connection.scope.get("repository")
+        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client, about))
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -249,7 +274,7 @@ async def _nothing() -> Message:
 
 
 async def _refuse(refusal: _Refusal, connection: HTTPConnection, receive: Receive, send: Send) -> None:
-    if connection.scope["type"] == "websocket" and not refusal.retry_s:
+    if connection.scope["type"] == "websocket" and not refusal.retry_s and refusal.status != 404:
         await receive()
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
         return

@@ -1,0 +1,106 @@
+"""Which repository a request is about: named by a header, or the only one that its caller may use.
+
+A caller's rights come first: a repository that it may not use is answered as one that does not exist, before anything
+of any repository is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+
+from inhouse_server.access import Caller
+from inhouse_server.http_api.errors import Refused
+from inhouse_server.workspace import Workspace
+
+HEADER = "Inhouse-Repository"
+
+
+class Repositories:
+    """The repositories of one owner; the first is the one that it was started in."""
+
+    def __init__(self, workspaces: Sequence[Workspace]) -> None:
+        self.all = tuple(workspaces)
+
+    def of(self, caller: Caller) -> dict[str, Workspace]:
+        """Those that ``caller`` may use, by name."""
+        opens = (self.all[0].name,) if caller.repositories is None else caller.repositories
+        return {workspace.name: workspace for workspace in self.all if workspace.name in opens}
+
+    def default(self, caller: Caller) -> Workspace | None:
+        """What a request that names none is about: the only one, or for the owner's own token that of its folder."""
+        usable = list(self.of(caller).values())
+        return usable[0] if usable and (len(usable) == 1 or caller.is_owner) else None
+
+    def model_servers(self) -> dict[str, Any]:
+        """What :meth:`Workspace.model_servers` tells, of all of them; a server of several stands once."""
+        told = [each for workspace in self.all if (each := workspace.model_servers())]
+        if len(told) < 2:
+            return told[0] if told else {}
+        servers: dict[str, dict[str, Any]] = {}
+        for server in (server for each in told for server in each["servers"]):
+            seen = servers.setdefault(server["url"], {"url": server["url"], "up": True, "answering": 0, "failed": []})
+            seen["up"] = seen["up"] and server["up"]
+            seen["answering"] += server["answering"]
+            seen["failed"] += server["failed"]
+        waiting = [each["waiting"] for each in told if each["waiting"] is not None]
+        return {"servers": list(servers.values()), "waiting": waiting[0] if waiting else None}
+
+
+def usable_by(connection: HTTPConnection) -> dict[str, Workspace]:
+    """The repositories that the caller may use, by name."""
+    repositories: Repositories = connection.app.state.repositories
+    return repositories.of(connection.scope["caller"])
+
+
+def named_by(connection: HTTPConnection) -> str | None:
+    """The repository that the request names, which the guard has found to be one that its caller may use."""
+    return connection.headers.get(HEADER)
+
+
+def workspace_of(connection: HTTPConnection) -> Workspace:
+    """The repository that the request is about.
+
+    Raises:
+        Refused: it names none, and its caller may use several, or none at all.
+    """
+    usable, name = usable_by(connection), connection.scope["repository"]
+    if name is not None:
+        return usable[name]
+    if not usable:
+        raise Refused(403, "The token is for no repository that is served here.", "insufficient_scope")
+    names = ", ".join(usable)
+    raise Refused(400, f"Name one of the repositories {names} in {HEADER}.", "invalid_request_error", HEADER)
+
+
+def asked_of(
+    connection: HTTPConnection, model: str, models: Callable[[Workspace], Collection[str]]
+) -> tuple[Workspace, str]:
+    """The repository that ``model`` is asked of, and its name there: of OpenAI's routes, whose clients name a model.
+
+    ``repository/model`` asks the one that it names, unless a header names another. A name of the request's own
+    repository goes first, since names of models hold slashes, too.
+
+    Args:
+        models: the names that a repository has.
+
+    Raises:
+        Refused: the request says neither way which repository it is about.
+    """
+    default, (first, _, rest) = connection.scope["repository"], model.partition("/")
+    usable, named = usable_by(connection), named_by(connection)
+    is_own = default is not None and model in models(usable[default])
+    if rest and first in usable and named in (None, first) and not is_own:
+        connection.scope["repository"] = first  # for the audit log and the metrics, too
+        return usable[first], rest
+    return workspace_of(connection), model
+
+
+async def repositories(request: Request) -> Response:
+    """``{"repositories", "default"}``: what the caller may use, and what a request that names none is about."""
+    everything: Repositories = request.app.state.repositories
+    default = everything.default(request.scope["caller"])
+    return JSONResponse({"repositories": [*usable_by(request)], "default": default.name if default else None})
