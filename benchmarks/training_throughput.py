@@ -1,21 +1,29 @@
 """Tokens a second and peak memory of one LoRA training step, way by way, on one GPU.
 
-    python benchmarks/training_throughput.py [--ways NAME …] [--seconds 420] [--out FILE]
-    python benchmarks/training_throughput.py --tiny      # the same ways on a shape of two layers, also without a GPU
+    python benchmarks/training_throughput.py [--ways NUMBER …] [--seconds 420] [--out FILE]
+    python benchmarks/training_throughput.py --list
+    python benchmarks/training_throughput.py --tiny      # the same ways on a shape of four layers, also without a GPU
 
-A model of Mistral-7B's shape with random weights in bf16, one row of 8,192 tokens, LoRA in bf16 on all seven linear
-modules, AdamW. Each way runs in a process of its own: two steps to warm up, then the median of six, forward, backward
-and optimiser together. Peak memory is what torch's allocator held at most.
+A model of Mistral-7B's shape with random weights in bf16, one row of 8,192 tokens, LoRA on all seven linear modules,
+AdamW. Each way runs in a process of its own: two steps to warm up, then the median of six, forward, backward and
+optimiser together. Peak memory is what torch's allocator held at most. A row is one document, or, ``packed``, the eight
+of ``DOCUMENTS``, which may not see each other. Attention and compiled layers are the product's own
+(``inhouse_training/speed.py``; where inhouse is not installed, ``PYTHONPATH=training`` is enough); ``mixed`` is the
+product's adapter, in float32 under autocast, where the others have it in bf16.
 
-Parity: weights, adapter and batch are drawn from the same seed, so the loss and the gradient of the first step must be
-those of ``plain``. A way fails whose loss is more than ``LOSS`` apart, the norm of whose gradient is more than ``NORM``
-apart, or whose gradient points elsewhere (``COSINE``, of the first layer, which it reaches last). FP8 multiplies in 8
-bits and has wider bounds of its own.
+Parity: before the ways of a rank, a process of its own computes loss and gradients of the same weights, adapter and row
+in float32 (TF32 off), once for each kind of row. Every way tells, of its first step, the relative error and the cosine
+of the gradients of ``q_proj``'s adapter in the first, the middle and the last layer to that reference, in float64, and
+how far loss and norm of the whole gradient are from it. Two right kernels in bf16 differ by rounding, so a way passes
+when the error of each of the three is at most ``ROOM`` times that of ``plain`` (of ``packed plain`` for packed rows),
+which is bf16, too, and its loss is within ``LOSS``. A way in FP8 passes within bounds of its own: ``ERROR_FP8`` and
+``LOSS_FP8``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -23,16 +31,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-FIRST = "layers.0.self_attn.q_proj"
-"""What the gradient reaches last."""
+DOCUMENTS = (2900, 1800, 1300, 900, 600, 400, 200, 92)
+"""Lengths of the documents of a packed row; for a tiny shape, a 64th of each."""
 WARM_UP, STEPS = 2, 6
-LOSS, NORM, COSINE = 0.02, 0.03, 0.98
-LOSS_FP8, NORM_FP8, COSINE_FP8 = 0.05, 0.10, 0.90
+ROOM, LOSS = 1.25, 0.02
+ERROR_FP8, LOSS_FP8 = 0.5, 0.05
+"""Three bits of mantissa round by 3 % on average; a gradient has passed through some 450 such products."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,10 @@ class Way:
     Attributes:
         every: checkpoint every so many layers; 0 checkpoints none.
         compile: ``torch.compile`` for each layer.
+        attention: torch's as transformers calls it, cuDNN's first, the product's own, or FlexAttention.
+        packed: several documents in the row.
+        mixed: the adapter in float32 under autocast.
         liger: liger's rotary embedding, norm and gated MLP; ``loss`` its loss, fused with the output layer.
-        cudnn: attention by cuDNN in place of FlashAttention 2.
         fp8: matrix products with the frozen weights in 8 bits, scaled by ``"row"`` or by ``"tensor"``.
     """
 
@@ -51,37 +63,54 @@ class Way:
     rank: int
     every: int = 1
     compile: bool = False
+    attention: Literal["sdpa", "cudnn", "documents", "flex"] = "sdpa"
+    packed: bool = False
+    mixed: bool = False
     liger: bool = False
     loss: bool = False
-    cudnn: bool = False
     fp8: str = ""
+
+
+def fast(name: str, rank: int, every: int = 0, **others: Any) -> Way:
+    """A compiled way."""
+    return Way(name, rank, every, **{"compile": True, "attention": "cudnn", **others})
 
 
 WAYS = [
     Way("plain", 64),
+    Way("plain", 768),
+    Way("packed plain", 64, packed=True),
+    Way("packed plain", 768, packed=True),
+    fast("compile, cudnn, none", 64),
+    fast("compile, cudnn, none", 768),
+    fast("packed, compile, documents, none", 64, packed=True, attention="documents"),
+    fast("packed, compile, documents, none", 768, packed=True, attention="documents"),
+    fast("packed, compile, flex, none", 64, packed=True, attention="flex"),
+    Way("packed, mixed, none", 64, every=0, packed=True, mixed=True),
+    fast("packed, mixed, compile, documents, none", 64, packed=True, mixed=True, attention="documents"),
+    fast("packed, mixed, compile, documents, every 2", 768, 2, packed=True, mixed=True, attention="documents"),
+    fast("fp8 row, compile, cudnn, none", 64, fp8="row"),
+    fast("fp8 row, compile, cudnn, none", 768, fp8="row"),
+    fast("fp8 tensor, compile, cudnn, none", 64, fp8="tensor"),
+    fast("compile, cudnn, every 2", 768, 2),
+    fast("compile, cudnn", 768, 1),
+    fast("compile, cudnn", 64, 1),
+    fast("fp8 row, compile, cudnn, every 2", 768, 2, fp8="row"),
+    Way("packed, documents, none", 64, every=0, packed=True, attention="documents"),
     Way("plain, none", 64, every=0),
     Way("liger", 64, liger=True, loss=True),
-    Way("liger, none", 64, every=0, liger=True, loss=True),
-    Way("compile", 64, compile=True),
-    Way("compile, none", 64, every=0, compile=True),
-    Way("compile, cudnn", 64, compile=True, cudnn=True),
-    Way("compile, cudnn, none", 64, every=0, compile=True, cudnn=True),
-    Way("fp8 row, compile, cudnn, none", 64, every=0, compile=True, cudnn=True, fp8="row"),
-    Way("fp8 tensor, compile, cudnn, none", 64, every=0, compile=True, cudnn=True, fp8="tensor"),
-    Way("plain", 768),
     Way("liger", 768, liger=True, loss=True),
+    Way("liger, none", 64, every=0, liger=True, loss=True),
     Way("liger, every 2", 768, every=2, liger=True, loss=True),
-    Way("compile, cudnn", 768, compile=True, cudnn=True),
-    Way("compile, cudnn, every 2", 768, every=2, compile=True, cudnn=True),
-    Way("compile, cudnn, every 4", 768, every=4, compile=True, cudnn=True),
-    Way("compile, cudnn, none", 768, every=0, compile=True, cudnn=True),
-    Way("fp8 row, compile, cudnn, every 2", 768, every=2, compile=True, cudnn=True, fp8="row"),
-    Way("fp8 row, compile, cudnn, none", 768, every=0, compile=True, cudnn=True, fp8="row"),
 ]
 
 
-def build(way: Way, device: str, tiny: bool) -> Any:
-    """The model with its adapter, drawn from one seed; parts are exchanged after the weights are drawn."""
+def build(way: Way, device: str, tiny: bool, dtype: Any = None) -> Any:
+    """The model with its adapter, drawn from one seed in bf16; parts are exchanged after the weights are drawn.
+
+    Args:
+        dtype: what everything is kept in afterwards; bf16 by default.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, MistralConfig
@@ -91,8 +120,7 @@ def build(way: Way, device: str, tiny: bool) -> Any:
     if tiny:
         sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 128}
         sizes |= {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
-    # Wider than usual, so that the loss depends on every layer and not on the size of the vocabulary alone.
-    config = MistralConfig(**sizes, sliding_window=None, initializer_range=0.05, max_position_embeddings=32768)
+    config = MistralConfig(**sizes, sliding_window=None, initializer_range=0.02, max_position_embeddings=32768)
     torch.manual_seed(1)
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
@@ -106,42 +134,117 @@ def build(way: Way, device: str, tiny: bool) -> Any:
         model.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=way.every)
     rank = min(way.rank, 16) if tiny else way.rank
     lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=MODULES, lora_dropout=0.0, task_type="CAUSAL_LM")
-    model = get_peft_model(model, lora, autocast_adapter_dtype=False).to(torch.bfloat16)
+    with torch.device(device):
+        model = get_peft_model(model, lora, autocast_adapter_dtype=False).to(torch.bfloat16)
     torch.manual_seed(2)
     for name, weights in model.named_parameters():
         if "lora_" in name:  # not zero, as it begins: every part of the adapter then has a gradient
             torch.nn.init.normal_(weights, std=0.01)
-    layers = model.get_base_model().model.layers
+            if way.mixed:
+                weights.data = weights.data.float()
+    if dtype is not None:
+        model = model.to(dtype)
     if way.fp8:
-        to_eight_bits(layers, way.fp8)
-    if way.cudnn:
-        attention_by_cudnn()
+        to_eight_bits(model.get_base_model().model.layers, way.fp8)
+    choose_attention(model, way)
     if way.compile:
-        for layer in layers:
-            # Without a GPU only the tracing is tried: making code for a processor takes minutes.
-            layer.compile(backend="inductor" if device == "cuda" else "aot_eager")
+        from inhouse_training.speed import compile_layers
+
+        # Without a GPU only the tracing is tried: making code for a processor takes minutes.
+        compile_layers(model, backend="inductor" if device == "cuda" else "aot_eager")
     return model.train()
 
 
-def attention_by_cudnn() -> None:
-    """Leave cuDNN as the only kernel of attention; keys and values are repeated where it takes no groups of heads."""
+def choose_attention(model: Any, way: Way) -> None:
+    """Set the attention of the model's layers."""
+    import torch
+
+    if way.attention == "documents":
+        from inhouse_training.speed import use_documents_attention
+
+        use_documents_attention(model.get_base_model())
+    elif way.attention == "flex":
+        if not torch.cuda.is_available():
+            raise NotHere("FlexAttention has no backward pass without a GPU")
+        model.get_base_model().set_attn_implementation("flex_attention")
+
+
+class NotHere(Exception):
+    """A way cannot be tried on this machine; the message says why."""
+
+
+@contextlib.contextmanager
+def around(way: Way, device: str) -> Iterator[None]:
+    """What stands around every step of a way."""
+    import torch
+
+    from inhouse_training.speed import cudnn_first
+
+    with contextlib.ExitStack() as stack:
+        if way.attention in ("cudnn", "documents"):
+            stack.enter_context(cudnn_first())
+        if way.mixed:
+            stack.enter_context(torch.autocast(device, torch.bfloat16))
+        yield
+
+
+def make_row(packed: bool, device: str, tiny: bool) -> dict[str, Any]:
+    """One row, drawn from one seed: ids and labels, and positions where it holds several documents."""
+    import torch
+
+    torch.manual_seed(3)
+    lengths = [length // 64 for length in DOCUMENTS] if tiny else list(DOCUMENTS)
+    ids = torch.randint(0, 320 if tiny else 32000, (1, sum(lengths)), device=device)
+    if not packed:
+        return {"input_ids": ids, "labels": ids}
+    positions = torch.cat([torch.arange(length) for length in lengths if length])[None].to(device)
+    return {"input_ids": ids, "labels": ids.masked_fill(positions == 0, -100), "position_ids": positions}
+
+
+def norm_of(weights: list[Any]) -> float:
+    """Length of the whole gradient, summed in float64."""
+    return float(sum(float(each.grad.double().square().sum()) for each in weights) ** 0.5)
+
+
+def kept(model: Any) -> list[Any]:
+    """Gradients of ``q_proj``'s adapter in the first, the middle and the last layer."""
+    import torch
+
+    layers = model.get_base_model().config.num_hidden_layers
+    found = []
+    for number in (0, layers // 2, layers - 1):
+        part = f"layers.{number}.self_attn.q_proj.lora_"
+        grads = [each.grad.float().cpu().flatten() for name, each in model.named_parameters() if part in name]
+        found.append(torch.cat(grads))
+    return found
+
+
+def reference(rank: int, kinds: list[bool], folder: Path, tiny: bool) -> dict[str, Any]:
+    """Loss and gradients in float32, for each kind of row; they are kept in ``folder``.
+
+    Keys and values are repeated for every head, since only torch's slowest kernel takes groups in float32, and that one
+    keeps all scores.
+    """
     import torch
     from transformers.integrations import sdpa_attention
 
-    torch.backends.cuda.enable_flash_sdp(False)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-    torch.backends.cuda.enable_math_sdp(False)
-    if not torch.cuda.is_available():
-        torch.backends.cuda.enable_math_sdp(True)
-        return
-    wide = torch.randn(1, 8, 256, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    narrow = torch.randn(1, 2, 256, 128, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    try:
-        made = torch.nn.functional.scaled_dot_product_attention(wide, narrow, narrow, is_causal=True, enable_gqa=True)
-        made.sum().backward()
-    except RuntimeError:
-        print("cuDNN takes no groups of heads: keys and values are repeated", file=sys.stderr)
-        sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.backends.cuda.enable_math_sdp(False)
+    began = time.perf_counter()
+    model = build(Way("reference", rank), device, tiny, torch.float32)
+    trained = [weights for weights in model.parameters() if weights.requires_grad]
+    for packed in kinds:
+        loss = model(**make_row(packed, device, tiny), use_cache=False).loss
+        loss.backward()
+        told = {"loss": loss.item(), "norm": norm_of(trained), "gradients": kept(model)}
+        torch.save(told, folder / f"reference-{rank}-{packed}.pt")
+        model.zero_grad(set_to_none=True)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+    seconds = round(time.perf_counter() - began, 1)
+    return {"name": "reference, float32", "rank": rank, "peak_gib": round(peak, 1), "seconds": seconds}
 
 
 def to_eight_bits(layers: Any, scaling: str) -> None:
@@ -198,8 +301,8 @@ def to_eight_bits(layers: Any, scaling: str) -> None:
                 module.base_layer = Linear8(module.base_layer.weight.detach())
 
 
-def measure(way: Way, gradients: Path, tiny: bool) -> dict[str, Any]:
-    """Train for a few steps; the figures of one way."""
+def measure(way: Way, folder: Path, tiny: bool) -> dict[str, Any]:
+    """Train for a few steps; the figures of one way, with how far its first step is from the reference."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -207,21 +310,18 @@ def measure(way: Way, gradients: Path, tiny: bool) -> dict[str, Any]:
     model = build(way, device, tiny)
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=device == "cuda", weight_decay=0.0)
-    torch.manual_seed(3)
-    tokens = 128 if tiny else 8192
-    ids = torch.randint(0, 320 if tiny else 32000, (1, tokens), device=device)
-    times, first_loss, norm = [], 0.0, 0.0
+    row = make_row(way.packed, device, tiny)
+    tokens = row["input_ids"].numel()
+    times, told = [], dict[str, Any]()
     for step in range(WARM_UP + STEPS):
         if device == "cuda":
             torch.cuda.synchronize()
         began = time.perf_counter()
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        loss.backward()
+        with around(way, device):
+            loss = model(**row, use_cache=False).loss
+            loss.backward()
         if step == 0:
-            first_loss = float(loss)
-            norm = float(torch.nn.utils.get_total_norm([weights.grad for weights in trained]).float())
-            first = [each.grad.cpu() for name, each in model.named_parameters() if FIRST in name and each.requires_grad]
-            torch.save(first, gradients / f"{way.rank}-{way.name}.pt")
+            told = distance(loss.item(), norm_of(trained), kept(model), way, folder)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if device == "cuda":
@@ -235,67 +335,120 @@ def measure(way: Way, gradients: Path, tiny: bool) -> dict[str, Any]:
         "tokens_per_second": round(tokens / median),
         "spread": [round(tokens / max(times[WARM_UP:])), round(tokens / min(times[WARM_UP:]))],
         "peak_gib": round(peak, 1),
-        "loss": round(first_loss, 4),
-        "gradient_norm": norm,
+        **told,
+        "first_step": round(times[0], 1),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def parity(found: dict[str, Any], plain: dict[str, Any], gradients: Path) -> dict[str, Any]:
-    """How far the first step is from that of ``plain``, and whether that is within bounds."""
+def distance(loss: float, norm: float, gradients: list[Any], way: Way, folder: Path) -> dict[str, Any]:
+    """How far a first step is from the reference; gradients of the first, middle and last layer."""
     import torch
 
-    mine, theirs = (
-        torch.cat([each.flatten().double() for each in torch.load(gradients / f"{row['rank']}-{row['name']}.pt")])
-        for row in (found, plain)
-    )
-    apart = abs(found["loss"] - plain["loss"])
-    norm = abs(found["gradient_norm"] / plain["gradient_norm"] - 1)
-    cosine = float(torch.nn.functional.cosine_similarity(mine, theirs, dim=0))
-    eight = found["name"].startswith("fp8")
-    bounds = (LOSS_FP8, NORM_FP8, COSINE_FP8) if eight else (LOSS, NORM, COSINE)
-    told = {"loss_apart": round(apart, 4), "norm_apart": round(norm, 4), "cosine": round(cosine, 4)}
-    return {**told, "parity": apart <= bounds[0] and norm <= bounds[1] and cosine >= bounds[2]}
+    wanted = torch.load(folder / f"reference-{way.rank}-{way.packed}.pt")
+    errors, cosines = [], []
+    for mine, right in zip(gradients, wanted["gradients"], strict=True):
+        mine, right = mine.double(), right.double()
+        errors.append(float((mine - right).norm() / right.norm()))
+        cosines.append(float(torch.nn.functional.cosine_similarity(mine, right, dim=0)))
+    return {
+        "loss": round(loss, 4),
+        "loss_apart": round(abs(loss - wanted["loss"]), 5),
+        "norm_apart": round(norm / wanted["norm"] - 1, 5),
+        "error": [round(error, 5) for error in errors],
+        "cosine": [round(cosine, 6) for cosine in cosines],
+    }
+
+
+def parity(way: Way, row: dict[str, Any], plain: dict[str, Any] | None) -> bool | str:
+    """Whether a way computes what it should; why that cannot be said where ``plain`` was not run."""
+    if way.fp8:
+        return bool(row["loss_apart"] <= LOSS_FP8 and max(row["error"]) <= ERROR_FP8)
+    if plain is None:
+        return "not judged: the plain way of this rank and kind of row was not run before"
+    within = all(mine <= ROOM * usual for mine, usual in zip(row["error"], plain["error"], strict=True))
+    return bool(within and row["loss_apart"] <= LOSS)
+
+
+def child(arguments: argparse.Namespace) -> int:
+    """Run the reference or one way in this process, and print its figures."""
+    try:
+        if arguments.reference is not None:
+            kinds = [bool(kind) for kind in arguments.kinds]
+            row = reference(arguments.reference, kinds, arguments.folder, arguments.tiny)
+        else:
+            row = measure(WAYS[arguments.child], arguments.folder, arguments.tiny)
+    except ModuleNotFoundError as error:
+        row = {"not_run": f"{error.name} is not installed"}
+    except NotHere as error:
+        row = {"not_run": str(error)}
+    print(json.dumps(row))
+    return 0
+
+
+def start(options: list[str], tiny: bool) -> dict[str, Any]:
+    """Run this file as a child; what it printed, or why it failed."""
+    environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
+    command = [sys.executable, __file__, *options, *(["--tiny"] if tiny else [])]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == 0:
+        row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return row
+    said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+    return {"failed": said[0][:300]}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", nargs="+", help="numbers of ways, from 0")
+    parser.add_argument("--ways", nargs="+", type=int, default=list(range(len(WAYS))), help="numbers of ways, in order")
+    parser.add_argument("--list", action="store_true", help="print the ways with their numbers")
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin no further way after this time")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--gradients", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--reference", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--kinds", nargs="+", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child is not None:
-        print(json.dumps(measure(WAYS[arguments.child], arguments.gradients, arguments.tiny)))
+    if arguments.list:
+        print("\n".join(f"{number:2d}  r={way.rank:<3d}  {way.name}" for number, way in enumerate(WAYS)))
         return 0
-    began, plain, failed = time.monotonic(), dict[int, dict[str, Any]](), 0
-    wanted = [int(number) for number in arguments.ways or range(len(WAYS))]
-    environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
+    if arguments.child is not None or arguments.reference is not None:
+        return child(arguments)
+
+    def tell(row: dict[str, Any]) -> None:
+        print(json.dumps(row), flush=True)
+        if arguments.out:
+            with arguments.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    began, failed = time.monotonic(), 0
+    references: dict[int, dict[str, Any]] = {}
+    plain: dict[tuple[int, bool], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for number in wanted:
+        for number in arguments.ways:
             way = WAYS[number]
+            named = {"name": way.name, "rank": way.rank}
             if time.monotonic() - began > arguments.seconds:
-                print(json.dumps({"name": way.name, "rank": way.rank, "not_run": "out of time"}), flush=True)
+                tell({**named, "not_run": "out of time"})
                 continue
-            command = [sys.executable, __file__, "--child", str(number), "--gradients", scratch]
-            done = subprocess.run(
-                [*command, *(["--tiny"] if arguments.tiny else [])], capture_output=True, text=True, env=environment
-            )
-            if done.returncode:
-                said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-                row = {"name": way.name, "rank": way.rank, "failed": said[0][:300]}
+            if way.rank not in references:
+                kinds = sorted({WAYS[each].packed for each in arguments.ways if WAYS[each].rank == way.rank})
+                options = ["--reference", str(way.rank), "--kinds", *[str(int(kind)) for kind in kinds]]
+                made = start([*options, "--folder", scratch], arguments.tiny)
+                references[way.rank] = {"name": "reference, float32", "rank": way.rank, **made}
+                tell(references[way.rank])
+            if "failed" in references[way.rank]:
                 failed += 1
-            else:
-                row = json.loads(done.stdout.splitlines()[-1])
-                plain.setdefault(way.rank, row)
-                row |= parity(row, plain[way.rank], Path(scratch))
-                failed += not row["parity"]
-            print(json.dumps(row), flush=True)
-            if arguments.out:
-                with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                tell({**named, "failed": "there is no reference"})
+                continue
+            row = {**named, **start(["--child", str(number), "--folder", scratch], arguments.tiny)}
+            if "error" in row:
+                if way.name in ("plain", "packed plain"):
+                    plain[way.rank, way.packed] = row
+                row["parity"] = parity(way, row, plain.get((way.rank, way.packed)))
+            failed += "failed" in row or row.get("parity") is False
+            tell(row)
     return 1 if failed else 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from inhouse_server.version import VERSION
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -23,3 +25,7 @@ def test_every_file_of_the_web_page_is_installed() -> None:
     package = ROOT / "server" / "inhouse_server"
     data = {path for pattern in listed["inhouse_server"] for path in package.glob(pattern)}
     assert data > set((package / "web").iterdir())
+
+
+def test_the_version_in_the_code_is_the_distributions() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from .wiki import Wiki as Wiki
     from .within import EVERYWHERE as EVERYWHERE
     from .within import Within as Within
+    from .work_tree import top_of_work_tree as top_of_work_tree
 
 _MODULE_OF = {
     "Busy": "errors",
@@ -150,6 +151,7 @@ _MODULE_OF = {
     "Within": "within",
     "vector_place": "vector_client",
     "watch": "watching",
+    "top_of_work_tree": "work_tree",
     "with_forge": "pull_requests.enrichment",
 }
 

@@ -14,13 +14,14 @@ from typing import TypeVar
 
 from pathspec import GitIgnoreSpec
 
-from inhouse_retrieval.errors import InhouseError, NoCommits, NotARepository
+from inhouse_retrieval.errors import InhouseError, NoCommits
 from inhouse_retrieval.export_paths import ExportPaths
 from inhouse_retrieval.git_process import ObjectReader, git_lines, run_git
 from inhouse_retrieval.plain_files import PlainFiles
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode, reason_by_name, reason_by_size
 from inhouse_retrieval.secrets import redact
 from inhouse_retrieval.snapshot import SkippedFile, Snapshot, TrackedFile
+from inhouse_retrieval.work_tree import top_of_work_tree
 
 _File = TypeVar("_File", TrackedFile, SkippedFile)
 
@@ -53,31 +54,8 @@ class Repository:
         Raises:
             NotARepository: no git work tree there, or a bare repository, or git refuses to read it.
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise NotARepository(f"{path} is not a folder.", "Give a folder inside a git repository.")
-        asked = run_git(path, "rev-parse", "--is-bare-repository", "--show-toplevel")
-        words = asked.stdout.decode("utf-8", "surrogateescape").split("\n")
-        if asked.returncode == 0 and len(words) > 1 and words[1]:
-            shown = run_git(path, "rev-parse", "--show-object-format").stdout.decode().strip()
-            # The name may itself contain line breaks; only the last one is git's.
-            top = "\n".join(words[1:])[:-1]
-            return cls(Path(top), shown)
-        said = asked.stderr.decode("utf-8", "replace")
-        if "dubious ownership" in said:
-            raise NotARepository(
-                f"Git does not trust {path}, since another user owns it.",
-                f"Run `git config --global --add safe.directory {path}` if you trust it.",
-            )
-        if words[0] == "true":
-            raise NotARepository(
-                f"{path} is a bare repository, which has no files on disk.",
-                "Clone it, and run inhouse in the clone.",
-            )
-        raise NotARepository(
-            f"{path} is not inside a git work tree.",
-            "Run inhouse in a git repository, or name one with --repo.",
-        )
+        root = top_of_work_tree(Path(path))
+        return cls(root, run_git(root, "rev-parse", "--show-object-format").stdout.decode().strip())
 
     def excluding(self, patterns: Iterable[str]) -> Repository:
         """This repository without the files that match ``patterns``, written as in a ``.gitignore`` at its root.

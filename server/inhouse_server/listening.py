@@ -82,6 +82,19 @@ class PatientProtocol(_PatientWriter, H11Protocol):
         self._wait_no_more()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and end the connection; also where an answer has begun, which this cannot follow.
+
+        uvicorn would send both, which h11 refuses with a traceback.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
     def _wait_no_more(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()

@@ -5,10 +5,11 @@ pygls works the same out from the features that are registered; a test holds the
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
-from inhouse_server.text_sync import ENCODINGS, UTF16
+from inhouse_server.lsp_messages import Message, is_request
+from inhouse_server.position_encodings import ENCODINGS, UTF16
+from inhouse_server.version import VERSION
 
 _INCREMENTAL = 2
 CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "inhouse.change", "quickfix")
@@ -39,8 +40,18 @@ def initialize_result(params: dict[str, Any], inline_completion: bool = False) -
                 "fileOperations": {},
             },
         },
-        "serverInfo": {"name": "inhouse", "version": version("inhouse")},
+        "serverInfo": {"name": "inhouse", "version": VERSION},
     }
+
+
+def initialize_response(message: object, inline_completion: bool = False) -> Message | None:
+    """The response to ``message``; ``None`` when it is no ``initialize`` that can be answered, as the server says."""
+    if not isinstance(message, dict) or message.get("method") != "initialize" or not is_request(message):
+        return None
+    params = message.get("params")
+    if not isinstance(params, dict):
+        return None
+    return {"jsonrpc": "2.0", "id": message["id"], "result": initialize_result(params, inline_completion)}
 
 
 def _position_encoding(params: dict[str, Any]) -> str:

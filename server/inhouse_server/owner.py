@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from inhouse_retrieval.errors import Busy, InhouseError
 from inhouse_server.tls import Protected, check_certificate, check_listener, trusting_only
@@ -38,6 +39,7 @@ TOKEN_FILE = "token"
 OWNER_LOCK = "owner.lock"
 HOLDER_FILE = "holder.json"
 SERVE = "serve"
+_HEALTH_BYTES = 1 << 16
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
 
@@ -80,28 +82,47 @@ def ensure_token(state_dir: Path) -> str:
 
 def find_owner(state_dir: Path) -> OwnerAddress | None:
     """The running owner of this state directory, or ``None``; a stale address is not an owner."""
-    import httpx
-
     token = read_token(state_dir)
     try:
         written = json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
         url, pid = str(written["url"]), int(written["pid"])
         certificate = Path(written["certificate"]) if written.get("certificate") else None
-        asked = {"repository": str(written["repository"])} if written.get("repository") else {}
+        repository = str(written.get("repository") or "")
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if token is None:
         return None
     found = OwnerAddress(url, token, certificate)
+    nonce = secrets.token_hex(16)
+    health = _health(found, nonce, repository)
     try:
-        nonce = secrets.token_hex(16)
-        asked["nonce"] = nonce
-        health = httpx.get(f"{url}/healthz", params=asked, timeout=5, trust_env=False, verify=found.verify()).json()
         proven = health["pid"] == pid and hmac.compare_digest(health["proof"], proof(token, nonce))
-        alive = proven and health["status"] == "ok"
-    except (httpx.HTTPError, httpx.InvalidURL, InhouseError, ValueError, KeyError, TypeError):
+        return found if proven and health["status"] == "ok" else None
+    except (KeyError, TypeError):
         return None
-    return found if alive else None
+
+
+def _health(found: OwnerAddress, nonce: str, repository: str) -> Any:
+    """What ``/healthz`` says to who means that repository; ``None`` without a readable answer.
+
+    Editors wait for this, and httpx imports slowly.
+    """
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    try:
+        parts = urlsplit(found.url)
+        place = (parts.hostname or "", parts.port)
+        if found.certificate:
+            trust = trusting_only(found.certificate)
+            connection: HTTPConnection = HTTPSConnection(*place, timeout=5, context=trust)
+        else:
+            connection = HTTPConnection(*place, timeout=5)
+        with contextlib.closing(connection):
+            named = f"&repository={quote(repository)}" if repository else ""
+            connection.request("GET", f"/healthz?nonce={nonce}{named}")
+            return json.loads(connection.getresponse().read(_HEALTH_BYTES))
+    except (OSError, HTTPException, InhouseError, ValueError):
+        return None
 
 
 def proof(token: str, nonce: str) -> str:
@@ -116,7 +137,7 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
         InhouseError: the owner did not come up within ``timeout_s`` seconds.
     """
     from inhouse_server.settings import load_settings
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     state_dir = load_settings(root).state_path(root)
     if found := find_owner(state_dir):
@@ -159,6 +180,8 @@ def busy(root: Path, state_dir: Path) -> Busy:
     """The error that says who holds the repository, and what to do about it."""
     pid, command = _holder(state_dir)
     if command == SERVE:
+        if found := find_owner(state_dir):
+            return Busy(f"{root} is served already, at {found.url} (process {pid}).", "Use that, or stop it first.")
         return Busy(
             f"The owner process ({pid}) holds {root} and does not answer yet.",
             "Try again in a moment, or stop it with 'inhouse serve --stop'.",

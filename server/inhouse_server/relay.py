@@ -1,9 +1,9 @@
 """``inhouse lsp``: what an editor starts on stdio. It carries messages to the owner's ``/lsp`` and back.
 
-``initialize`` is answered here, at once: an editor should not wait while an owner starts. The
-owner holds the model and may die or be replaced while editors stay open. The relay then connects again
-(starting a new owner when it is a local one), tells the new server what the old one knew, answers what the
-old one left unanswered, and tells the user. It imports no torch, so an editor gets it at once.
+``initialize`` is answered here or, when the editor has asked by then, in ``greeting.py``: an editor should not wait
+while an owner starts. The owner holds the model and may die or be replaced while editors stay open. The relay then
+connects again (starting a new owner when it is a local one), tells the new server what the old one knew, answers what
+the old one left unanswered, and tells the user. It imports no torch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import queue
-import select
 import signal
 import ssl
 import sys
@@ -32,12 +30,12 @@ from inhouse_server.answer_files import answers_folder, write_answer
 from inhouse_server.background import run_in_thread
 from inhouse_server.elsewhere import CHECKOUT_OPTION, WRITE_ANSWER, checkout_here
 from inhouse_server.framing import FrameReader, frame
-from inhouse_server.lsp_capabilities import initialize_result
-from inhouse_server.relay_memory import (
+from inhouse_server.greeting import Greeting
+from inhouse_server.lsp_capabilities import initialize_response
+from inhouse_server.lsp_messages import (
     REQUEST_CANCELLED,
     REQUEST_FAILED,
     Message,
-    SessionMemory,
     error_response,
     is_request,
     is_well_formed,
@@ -45,6 +43,8 @@ from inhouse_server.relay_memory import (
     shown_info,
     shown_warning,
 )
+from inhouse_server.relay_memory import SessionMemory
+from inhouse_server.stdio import read_some, write_all
 from inhouse_server.tls import is_loopback, trusting, trusting_only, web_socket_address
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def run_relay(
     token: str | None = None,
     authority: Path | None = None,
     inline_completion: bool = False,
+    greeting: Greeting | None = None,
 ) -> int:
     """Relay between this process's stdio and the server until the editor leaves.
 
@@ -84,6 +85,7 @@ def run_relay(
         token: bearer token for ``server_url``.
         authority: a file of certificates to trust instead of the system's.
         inline_completion: what the local owner will offer, for the answer to ``initialize``.
+        greeting: what the editor has said already; see :func:`inhouse_server.greeting.greet`.
 
     Returns:
         Exit code: 0 after ``shutdown`` and ``exit``, 1 when the editor went away without them.
@@ -96,7 +98,9 @@ def run_relay(
         trust = trusting(authority) if web_socket_address(server_url).startswith("wss") else None
         # What it imports is imported now: in the middle of a handshake it could take longer than the server waits.
         checkout_here(root, answers_folder(state_dir))
-    return asyncio.run(Relay(root, state_dir, server_url, token, trust, inline_completion).run())
+    return asyncio.run(
+        Relay(root, state_dir, server_url, token, trust, inline_completion, greeting or Greeting()).run()
+    )
 
 
 class Relay:
@@ -109,7 +113,8 @@ class Relay:
         server_url: str | None,
         token: str | None,
         trust: ssl.SSLContext | None,
-        inline_completion: bool = False,
+        inline_completion: bool,
+        greeting: Greeting,
     ) -> None:
         self._root = root
         self._answers = answers_folder(state_dir)
@@ -117,6 +122,7 @@ class Relay:
         self._token = token
         self._trust = trust
         self._inline_completion = inline_completion
+        self._greeting = greeting
         self._memory = SessionMemory()
         self._to_server: asyncio.Queue[str | None] | None = None
         self._held: list[Message] = []
@@ -133,7 +139,10 @@ class Relay:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, from_editor.put_nowait, 128 + number)
-        threading.Thread(target=_read_stdin, args=(loop, from_editor), daemon=True).start()
+        for said in self._greeting.bodies:
+            from_editor.put_nowait(said)
+        reading = (loop, self._greeting.frames, from_editor)
+        threading.Thread(target=_read_stdin, args=reading, daemon=True).start()
         writer = threading.Thread(target=_write_stdout, args=(loop, self._to_editor, from_editor), daemon=True)
         writer.start()
         connection = loop.create_task(self._keep_connected())
@@ -181,14 +190,14 @@ class Relay:
 
         A team's server may be of another version and answers for itself.
         """
-        if self._server_url is not None or message.get("method") != "initialize" or self._memory.ready:
+        if self._server_url is not None or self._memory.ready:
             return False
-        params = message.get("params")
-        if not is_request(message) or not isinstance(params, dict):
+        response = initialize_response(message, self._inline_completion)
+        if response is None:
             return False
-        response = {"jsonrpc": "2.0", "id": message["id"], "result": initialize_result(params, self._inline_completion)}
         self._memory.note_from_server(response)
-        self._tell_editor(response)
+        if not self._greeting.answered:
+            self._tell_editor(response)
         self._initialized.set()
         return True
 
@@ -428,28 +437,16 @@ async def _send(socket: ClientConnection, outbox: asyncio.Queue[str | None]) -> 
             outbox.task_done()
 
 
-def _read_stdin(loop: asyncio.AbstractEventLoop, messages: asyncio.Queue[bytes | int | None]) -> None:
-    """Read frames until the editor closes the pipe, which counts as leaving without ``exit``.
-
-    Reads the descriptor and not ``sys.stdin``: a thread that holds its lock makes the interpreter's end a
-    crash.
-    """
-    reader, descriptor = FrameReader(), sys.stdin.fileno()
-    while data := _read_some(descriptor):
-        for body in reader.feed(data):
+def _read_stdin(
+    loop: asyncio.AbstractEventLoop, frames: FrameReader, messages: asyncio.Queue[bytes | int | None]
+) -> None:
+    """Read frames until the editor closes the pipe, which counts as leaving without ``exit``."""
+    descriptor = sys.stdin.fileno()
+    while data := read_some(descriptor):
+        for body in frames.feed(data):
             loop.call_soon_threadsafe(messages.put_nowait, body)
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(messages.put_nowait, _GONE)
-
-
-def _read_some(descriptor: int) -> bytes:
-    while True:
-        try:
-            return os.read(descriptor, 1 << 16)
-        except BlockingIOError:
-            select.select([descriptor], [], [])  # Some editors hand over a pipe in non-blocking mode.
-        except OSError:
-            return b""
 
 
 def _write_stdout(
@@ -460,11 +457,7 @@ def _write_stdout(
     descriptor = sys.stdout.fileno()
     while (data := frames.get()) is not None:
         try:
-            while data:
-                try:
-                    data = data[os.write(descriptor, data) :]
-                except BlockingIOError:
-                    select.select([], [descriptor], [])
+            write_all(descriptor, data)
         except OSError:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(messages.put_nowait, _GONE)

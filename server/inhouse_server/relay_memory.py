@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
-from inhouse_server.text_sync import UTF16, apply_edits, edits_from_json
+from inhouse_server.lsp_messages import Message, MessageId, is_id, is_request, notification
+from inhouse_server.position_encodings import UTF16
+from inhouse_server.text_sync import apply_edits, edits_from_json
 
 logger = logging.getLogger(__name__)
 
-Message = dict[str, Any]
-MessageId = int | str
-REQUEST_FAILED, REQUEST_CANCELLED = -32803, -32800
-"""Error codes of the Language Server Protocol."""
-_ERROR, _WARNING, _INFO = 1, 2, 3
 _REPLAYED = frozenset({"initialized", "textDocument/didOpen", "textDocument/didChange", "textDocument/didClose"})
 
 
@@ -79,7 +75,7 @@ class SessionMemory:
     def note_from_server(self, message: Message) -> None:
         """Take in what the server sent."""
         if "method" not in message:
-            method = self._outstanding.pop(message["id"], None) if _is_id(message.get("id")) else None
+            method = self._outstanding.pop(message["id"], None) if is_id(message.get("id")) else None
             if method == "initialize" and "result" in message:
                 self.ready = True
                 capabilities = (message["result"] or {}).get("capabilities") or {}
@@ -116,14 +112,14 @@ class SessionMemory:
 
     def end_progress(self) -> list[Message]:
         """Ends for the progress that a lost server began, so that no bar stays on the screen."""
-        ends = [_notification("$/progress", {"token": token, "value": {"kind": "end"}}) for token in self._progress]
+        ends = [notification("$/progress", {"token": token, "value": {"kind": "end"}}) for token in self._progress]
         self._progress.clear()
         return ends
 
     def replay(self) -> list[Message]:
         """What a new server must be told after ``initialize``: every open document with its current text."""
         opened = [
-            _notification(
+            notification(
                 "textDocument/didOpen",
                 {
                     "textDocument": {
@@ -137,39 +133,3 @@ class SessionMemory:
             for uri, document in self._documents.items()
         ]
         return ([self._initialized] if self._initialized else []) + opened
-
-
-def is_request(message: Message) -> bool:
-    return "method" in message and _is_id(message.get("id"))
-
-
-def is_well_formed(message: Message) -> bool:
-    """Whether it is a request, a notification or a response. The server refuses what is none of them."""
-    if isinstance(message.get("method"), str):
-        return "id" not in message or _is_id(message["id"])
-    return "method" not in message and "id" in message and ("result" in message or "error" in message)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def error_response(message_id: MessageId | None, code: int, text: str) -> Message:
-    return {"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text}}
-
-
-def _notification(method: str, params: Message) -> Message:
-    return {"jsonrpc": "2.0", "method": method, "params": params}
-
-
-def shown_error(text: str) -> Message:
-    """A message that the editor shows its user."""
-    return _notification("window/showMessage", {"type": _ERROR, "message": text})
-
-
-def shown_warning(text: str) -> Message:
-    return _notification("window/showMessage", {"type": _WARNING, "message": text})
-
-
-def shown_info(text: str) -> Message:
-    return _notification("window/showMessage", {"type": _INFO, "message": text})

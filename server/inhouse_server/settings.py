@@ -18,13 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.export_paths import ExportPaths
+from inhouse_server.settings_file import FILE_NAME
 from inhouse_training import INTERVAL
 from inhouse_training.fill_in import why_not
 
 if TYPE_CHECKING:
     from inhouse_retrieval import EncoderChoice, Reranker
-
-FILE_NAME = "inhouse.toml"
 
 FORGE_TOKEN = "INHOUSE_FORGE_TOKEN"
 """Variable that holds the forge's token unless `[forge] token_env` names another."""
@@ -50,6 +49,9 @@ class EngineSettings(_Section):
     kind: Literal["transformers", "openai", "vllm"] = Field(
         "transformers",
         description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
+    )
+    batched: Literal["auto", "on", "off"] = Field(
+        "off", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inhouse_server.position_encodings import UTF16
+
 _LINE_END = re.compile(r"\r\n|\n|\r")
-ENCODINGS = ("utf-8", "utf-16", "utf-32")
-UTF16 = "utf-16"
-"""The encoding in which positions count when client and server agreed on nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

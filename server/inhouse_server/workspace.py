@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Collection
 from functools import cached_property
@@ -30,7 +29,7 @@ from inhouse_retrieval import (
     load_encoder,
     vector_place,
 )
-from inhouse_retrieval.errors import Cancelled, InhouseError, StateUnwritable
+from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
@@ -39,6 +38,7 @@ from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
+from inhouse_server.state_dir import prepare_state_dir, unwritable
 from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
 
 if TYPE_CHECKING:
@@ -46,31 +46,6 @@ if TYPE_CHECKING:
     from inhouse_server.vllm.engine import VllmEngine
 
 log = logging.getLogger(__name__)
-
-
-def prepare_state_dir(state_dir: Path) -> None:
-    """Make the state directory, private to the user and ignored by git.
-
-    Raises:
-        StateUnwritable: it cannot be written.
-    """
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ignore = state_dir / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="utf-8")
-        # A file without a name: two processes, or two threads, may try at once.
-        with tempfile.TemporaryFile(dir=state_dir) as probe:
-            probe.write(b"writable")
-    except OSError as error:
-        raise _unwritable(state_dir, error) from error
-
-
-def _unwritable(state_dir: Path, error: OSError) -> StateUnwritable:
-    return StateUnwritable(
-        f"The state directory {state_dir} cannot be written: {error.strerror}.",
-        "Free some space or change its rights, or set state_dir in inhouse.toml to a writable folder.",
-    )
 
 
 class Workspace:
@@ -140,7 +115,7 @@ class Workspace:
             note_holder(state_dir, command)
         except OSError as error:
             lock.release()
-            raise _unwritable(state_dir, error) from error
+            raise unwritable(state_dir, error) from error
         return cls(repository, settings, state_dir, lock, name, models)
 
     @property
@@ -318,4 +293,5 @@ class Workspace:
         from inhouse_server.engines.shared import BaseModels
 
         log.info("loading %s", self.settings.base_model)
-        return (self._models or BaseModels()).engine(self.settings.base_model, self.name, self.registry)
+        models = self._models or BaseModels()
+        return models.engine(self.settings.base_model, self.name, self.registry, engine.batched)

@@ -399,6 +399,7 @@ print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 10
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # 300,000 messages, each looked through for secrets
 @pytest.mark.parametrize(("name", "make"), [("m.mbox", _mailbox), ("s.zip", _channel)])
 def test_memory_does_not_follow_the_size_of_an_export(tmp_path: Path, name: str, make: Any) -> None:
     path = tmp_path / name

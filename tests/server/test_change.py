@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from inhouse_server.text_sync import ENCODINGS, Edit, Position, apply_edits, split_lines
+from inhouse_server.position_encodings import ENCODINGS
+from inhouse_server.text_sync import Edit, Position, apply_edits, split_lines
 from inhouse_server.workspace import Workspace
 from tests.server.conftest import BILLING
 from tests.server.direct import Client

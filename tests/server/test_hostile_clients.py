@@ -149,6 +149,8 @@ def test_deep_json_of_an_editor_is_answered_and_the_session_goes_on(
         assert json.loads(editor.recv(20))["result"]["capabilities"]
         # Found by fuzzing: the answer to nothing, under an id that cannot be looked up.
         for identifier in ([1], {"a": 1}):
+            cancel = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": identifier}}
+            editor.send(json.dumps(cancel))
             editor.send(json.dumps({"jsonrpc": "2.0", "id": identifier, "result": 1}))
         editor.send(json.dumps({"jsonrpc": "2.0", "id": 3, "method": "no/such/method"}))
         assert json.loads(editor.recv(20))["id"] == 3
@@ -172,6 +174,30 @@ def test_slow_senders_are_given_up(served: Served, monkeypatch: pytest.MonkeyPat
     with others_unaffected(served):
         answer = raw(served, head.encode(), b'{"question":')
     assert b" 408 " in answer.split(b"\r\n")[0] and b"request_timeout" in answer
+
+
+def test_a_client_that_leaves_within_its_body_is_no_error(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    for path in POSTS:
+        head = f"POST {path} HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=20) as peer:
+            peer.sendall(head.encode() + b'{"question":')
+    deadline = time.monotonic() + 30
+    while served.server.server_state.tasks and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not served.server.server_state.tasks
+    assert httpx.get(f"{served.url}/v1/models", headers=AUTHORISED).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_what_is_not_http_after_a_request_costs_that_connection_alone(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with others_unaffected(served):
+        for path in ("/healthz", "/v1/models", "/openapi.json"):
+            for head in (HEAD, "Host: 127.0.0.1\r\n"):
+                answer = raw(served, f"GET {path} HTTP/1.1\r\n{head}\r\nnot HTTP\r\n\r\n".encode())
+                assert answer.split(b" ")[1:2] in ([b"200"], [b"400"], [b"401"], [])
+    assert "Traceback" not in caplog.text
 
 
 def test_slow_readers_are_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,18 @@ def test_a_command_waits_for_an_owner_that_is_starting(root: Path) -> None:
         process.communicate(timeout=15)
 
 
+def test_a_second_owner_is_told_where_the_first_serves(root: Path) -> None:
+    process, owner = start(root)
+    try:
+        second = subprocess.run(serve_command(root), capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        told = " ".join(second.stderr.split())
+        assert f"is served already, at {owner.url} (process {process.pid})" in told
+    finally:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
 def test_an_owner_that_does_not_let_go_is_said(root: Path) -> None:
     process, _ = start(root)
     os.kill(process.pid, signal.SIGSTOP)

@@ -555,6 +555,31 @@ def test_without_a_forge_a_token_or_trusted_settings_nothing_is_posted(pull: tup
     assert server.requests == []
 
 
+@pytest.mark.parametrize("way", ["excluded", "linked", "other line ends"])
+def test_a_change_cannot_say_where_the_token_goes(pull: tuple[Path, ForgeServer], way: str) -> None:
+    """However it hides that it does: the main branch's settings count, not what the review sees of the file."""
+    root, server = pull
+    git(root, "add", "--force", "inhouse.toml")
+    git(root, "commit", "--quiet", "--message", "Where reviews go")
+    git(root, "checkout", "--quiet", "-B", "change")
+    evil = '[forge]\nkind = "github"\nproject = "acme/shop"\nurl = "http://127.0.0.1:9/evil"\n'
+    file = root / "inhouse.toml"
+    if way == "linked":
+        file.unlink()
+        (root / "evil.toml").write_text(evil)
+        file.symlink_to("evil.toml")
+    else:
+        file.write_text('exclude = ["inhouse.toml"]\n' + evil if way == "excluded" else evil)
+    if way == "other line ends":
+        (root / ".gitattributes").write_text("inhouse.toml text eol=crlf\n")
+    git(root, "add", "--all", "--force")
+    git(root, "commit", "--quiet", "--message", "A change")
+    git(root, "update-ref", "refs/pull/77/head", "HEAD")
+    done = run(root, "review", "--pr", "77", "--post")
+    assert done.returncode == 1 and "the token would go where it says" in " ".join(done.stderr.split())
+    assert server.requests == []
+
+
 # -- what is deployed ----------------------------------------------------------------------------------------
 
 DEPLOY = Path(__file__).parents[2] / "server" / "deploy"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from inhouse_server.review.companions import History, is_test
 from inhouse_server.review.conventions import Conventions, imports
 from inhouse_server.review.diff import ReviewedFile, parse_hunks, read_change
 from inhouse_server.review.evaluation import evaluate_review
+from inhouse_server.review.finding import Finding
 from inhouse_server.review.memory import ShownFindings
 from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.reading import parse_reply
-from inhouse_server.review.reviewer import know_house, review
+from inhouse_server.review.reviewer import gravest_first, know_house, review
 from tests.server.conftest import git
 from tests.server.test_cli import inhouse
 
@@ -161,6 +163,21 @@ def test_an_import_from_elsewhere_gets_the_house_s_own(work: Path) -> None:
     commit(work, "Two names", clients__new_py="from requests import get_json, post\n")
     [finding] = found_in(work)["import-spelling"]
     assert finding.replacement is None
+
+
+def test_a_change_that_moves_a_module_is_not_told_to_import_the_old_one(work: Path) -> None:
+    git(work, "mv", "house/http.py", "house/net.py")
+    for client in (work / "clients").glob("thing*.py"):
+        client.write_text(client.read_text().replace("house.http", "house.net"))
+    git(work, "commit", "--quiet", "--all", "--message", "Move http to net")
+    assert "import-spelling" not in found_in(work)
+
+
+def test_a_warning_comes_before_remarks_that_are_surer() -> None:
+    remark = Finding("a.py", 1, 1, "info", "name-style", "So it is.", "x", score=0.99)
+    warning = Finding("b.py", 9, 9, "warning", "import-spelling", "So it is.", "x", score=0.5)
+    lesser = replace(warning, score=0.4, path="a.py")
+    assert sorted([remark, lesser, warning], key=gravest_first) == [warning, lesser, remark]
 
 
 def test_imports_are_told_by_what_they_mean() -> None:

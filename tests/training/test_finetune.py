@@ -181,6 +181,27 @@ def test_four_bits_need_unsloth(tiny_recipe: Recipe) -> None:
         trainer_kind(four)
 
 
+def test_compiling_needs_a_gpu_and_trl(tiny_recipe: Recipe) -> None:
+    def recipe(**settings: object) -> Recipe:
+        return tiny_recipe.model_copy(update={"trainer": tiny_recipe.trainer.model_copy(update=settings)})
+
+    import torch
+
+    if not torch.cuda.is_available():
+        with pytest.raises(InhouseError, match="which needs a CUDA GPU"):
+            trainer_kind(recipe(compile=True))
+    assert trainer_kind(recipe(kind="auto", attention="documents")) == "trl"
+
+
+def test_attention_by_documents_learns_the_same(tiny_base: BaseModel, dataset: Dataset, tmp_path: Path) -> None:
+    curves = []
+    for attention in ("sdpa", "documents"):
+        content = TINY.format(budget=1500, rate=1e-3).replace("[trainer]", f'[trainer]\nattention = "{attention}"')
+        finetune(tiny_base, dataset.directory, parse_recipe(content, "tiny", "t"), tmp_path / attention)
+        curves.append([step.loss for step in training_curve(tmp_path / attention)])
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5) and len(curves[0]) > 2
+
+
 def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(
     tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
 ) -> None:

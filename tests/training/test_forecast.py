@@ -9,7 +9,7 @@ import pytest
 
 from inhouse_retrieval import InhouseError, Repository
 from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
-from inhouse_training.forecast import RowCount, forecast_training
+from inhouse_training.forecast import RowCount, compiles, forecast_training
 from inhouse_training.machines import CARDS, Machine, this_machine
 from inhouse_training.memory import GIB, checkpointed_share, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import recipe_names
@@ -70,6 +70,46 @@ def test_memory_on_a_gpu_is_what_was_measured(
     recipe = changed("article", lora={"rank": rank}, data={"max_tokens": tokens}, trainer=settings)
     memory = predict_memory(shape, recipe, True, trainer, 79 * GIB)
     assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(("rank", "measured"), [(64, 51.7), (768, 64.5)])
+def test_memory_of_compiled_layers_is_what_was_measured(rank: int, measured: float) -> None:
+    # One H100, rows of 8,192 tokens, no layer computed again, adapter in bf16: benchmarks/training_throughput.py.
+    shape = shape_of(elsewhere(MISTRAL))
+    assert shape is not None
+    recipe = changed("article", lora={"rank": rank}, trainer={"checkpointing": "none", "load_in_4bit": False})
+    memory = predict_memory(shape, recipe, True, "trl", 79 * GIB, compiled=True)
+    assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.07)
+
+
+def test_layers_are_compiled_where_that_pays() -> None:
+    shape, h100 = shape_of(elsewhere(MISTRAL)), named_card("h100")
+    packed = changed("default-7b", trainer={"packing": True, "compile": "auto"})
+    long, short = 20_000_000, 2_000_000
+    assert compiles(packed, shape, long, h100, "trl") and not compiles(packed, shape, short, h100, "trl")
+    # Unsloth has kernels of its own; rows of many lengths are compiled only when that is asked for.
+    assert not compiles(packed, shape, long, h100, "unsloth")
+    loose = changed("default-7b", trainer={"packing": False, "compile": "auto"})
+    assert not compiles(loose, shape, long, h100, "trl")
+    assert not compiles(packed, shape, long, TWO_CORES, "trl")
+    assert not compiles(packed, None, long, h100, "trl") and not compiles(packed, shape, None, h100, "trl")
+    always = changed("default-7b", trainer={"packing": False, "compile": True})
+    never = changed("default-7b", trainer={"compile": False})
+    assert compiles(always, shape, None, h100, "trl") and not compiles(never, shape, long, h100, "trl")
+    # What compiled layers need less of is predicted: less is computed again.
+    many = RowCount(1000, long, long)
+    settings = {"kind": "trl", "packing": True}
+    with_it, without = (
+        forecast_training(
+            changed("article", trainer={**settings, "compile": compiled, "load_in_4bit": False}),
+            elsewhere(MISTRAL),
+            many,
+            named_card("h200"),
+        )
+        for compiled in ("auto", False)
+    )
+    assert with_it.memory is not None and without.memory is not None
+    assert with_it.memory.total < without.memory.total
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from inhouse_server.cli.app import app
 from inhouse_server.cli.evaluation_text import evaluation_lines
 from inhouse_training import BASE, BaseModel, RowScore, ScoredRow, TokenScores, TransformersEngine, load_model
 from inhouse_training.cut import cut_repository
+from inhouse_training.dataset import build_dataset
 from inhouse_training.evaluation import forgetting_row
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
 from inhouse_training.measures import Likelihood, Shared, bits_by_byte, paired_difference
@@ -35,7 +36,7 @@ from inhouse_training.measures.conflicts import altered_values, answers_by_code,
 from inhouse_training.measures.formats import FORMAT_CHECKS
 from inhouse_training.measures.general import general_likelihoods
 from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
-from inhouse_training.measures.model import evaluate_version, score_texts
+from inhouse_training.measures.model import evaluate_version, score_texts, trained_files
 from inhouse_training.measures.recall import (
     KNOWN_FILES,
     RECALL_TOKENS,
@@ -57,6 +58,7 @@ from inhouse_training.probes.answers import read_house
 from inhouse_training.prompts import IGNORED, NOT_HERE, literal_ids
 from inhouse_training.recipe import EvaluationSettings, Recipe
 from inhouse_training.registry import AdapterManifest, Registry
+from inhouse_training.runs import dataset_of, open_run, start_run
 from inhouse_training.snapshot_search import SnapshotSearch
 
 from .adapters import random_adapter
@@ -162,6 +164,26 @@ def test_known_files_are_read_as_the_version_learned_them(tmp_path: Path) -> Non
     commit(repository.root, "Wait longer", conf_py="RETRIES = 45\n", fresh_py="A = 1\n")
     found = known_files(repository, snapshot, ["fresh.py", "conf.py", "conf.py"])
     assert found == [("conf.py", "RETRIES = 30\n")]
+
+
+def test_a_version_is_asked_for_the_files_of_its_own_run(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, tokenizer: Any, tmp_path: Path
+) -> None:
+    earlier = make_history(tmp_path / "earlier", commits=14)
+    datasets = {}
+    for repository in (history, earlier):  # two runs of one state folder
+        run = open_run(repository, tmp_path, tiny_recipe, tiny_base)
+        start_run(run)
+        datasets[repository] = build_dataset(repository, tokenizer, tiny_recipe, run.cut, run.dataset)
+    for dataset in datasets.values():
+        version = AdapterManifest("tiny", "", dataset.manifest["snapshot"], dataset=dataset.manifest)
+        found = dataset_of(tmp_path, version)
+        assert found is not None and found.directory == dataset.directory
+        assert "README.md" in trained_files(found)
+
+    (datasets[earlier].directory / "rows.arrow").write_bytes(b"damaged")
+    assert dataset_of(tmp_path, AdapterManifest("tiny", "", "", dataset=datasets[earlier].manifest)) is None
+    assert dataset_of(tmp_path, AdapterManifest("tiny", "", "")) is None
 
 
 def test_general_text_is_scored_in_blocks_that_hold_all_of_it(tiny_base: BaseModel, tokenizer: Any) -> None:
@@ -425,12 +447,15 @@ def test_a_version_is_judged_beside_the_current_one_and_the_base(
 ) -> None:
     registry = Registry(tmp_path / "adapters")
     snapshot = cut_repository(history, tiny_recipe).snapshot
-    manifest = AdapterManifest("tiny", tiny_base.sha256, snapshot)
+    manifest = AdapterManifest("tiny", tiny_base.sha256, snapshot, dataset={"rows_sha256": "of a run that is gone"})
     old, new = (registry.add(random_adapter(tiny_base, tmp_path / str(r), r=r), manifest).version for r in (4, 8))
     registry.promote(old)
     result = evaluate_version(history, tmp_path, tiny_recipe, tiny_base, new, generate=5)
     metrics = result.metrics()
-    assert result.remarks == ()
+    assert result.remarks == (
+        f"The data that {new} was trained on are gone: which files it knows by heart was not measured.",
+    )
+    assert metrics["memory"]["known_files"]["items"] == 0
     for mode in ("closed_book", "with_retrieval"):
         assert set(metrics["likelihood"]["later_edits"][mode]) == {"base", "current", "candidate", "gain"}
         assert set(metrics["answers"]["next_line_exact_match"][mode]["difference"]) == {"to_base", "to_current"}

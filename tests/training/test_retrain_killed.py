@@ -49,7 +49,9 @@ def test_killed_at_random_points_it_ends_as_if_undisturbed(kills: int, tmp_path:
             continue
         finished += 1
         decision, figures = outcome(stage)
-        assert decision == expected[0] and figures.keys() == expected[1].keys()
+        # A run that was killed with its result already written is skipped, and tells what it came to.
+        assert decision in (expected[0], "skipped") and figures.keys() == expected[1].keys()
+        assert (registry.current() is not None) == (expected[0] == "promoted")
         # A run that goes on from a checkpoint adds in another order: only rounding may differ.
         assert figures == pytest.approx(expected[1], abs=2e-3)
         shutil.rmtree(job.state)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .base_model import load_model as load_model
     from .base_model import load_tokenizer as load_tokenizer
     from .base_model import resolve_base_model as resolve_base_model
+    from .batching.engine import BatchedEngine as BatchedEngine
+    from .batching.engine import load_engine as load_engine
     from .dataset import Dataset as Dataset
     from .dataset import build_dataset as build_dataset
     from .dataset import repository_name as repository_name
@@ -117,6 +119,8 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
 
 _MODULE_OF = {
+    "BatchedEngine": "batching.engine",
+    "load_engine": "batching.engine",
     "SweepForecast": "sweep.forecast",
     "forecast_sweep": "sweep.forecast",
     "SweepPlan": "sweep.job",

@@ -228,7 +228,8 @@ class FairLock:
     @property
     def wanted(self) -> bool:
         """Whether somebody waits who goes before the patient; asked by one of those while it holds the lock."""
-        return any(ticket is not self._holder for ticket in self._queue)
+        with self._changed:
+            return any(ticket is not self._holder for ticket in self._queue)
 
     @contextlib.contextmanager
     def hold(self, cancel: Event, patient: bool = False) -> Iterator[bool]:

@@ -31,11 +31,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inhouse_retrieval import PullRequest, ReviewComment, Thread
 
 from .kinds import Kind
+from .prompts import literal_ids, literal_starts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -190,7 +191,7 @@ def shorten(title: str) -> str:
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """Tokens of the text alone, without special tokens."""
-    return len(_encode(tokenizer, text)["input_ids"]) if text else 0
+    return len(literal_ids(tokenizer, text))
 
 
 def split_document(document: Document, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[int, list[Piece]]:
@@ -268,20 +269,7 @@ def _token_lines(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Line]:
 
 def token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The character at which each token of the text begins; special tokens left out."""
-    return [begin for begin, _ in _encode(tokenizer, text)["offset_mapping"]] if text else []
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, Any]:
-    # split_special_tokens: text of a repository that looks like a control token stays text.
-    return dict(
-        tokenizer(
-            text,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            split_special_tokens=True,
-            verbose=False,
-        )
-    )
+    return literal_starts(tokenizer, text)
 
 
 def _ended(text: str) -> str:

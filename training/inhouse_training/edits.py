@@ -18,7 +18,7 @@ from inhouse_retrieval import ChangedFile, Passage, PullRequest, Repository, red
 
 from .documents import added_lines, shorten
 from .engine import Message
-from .prompts import build_answer_prompt, chat_row, edit_question, without_end
+from .prompts import build_answer_prompt, chat_row, edit_question, literal_ids, without_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -164,4 +164,4 @@ def _fitting(tokenizer: Any, text: str, room: int) -> tuple[str, bool, int]:
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
+    return literal_ids(tokenizer, text)

@@ -100,13 +100,31 @@ def trainer_kind(recipe: Recipe) -> str:
         )
     kind: str = recipe.trainer.kind
     if kind == "auto":
-        kind = "unsloth" if installed and _has_cuda() else "trl"
+        kind = "unsloth" if installed and _has_cuda() and not _asks_for_speed(recipe) else "trl"
+    _check_speed(recipe, kind)
     if kind == "trl" and recipe.trainer.load_in_4bit:
         raise InhouseError(
             "The recipe loads the base model in 4 bit, which needs Unsloth and a CUDA GPU.",
             "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.load_in_4bit to false.",
         )
     return kind
+
+
+def _asks_for_speed(recipe: Recipe) -> bool:
+    """Whether the recipe names what only TRL's trainer does; Unsloth has kernels of its own."""
+    return recipe.trainer.compile is True or recipe.trainer.attention == "documents"
+
+
+def _check_speed(recipe: Recipe, kind: str) -> None:
+    if kind == "unsloth" and _asks_for_speed(recipe):
+        raise InhouseError(
+            "The recipe asks for Unsloth, which has attention and kernels of its own, and for those of TRL's trainer.",
+            'Set trainer.kind to "trl", or trainer.compile and trainer.attention to "auto".',
+        )
+    if recipe.trainer.compile is True and not _has_cuda():
+        raise InhouseError(
+            "The recipe compiles the layers, which needs a CUDA GPU.", 'Set trainer.compile to "auto" or false.'
+        )
 
 
 def _has_cuda() -> bool:

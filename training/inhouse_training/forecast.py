@@ -26,6 +26,8 @@ from .recipe import Recipe
 _REACHED = 0.5
 """Part of a matrix product's speed that training reaches: four ways to train a 7B model reached 0.49 to 0.57 of the 798
 TFLOP/s of an H100 (docs/measurements.md)."""
+_PAYS_FROM = 600.0
+"""Seconds of a run from which compiling pays: it takes up to 70 once, and an H100 then saved a quarter of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +101,15 @@ def forecast_training(
         steps = passes * _steps_of_a_pass(recipe, rows, machine)
         tokens = passes * rows.tokens
     trainer = "unsloth" if machine.gpu and recipe.trainer.kind != "trl" else "trl"
-    memory = predict_memory(shape, recipe, machine.gpu, trainer, machine.memory) if shape is not None else None
+    compiled = compiles(recipe, shape, tokens, machine, trainer)
+    memory = (
+        predict_memory(shape, recipe, machine.gpu, trainer, machine.memory, compiled) if shape is not None else None
+    )
     seconds, basis = None, "How long it takes is not known."
     if tokens is not None and tokens_per_second is not None:
         seconds, basis = tokens / tokens_per_second, f"As fast as the last run here: {tokens_per_second:.0f} tokens/s."
     elif tokens is not None and shape is not None:
-        again = checkpointed_share(shape.layers, checkpointing_of(shape, recipe, machine.gpu, trainer, machine.memory))
-        speed = _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe, again)
+        speed = _tokens_per_second(shape, recipe, machine, trainer, compiled)
         measured = "was measured here" if machine.measured else "is from a table"
         seconds = tokens / speed
         basis = (
@@ -113,8 +117,31 @@ def forecast_training(
             + (f"{measured}.")
         )
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
-    refusal = _refusal(shape, recipe, base, memory, machine, trainer)
+    refusal = _refusal(shape, recipe, base, memory, machine, trainer, compiled)
     return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal)
+
+
+def compiles(recipe: Recipe, shape: Shape | None, tokens: int | None, machine: Machine, trainer: str) -> bool:
+    """Whether the layers are compiled: where the recipe says so, or, ``"auto"``, where it pays.
+
+    It pays where a packed run of so many tokens would take ten minutes at least without: rows of one length are
+    compiled once, and of the time that an H100 takes for a 7B model a quarter is saved.
+
+    Args:
+        tokens: read in the whole run; ``None`` where nobody knows, and then nothing is compiled.
+        trainer: ``"trl"`` or ``"unsloth"``, which has kernels of its own.
+    """
+    if not machine.gpu or trainer != "trl" or recipe.trainer.compile != "auto":
+        return machine.gpu and trainer == "trl" and recipe.trainer.compile is True
+    if not recipe.trainer.packing or shape is None or tokens is None:
+        return False
+    return tokens / _tokens_per_second(shape, recipe, machine, trainer, False) >= _PAYS_FROM
+
+
+def _tokens_per_second(shape: Shape, recipe: Recipe, machine: Machine, trainer: str, compiled: bool) -> float:
+    checkpointing = checkpointing_of(shape, recipe, machine.gpu, trainer, machine.memory, compiled)
+    again = checkpointed_share(shape.layers, checkpointing)
+    return _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe, again)
 
 
 def _steps_of_a_pass(recipe: Recipe, rows: RowCount, machine: Machine) -> int:
@@ -133,7 +160,13 @@ def _flops_a_token(shape: Shape, recipe: Recipe, checkpointed: float) -> float:
 
 
 def _refusal(
-    shape: Shape | None, recipe: Recipe, base: BaseModel, memory: Memory | None, machine: Machine, trainer: str
+    shape: Shape | None,
+    recipe: Recipe,
+    base: BaseModel,
+    memory: Memory | None,
+    machine: Machine,
+    trainer: str,
+    compiled: bool,
 ) -> str:
     if recipe.trainer.load_in_4bit and not machine.gpu:
         return (
@@ -146,7 +179,7 @@ def _refusal(
         f"{base.name} with the recipe {recipe.name} needs about {memory.total / GIB:.1f} GiB, and {machine.name} has "
         f"{machine.memory / GIB:.1f} GiB."
     )
-    found = what_would_fit(shape, recipe, machine.gpu, trainer, machine.memory)
+    found = what_would_fit(shape, recipe, machine.gpu, trainer, machine.memory, compiled)
     if found is None:
         return f"{told} No change of the recipe makes it fit: take {'gpu-trial' if machine.gpu else 'cpu-trial'}."
     return f"{told} With {found[0]} it takes {found[1].total / GIB:.1f} GiB and would fit."

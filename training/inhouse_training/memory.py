@@ -125,7 +125,9 @@ def _shape(config: dict[str, int | bool]) -> Shape | None:
         return None  # another kind of model: nothing is predicted
 
 
-def checkpointing_of(shape: Shape | None, recipe: Recipe, gpu: bool, trainer: str, total: int) -> Checkpointing:
+def checkpointing_of(
+    shape: Shape | None, recipe: Recipe, gpu: bool, trainer: str, total: int, compiled: bool = False
+) -> Checkpointing:
     """What the recipe's ``checkpointing`` is on a machine with ``total`` bytes of memory.
 
     ``"auto"`` is the least that fits by prediction; all layers where nothing is predicted, or nothing fits.
@@ -135,7 +137,7 @@ def checkpointing_of(shape: Shape | None, recipe: Recipe, gpu: bool, trainer: st
         asked = "full"
         for least in _EVERY if shape is not None else ():
             assert shape is not None
-            if predict_memory(shape, _with(recipe, least), gpu, trainer, total).total <= _ROOM * total:
+            if predict_memory(shape, _with(recipe, least), gpu, trainer, total, compiled).total <= _ROOM * total:
                 asked = least
                 break
     return "full" if asked == "selective" and trainer == "unsloth" else asked
@@ -152,13 +154,14 @@ def _with(recipe: Recipe, checkpointing: Checkpointing) -> Recipe:
     return recipe.model_copy(update={"trainer": trainer})
 
 
-def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int) -> Memory:
+def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int, compiled: bool = False) -> Memory:
     """The peak of training with full rows.
 
     Args:
         gpu: bf16 on a GPU, or float32 on a CPU.
         trainer: ``"trl"`` or ``"unsloth"``.
         total: memory of the GPU, in bytes, which decides whether the loss is chunked.
+        compiled: whether the layers are compiled, on a GPU.
     """
     number = 2 if gpu else 4
     tokens = recipe.optimizer.batch_rows * recipe.data.max_tokens
@@ -170,13 +173,16 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     # Inputs of the norms (float32), of q, k and v, of o, of gate and up, of down; q, k, v; gate, up and their product.
     layer = number * (6 * shape.hidden + 2 * shape.key_values + 4 * shape.inner + targets * recipe.lora.rank)
     layer += 8 * shape.hidden if gpu else number * 5 * shape.hidden  # on a CPU keys and values are repeated as well
+    if compiled:
+        # The norms' inputs stay in bf16, and the activation of the gate is computed again.
+        layer -= 8 * shape.hidden + number * shape.inner
     # As the trainer decides it (trainers/loop.py); Unsloth's loss is always fused.
     chunked = gpu and (trainer == "unsloth" or 12 * tokens * shape.vocabulary >= total / 3)
     logits = (min(tokens, _LARGEST_CHUNK) if chunked else tokens) * shape.vocabulary * 12
     if not gpu:
         layer, logits = int(layer * _CPU_SLACK), int(tokens * shape.vocabulary * 16 * _CPU_SLACK)
     checkpointed = round(
-        shape.layers * checkpointed_share(shape.layers, checkpointing_of(shape, recipe, gpu, trainer, total))
+        shape.layers * checkpointed_share(shape.layers, checkpointing_of(shape, recipe, gpu, trainer, total, compiled))
     )
     # Unsloth keeps the layers' inputs in the host's memory.
     inputs = 0 if trainer == "unsloth" else shape.hidden * number
@@ -187,7 +193,9 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     return Memory(int(weights), adapter, int(activations), int(logits), _GPU_OVERHEAD if gpu else _CPU_OVERHEAD)
 
 
-def what_would_fit(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int) -> tuple[str, Memory] | None:
+def what_would_fit(
+    shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int, compiled: bool = False
+) -> tuple[str, Memory] | None:
     """The smallest change of the recipe that fits, as a sentence's part, with its memory; ``None`` when none does."""
     data, changes = recipe.data, list[str]()
     explicit = recipe.trainer.checkpointing != "auto"
@@ -210,7 +218,7 @@ def what_would_fit(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
         recipe = recipe.model_copy(update=update)
         key = words.split(" = ")[0]
         changes = [change for change in changes if not change.startswith(key)] + [words]
-        memory = predict_memory(shape, recipe, gpu, trainer, total)
+        memory = predict_memory(shape, recipe, gpu, trainer, total, compiled)
         if memory.total <= total:
             return " and ".join(changes), memory
     return None

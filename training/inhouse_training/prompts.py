@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from inhouse_retrieval import InhouseError, Passage
 
 from .engine import Message
+from .line_tokens import LineTokens
 
 IGNORED = -100
 """The label of a token that the loss skips."""
@@ -35,7 +36,7 @@ NOT_HERE = "That is not in this repository, as far as the passages show."
 
 
 @lru_cache(maxsize=4)
-def _literal_backend(tokenizer: Any) -> Any:
+def _literal(tokenizer: Any) -> LineTokens:
     """A twin of the tokenizer that reads control tokens as plain text."""
     from tokenizers import Tokenizer
 
@@ -43,7 +44,7 @@ def _literal_backend(tokenizer: Any) -> Any:
     twin.encode_special_tokens = True
     twin.no_truncation()
     twin.no_padding()
-    return twin
+    return LineTokens(twin)
 
 
 @lru_cache(maxsize=4)
@@ -56,8 +57,12 @@ def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:
 
 def literal_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of ``text`` as data: nothing is added, and control tokens in it are plain characters."""
-    ids: list[int] = _literal_backend(tokenizer).encode(text, add_special_tokens=False).ids
-    return ids
+    return _literal(tokenizer).ids(text)
+
+
+def literal_starts(tokenizer: Any, text: str) -> list[int]:
+    """The character at which each token of :func:`literal_ids` begins."""
+    return _literal(tokenizer).starts(text)
 
 
 def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
@@ -127,6 +132,9 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt:
     control = _control_tokens(tokenizer)
     if control is None or not any(control.search(message.content) for message in messages):
         text = _render(tokenizer, messages, add_generation_prompt)
+        if control is not None and _literal(tokenizer).by_lines:
+            # What stands between control tokens does not depend on them then.
+            return _controlled_ids(tokenizer, control, text, lambda plain: plain)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     # Control tokens in the content are hidden from the template behind characters of the private use area,
     # so that those that the template itself wrote can be told apart.
@@ -142,11 +150,17 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt:
 
     hidden = [Message(message.role, control.sub(hide, message.content)) for message in messages]
     text = _render(tokenizer, hidden, add_generation_prompt)
+    return _controlled_ids(
+        tokenizer, control, text, lambda plain: re.sub("\U0010fffc([0-9]{1,9})\U0010fffd", show, plain)
+    )
+
+
+def _controlled_ids(tokenizer: Any, control: re.Pattern[str], text: str, shown: Callable[[str], str]) -> list[int]:
+    """Token ids of a rendered text whose control tokens are ones; ``shown`` is what stands between them, as data."""
     ids: list[int] = []
     position = 0
     for match in [*control.finditer(text), None]:
-        plain = text[position : match.start() if match else len(text)]
-        plain = re.sub("\U0010fffc([0-9]{1,9})\U0010fffd", show, plain)
+        plain = shown(text[position : match.start() if match else len(text)])
         if plain:
             ids += literal_ids(tokenizer, plain)
         if match:
@@ -192,12 +206,13 @@ def without_end(tokenizer: Any, ids: list[int], labels: list[int]) -> tuple[list
     return ids[:end], labels[:end]
 
 
-def _opening_ids(tokenizer: Any) -> list[int]:
+@lru_cache(maxsize=4)
+def _opening_ids(tokenizer: Any) -> tuple[int, ...]:
     """What the tokenizer puts before a text: the begin-of-sequence token of some models, mostly nothing."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a", add_special_tokens=True)["input_ids"]
     start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
-    return list(whole[:start])
+    return tuple(whole[:start])
 
 
 def raw_row(tokenizer: Any, text: str, *, ends: bool = True) -> tuple[list[int], list[int]]:
@@ -207,7 +222,7 @@ def raw_row(tokenizer: Any, text: str, *, ends: bool = True) -> tuple[list[int],
         ends: whether the document ends here; if so the row closes with the end token. ``False`` for all but
             the last piece of a document that was split.
     """
-    ids = _opening_ids(tokenizer) + literal_ids(tokenizer, text)
+    ids = [*_opening_ids(tokenizer), *literal_ids(tokenizer, text)]
     if ends and tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
     return ids, list(ids)

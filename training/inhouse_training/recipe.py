@@ -137,6 +137,12 @@ class TrainerSettings(_Section):
         checkpointing: which layers keep only their input for the backward pass, and are computed again in it:
             ``"none"``, every second one (``"selective"``) or all (``"full"``). ``"auto"`` takes the first of these
             whose predicted memory fits the machine. Unsloth knows none and all.
+        compile: each layer is compiled by itself, on a GPU with TRL. ``"auto"`` compiles packed rows where the run is
+            predicted to take ten minutes at least, since compiling takes one. Off by default: measured step by step on
+            a GPU, not yet in a whole run.
+        attention: ``"documents"`` computes only what lies within a document of a packed row, where ``"sdpa"`` masks the
+            rest. ``"auto"`` takes the first on a GPU that has the kernel for it (Ampere and newer). Unsloth brings its
+            own.
         checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
         one.
     """
@@ -145,6 +151,8 @@ class TrainerSettings(_Section):
     packing: bool = False
     load_in_4bit: bool = False
     checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    compile: Literal["auto", True, False] = False
+    attention: Literal["auto", "sdpa", "documents"] = "auto"
     checkpoint_seconds: int = Field(60, ge=0)
 
 

@@ -22,9 +22,9 @@ from inhouse_retrieval import Busy, PullRequestStore, Repository, StateUnwritabl
 from .base_model import BaseModel
 from .chat_template import template_digest
 from .cut import Cut, cut_repository, whole_history
-from .dataset import FORMAT
+from .dataset import FORMAT, Dataset, is_whole
 from .recipe import Recipe
-from .registry import bytes_under
+from .registry import AdapterManifest, bytes_under
 from .synthesis.cache import replies_digest
 from .synthesis.rows import wanted_topics
 from .written_conversations import conversations_digest
@@ -184,6 +184,16 @@ def forget_runs(state_dir: Path, unfinished: bool = False, dry_run: bool = False
         for folder in doomed:
             shutil.rmtree(folder, ignore_errors=True)
     return freed
+
+
+def dataset_of(state_dir: Path, version: AdapterManifest) -> Dataset | None:
+    """The dataset that a version was trained on; ``None`` when its run's data are gone (:func:`forget_runs`)."""
+    rows = version.dataset.get("rows_sha256")
+    for manifest in sorted((state_dir / "runs").glob("*/dataset/manifest.json")):
+        stored = read_json(manifest)
+        if rows and stored is not None and stored.get("rows_sha256") == rows and is_whole(manifest.parent):
+            return Dataset(manifest.parent)
+    return None
 
 
 def _newest_first(files: Iterable[Path]) -> list[Path]:

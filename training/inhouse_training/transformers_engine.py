@@ -153,28 +153,39 @@ class TransformersEngine:
         ends: frozenset[int],
         patient: bool = False,
     ) -> Iterator[GenerationEvent]:
-        text = TextStream(self._tokenizer, request.stop)
-        reason: Literal["stop", "length", "cancelled"] = "length"
-        count = 0
         with self._turn.hold(cancel, patient) as held:
             if not held or limit < 1:
                 yield Finished("length" if held else "cancelled", len(prompt), 0)
                 return
             self._activate(request.adapter)
-            with contextlib.closing(self._tokens(prompt, request, limit, cancel)) as tokens:
-                for token in tokens:
-                    if token in ends:
-                        reason = "stop"
-                        break
-                    count += 1
-                    delta = text.push(token)
-                    if delta:
-                        yield TextDelta(delta)
-                    if text.stopped:
-                        reason = "stop"
-                        break
-                    if cancel.is_set():
-                        break
+            yield from self._events(self._tokens(prompt, request, limit, cancel), prompt, request, cancel, ends)
+
+    def _events(
+        self,
+        made: Generator[int, None, None],
+        prompt: list[int],
+        request: GenerationRequest,
+        cancel: Event,
+        ends: frozenset[int],
+    ) -> Iterator[GenerationEvent]:
+        """The text of an answer's tokens, which are closed in the end."""
+        text = TextStream(self._tokenizer, request.stop)
+        reason: Literal["stop", "length", "cancelled"] = "length"
+        count = 0
+        with contextlib.closing(made) as tokens:
+            for token in tokens:
+                if token in ends:
+                    reason = "stop"
+                    break
+                count += 1
+                delta = text.push(token)
+                if delta:
+                    yield TextDelta(delta)
+                if text.stopped:
+                    reason = "stop"
+                    break
+                if cancel.is_set():
+                    break
         if reason != "stop" and cancel.is_set():
             reason = "cancelled"
         rest = text.close()
@@ -354,12 +365,10 @@ class TransformersEngine:
         """At most ``limit`` new token ids, the end token included; ends early when cancelled."""
         device = self._causal.device
         cache = self._empty_cache()
-        greedy = request.temperature <= 0
-        choose: Callable[[torch.Tensor], list[int]] = likeliest if greedy else Sampler(request, device)
-        if request.schema:
-            choose = Constrained(self._tokenizer, request.schema, choose)
+        own = self._chooser(request)
+        choose = own or likeliest
         # A copied token would have to be checked against the schema before it is known to be chosen.
-        lookup = PromptLookup(prompt) if greedy and self._plain_attention and not request.schema else None
+        lookup = PromptLookup(prompt) if own is None and self._plain_attention else None
 
         def forward(ids: list[int], keep: int) -> torch.Tensor:
             # Inference mode belongs to a thread, and a generator may be resumed by another: never across a
@@ -402,6 +411,11 @@ class TransformersEngine:
                 if lookup:
                     lookup.append(copied)
             token = chosen[agreed]
+
+    def _chooser(self, request: GenerationRequest) -> Callable[[torch.Tensor], list[int]] | None:
+        """How this request chooses tokens, where it is not just the likeliest ones."""
+        sampler = Sampler(request, self._causal.device) if request.temperature > 0 else None
+        return Constrained(self._tokenizer, request.schema, sampler or likeliest) if request.schema else sampler
 
     def _empty_cache(self) -> Any:
         # Other kinds of attention (sliding windows, linear layers) keep the cache that their model asks for.

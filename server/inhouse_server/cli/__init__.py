@@ -5,14 +5,13 @@ Exit codes: 0 done; 1 a problem, told in plain words; 2 wrong usage; 3 the gate 
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
 from types import FrameType
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
-from inhouse_server.cli.terminal import explain, log_to_stderr
+from inhouse_server.cli.start_lsp import plain_options, start
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,10 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _unraisable
-        log_to_stderr()
         return _run(arguments)
     except InhouseError as error:
-        explain(error.problem, error.remedy)
+        _explain(error.problem, error.remedy)
         return error.exit_code
     except KeyboardInterrupt:
         return _cancelled()
@@ -34,8 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if _is_interrupt(error):
             return _cancelled()
+        import logging
+
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        explain(
+        _explain(
             f"inhouse met a problem that it does not know: {type(error).__name__}: {error}.",
             "Run it again with INHOUSE_LOG=debug and report what .inhouse/logs says.",
         )
@@ -43,12 +43,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    """Run one command with Typer, whose import takes a while: a signal may come in the middle of it."""
+    """Run one command with Typer, whose import takes a while: an editor does not wait for it.
+
+    A signal may come in the middle of the import.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["lsp"] and (options := plain_options(given[1:])) is not None:
+        return start(**options)
+
     import typer
     from typer.exceptions import TyperException
 
     from inhouse_server.cli.app import app
+    from inhouse_server.cli.terminal import log_to_stderr
 
+    log_to_stderr()
     try:
         result = app(args=arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -59,12 +68,18 @@ def _run(arguments: list[str] | None) -> int:
     except TyperException as error:
         # Typer's usage errors show themselves with the usage line; the base class has only a message.
         show = getattr(error, "show", None)
-        show() if show else explain(error.message)
+        show() if show else _explain(error.message)
         return error.exit_code
 
 
+def _explain(problem: str, remedy: str = "") -> None:
+    from inhouse_server.cli.terminal import explain
+
+    explain(problem, remedy)
+
+
 def _cancelled() -> int:
-    explain("Cancelled.", "What was finished is kept; run the command again to continue.")
+    _explain("Cancelled.", "What was finished is kept; run the command again to continue.")
     return Cancelled.exit_code
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from inhouse_retrieval.errors import Busy, Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.within import EVERYWHERE
+from inhouse_retrieval.work_tree import top_of_work_tree
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import progress_bar, start_logging
 from inhouse_server.owner import OwnerAddress, find_owner, wait_for_owner
@@ -79,9 +80,7 @@ def open_backend(repo: Path, command: str, refresh: bool = False) -> Iterator[tu
 
 def locate(repo: Path) -> tuple[Path, Settings, Path]:
     """Root, settings and state directory of the repository that ``repo`` lies in."""
-    from inhouse_retrieval import Repository
-
-    root = Repository.open(repo).root
+    root = top_of_work_tree(repo)
     settings = load_settings(root)
     return root, settings, settings.state_path(root)
 

@@ -87,7 +87,7 @@ def retrieval(
     from inhouse_retrieval import Repository, load_encoder
     from inhouse_retrieval.benchmark import run_benchmark, select_queries
     from inhouse_retrieval.benchmark_report import reranker_line, table, write_benchmark_report
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)

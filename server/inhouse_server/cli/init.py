@@ -18,7 +18,8 @@ def init(
 ) -> None:
     """Write a commented inhouse.toml with what was detected."""
     from inhouse_retrieval import Repository
-    from inhouse_server.settings import FILE_NAME, Settings, settings_template
+    from inhouse_server.settings import Settings, settings_template
+    from inhouse_server.settings_file import FILE_NAME
 
     repository = Repository.open(repo)
     start_logging(Settings().state_path(repository.root), "init")

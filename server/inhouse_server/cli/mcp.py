@@ -21,7 +21,7 @@ from inhouse_server.owner import ensure_owner
 
 def mcp(repo: RepoOption = HERE) -> None:
     """Serve search, read_passage, ask and review as MCP tools on standard input and output."""
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     root, _, state_dir = locate(repo)
     prepare_state_dir(state_dir)

@@ -38,7 +38,7 @@ def post_review(
     from inhouse_server.review.posting.memory import Posted
     from inhouse_server.review.posting.post import post
     from inhouse_server.review.posting.request import MAX_BYTES, read_request
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     # Settings and token are read before the request: what it says cannot change where it goes.
     _, settings, state_dir = locate(repo)

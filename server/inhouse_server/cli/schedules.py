@@ -94,7 +94,7 @@ def schedule(timer: Timer, job: Job) -> Schedule:
 
 
 def _systemd(job: Job) -> Schedule:
-    pulling = f"ExecStartPre={_for_systemd(job.pulling)}\n" if job.pull else ""
+    pulling = f"ExecStartPre=-{_for_systemd(job.pulling)}\n" if job.pull else ""
     service = f"""\
 [Unit]
 Description=Retrain: {job.name}

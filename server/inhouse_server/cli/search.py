@@ -38,6 +38,8 @@ def search(
     """Find passages of the repository, or the users of a name."""
     if [query, queries, users].count(None) != 2:
         raise typer.BadParameter("give a query, --queries FILE or --users NAME")
+    if query is not None and not query.strip():
+        raise typer.BadParameter("the query is empty")
     with open_backend(repo, "search", refresh=True) as (root, backend):
         if users is not None:
             found = backend.uses(users, limit or _USES)

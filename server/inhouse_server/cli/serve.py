@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -35,8 +38,8 @@ def serve(
 ) -> None:
     """Hold the model and the index, and answer over HTTP and LSP."""
     from inhouse_server import owner
+    from inhouse_server.state_dir import prepare_state_dir
     from inhouse_server.tls import Protected
-    from inhouse_server.workspace import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     if stop:
@@ -62,6 +65,16 @@ def serve(
                 typer.echo(f"In a browser: {url}/?token={token}", err=True)
 
     owner.serve(root, host, port, exit_when_idle, told, protected)
+    _end_at_once()
+
+
+def _end_at_once() -> None:
+    """Leave without tearing the interpreter down under a model that still loads: its native code may abort."""
+    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _stop(state_dir: Path, json: bool) -> None:

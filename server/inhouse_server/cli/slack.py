@@ -21,7 +21,7 @@ APP_TOKEN = "SLACK_APP_TOKEN"
 
 def slack(repo: RepoOption = HERE) -> None:
     """Answer in Slack, in the channels and for the users that [slack] names, until a signal comes."""
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     if not (settings.slack.channels or settings.slack.users):

@@ -46,7 +46,7 @@ def _sync(forge: Forge, state_dir: Path, limit: int) -> SyncReport:
     from filelock import FileLock, Timeout
 
     from inhouse_retrieval import PullRequestStore, sync_pull_requests
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     prepare_state_dir(state_dir)
     start_logging(state_dir, "sync")

@@ -120,7 +120,7 @@ def _part(token: Token) -> str:
 
 
 def _store(repo: Path) -> tuple[TokenStore, Path, Settings]:
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)

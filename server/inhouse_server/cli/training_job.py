@@ -89,7 +89,7 @@ def training_job(repo: Path, recipe: str | None, progress: Progress, name: str, 
             cannot be had.
     """
     from inhouse_retrieval import Repository
-    from inhouse_server.workspace import prepare_state_dir
+    from inhouse_server.state_dir import prepare_state_dir
     from inhouse_training import BaseModel, find_base_model, load_recipe, resolve_base_model
 
     root, settings, state_dir = locate(repo)

@@ -43,10 +43,10 @@ def serve(
 ) -> None:
     """Receive the forge's webhook and queue reviews. Holds no token of the forge."""
     from inhouse_server.owner import bind
+    from inhouse_server.state_dir import prepare_state_dir
     from inhouse_server.webhook.queue import Queue
     from inhouse_server.webhook.receiver import ROUTE, make_receiver
     from inhouse_server.webhook.signature import Signature
-    from inhouse_server.workspace import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     own, kind = settings.webhook, settings.forge.kind
@@ -133,9 +133,9 @@ def work(
     """Review and post what waits. Listens to nobody."""
     from filelock import FileLock, Timeout
 
+    from inhouse_server.state_dir import prepare_state_dir
     from inhouse_server.webhook.queue import Queue
     from inhouse_server.webhook.worker import Worker
-    from inhouse_server.workspace import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     require_forge_and_token(settings.forge)

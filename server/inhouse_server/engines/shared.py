@@ -17,6 +17,7 @@ from inhouse_training import BASE, GenerationEvent, GenerationRequest, Message, 
 if TYPE_CHECKING:
     from inhouse_training import TransformersEngine
     from inhouse_training.base_model import BaseModel
+    from inhouse_training.batching.engine import Batched
     from inhouse_training.fill_in import FillIn
 
 
@@ -25,27 +26,30 @@ class BaseModels:
 
     def __init__(self) -> None:
         self._loading = Lock()
-        self._loaded: dict[BaseModel, TransformersEngine] = {}
+        self._loaded: dict[tuple[BaseModel, Batched], TransformersEngine] = {}
         self._registries: dict[str, Registry] = {}
 
-    def engine(self, base_model: str, repository: str, registry: Registry) -> RepositoryEngine:
+    def engine(
+        self, base_model: str, repository: str, registry: Registry, batched: Batched = "auto"
+    ) -> RepositoryEngine:
         """The engine of a repository; loads its base model unless another repository's is the same.
 
         Args:
             repository: its name in this process; each belongs to one registry.
+            batched: whether answers are made together, as :func:`~inhouse_training.load_engine` takes it.
 
         Raises:
             InhouseError: the base model cannot be had.
         """
-        from inhouse_training import TransformersEngine, resolve_base_model
+        from inhouse_training import load_engine, resolve_base_model
 
         base = resolve_base_model(base_model)
         with self._loading:
             if self._registries.setdefault(repository, registry) is not registry:
                 raise AssertionError(f"two registries cannot both be of {repository!r}")
-            if base not in self._loaded:
-                self._loaded[base] = TransformersEngine(base, self._folder)
-            return RepositoryEngine(self._loaded[base], repository)
+            if (base, batched) not in self._loaded:
+                self._loaded[base, batched] = load_engine(base, self._folder, batched)
+            return RepositoryEngine(self._loaded[base, batched], repository)
 
     def _folder(self, adapter: str) -> Path:
         """The verified folder of ``repository/version``; a repository's name has no slash."""

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -121,6 +121,7 @@ def build_app(
             HTTPException: _http_error,
             BodyTooLarge: _body_too_large,
             BodyTooSlow: _body_too_slow,
+            ClientDisconnect: _left,
             Exception: _unexpected,
         },
         lifespan=mcp.lifespan,
@@ -195,6 +196,11 @@ async def _body_too_large(request: Request, error: Exception) -> Response:
 
 async def _body_too_slow(request: Request, error: Exception) -> Response:
     return error_response(408, "The body took too long to arrive.", "request_timeout")
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Its client left before the body was whole, which happens and is no error of ours."""
+    return Response(status_code=499)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

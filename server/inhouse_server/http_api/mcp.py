@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import HTTPConnection
-from starlette.types import Receive, Scope, Send
+from starlette.requests import HTTPConnection, Request
+from starlette.types import Message, Receive, Scope, Send
 
 from inhouse_retrieval.within import Within
 from inhouse_server.access import Caller
@@ -33,7 +33,7 @@ class McpEndpoint:
         may = (workspace.name, caller.may(AccessScope.REVIEW), caller.within)
         if may not in self._sessions:
             self._sessions[may] = _Sessions(workspace, *may[1:])
-        await self._sessions[may](scope, receive, send)
+        await self._sessions[may](scope, await _whole(scope, receive), send)
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -43,6 +43,22 @@ class McpEndpoint:
         finally:
             for sessions in self._sessions.values():
                 await sessions.end()
+
+
+async def _whole(scope: Scope, receive: Receive) -> Receive:
+    """``receive`` with the body in one message: no session begins for a client that leaves within it, which the SDK
+    would log as an error.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    body = await Request(scope, receive).body()
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return received
 
 
 class _Sessions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,6 +14,7 @@ from inhouse_server.http_api.commands import AskRequest, PassageRequest, ReviewR
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from inhouse_server.http_api.routes import ACCESS
 from inhouse_server.http_api.web import FeedbackRequest
+from inhouse_server.version import VERSION
 
 Schema = dict[str, Any]
 
@@ -136,7 +136,7 @@ def openapi() -> Schema:
         "openapi": "3.1.0",
         "info": {
             "title": "inhouse",
-            "version": version("inhouse"),
+            "version": VERSION,
             "description": "Answers about a repository; where a token opens several, Inhouse-Repository names one.",
         },
         "paths": paths,

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 from inhouse_retrieval import Repository
 from inhouse_server.language_server.checkout import Checkout
-from inhouse_server.text_sync import UTF16, Edit, apply_edits
+from inhouse_server.position_encodings import UTF16
+from inhouse_server.text_sync import Edit, apply_edits
 
 
 class OpenDocuments:

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 from lsprotocol import types
+from pygls.exceptions import JsonRpcInvalidParams
 from pygls.protocol import LanguageServerProtocol
 
 # pygls' own handlers of these: `exit` ends the whole process; `workspace/executeCommand` cannot be cancelled
@@ -39,6 +40,20 @@ class InhouseProtocol(LanguageServerProtocol):
         super().__init__(*args, **kwargs)
         for method in _OURS:
             del self.fm.builtin_features[method]
+
+    def get_message_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
+        """The type of a message. pygls caches this for the whole process, and with it the connections that asked."""
+        return types.METHOD_TO_TYPES.get(method, (None,))[0]
+
+    def get_result_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
+        """The type of an answer; kept for nobody, for the same reason."""
+        return types.METHOD_TO_TYPES.get(method, (None, None))[1]
+
+    def _handle_cancel_notification(self, msg_id: object) -> None:
+        """Cancel a request. pygls looks up any id, which a list or an object cannot be."""
+        if not isinstance(msg_id, int | str):
+            raise JsonRpcInvalidParams("The id of a request is a number or a string.")
+        super()._handle_cancel_notification(msg_id)
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """A message as its type: one of the specification's, or our own."""

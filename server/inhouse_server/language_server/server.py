@@ -6,9 +6,9 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from cattrs import Converter
 from lsprotocol import types
 from pydantic import ValidationError
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
@@ -34,7 +34,8 @@ from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
 from inhouse_server.language_server.protocol import InhouseProtocol
 from inhouse_server.lsp_capabilities import COMMANDS
-from inhouse_server.text_sync import UTF16
+from inhouse_server.position_encodings import UTF16
+from inhouse_server.version import VERSION
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Within
@@ -62,6 +63,14 @@ FEATURES: tuple[tuple[str, Callable[..., Any], Any], ...] = (
 )
 COMPLETION = (types.TEXT_DOCUMENT_INLINE_COMPLETION, inline_completion.inline_completion, None)
 """Handled only where it is offered: the settings turn it on, and the base model can fill in."""
+
+
+@functools.cache
+def _converter() -> Converter:
+    """Messages to objects and back. One for all connections: it writes code for each type that it meets, which takes a
+    tenth of a second and some megabytes."""
+    converter: Converter = default_converter()  # type: ignore[no-untyped-call]
+    return converter
 
 
 class InhouseServer(LanguageServer):
@@ -93,9 +102,9 @@ class InhouseServer(LanguageServer):
     ) -> None:
         super().__init__(
             "inhouse",
-            version("inhouse"),
+            VERSION,
             protocol_cls=InhouseProtocol,
-            converter_factory=default_converter,
+            converter_factory=_converter,
             text_document_sync_kind=types.TextDocumentSyncKind.Incremental,
         )
         self.house = house

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from importlib.metadata import version
 from threading import Event
 from typing import Any, Protocol
 
@@ -34,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.background import cancellable, job_events, run_in_thread
+from inhouse_server.version import VERSION
 
 log = logging.getLogger(__name__)
 INSTRUCTIONS = (
@@ -307,7 +307,7 @@ def build_server(backend: ToolBackend, without: Collection[str] = ()) -> Server[
     return Server(
         "inhouse",
         title="inhouse",
-        version=version("inhouse"),
+        version=VERSION,
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,

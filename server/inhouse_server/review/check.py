@@ -21,7 +21,8 @@ from inhouse_server.review.diff import ReviewedFile, main_branch
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.proof import applied
 from inhouse_server.review.sandbox import FOLDER, Ran, Sandbox, find_sandbox
-from inhouse_server.settings import FILE_NAME, ReviewSettings
+from inhouse_server.settings import ReviewSettings
+from inhouse_server.settings_file import FILE_NAME
 
 WORSE = "the check of inhouse.toml got worse"
 NOT_RUN = "the check of inhouse.toml could not be run"

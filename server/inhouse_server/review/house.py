@@ -88,13 +88,15 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
     """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
     findings: list[Finding] = []
     dropped: dict[str, int] = {}
+    touched = {file.former for file in change.files}
     for file in change.files:
         added = {number for hunk in file.hunks for number in hunk.added}
         if not added:
             continue
         for found in imports(file.path, file.new_text):
             other = conventions.usual_import(file.path, found) if found.line in added else None
-            if other is not None:
+            # A change that rewrites those who import it the usual way moves the module: it sets a new custom.
+            if other is not None and not touched.issuperset(path for path, _ in other[0].places):
                 findings.append(_import_finding(file, found, *other, dropped, prove_it=len(findings) < _MOST_PROVEN))
         for line, name in defined_names(file.path, file.new_text):
             usual = conventions.usual_style(file.path, name) if line in added else None

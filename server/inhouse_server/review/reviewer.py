@@ -120,7 +120,7 @@ def review(
             beside += reading.notes
     findings = [_without_secrets(finding, dropped) for finding in _distinct(findings)]
     fresh = [finding for finding in findings if finding.fingerprint not in shown]
-    fresh.sort(key=lambda finding: (-finding.score, _RANK.get(finding.rule, 9), finding.path, finding.start_line))
+    fresh.sort(key=gravest_first)
     coverage = Coverage(
         files=sum(not file.unread for file in change.files),
         hunks=sum(len(file.hunks) for file in change.files),
@@ -197,3 +197,9 @@ def _notes(change: Change) -> tuple[str, ...]:
             if what := spoils(text):
                 notes.append(f"{plain_text(file.path)}:{number} adds {what}.")
     return tuple(notes)
+
+
+def gravest_first(finding: Finding) -> tuple[int, float, int, str, int]:
+    """Warnings before remarks, whatever their scores: those of different rules do not compare."""
+    severity = _SEVERITIES.index(finding.severity)
+    return severity, -finding.score, _RANK.get(finding.rule, 9), finding.path, finding.start_line

@@ -18,6 +18,7 @@ from inhouse_training import (
 from inhouse_training.cut import Cut
 from inhouse_training.dataset import Dataset
 from inhouse_training.documents import Kind
+from inhouse_training.measures.abstention import names_to_ask
 from inhouse_training.prompts import NOT_HERE, SYSTEM
 from inhouse_training.recipe import Recipe
 from inhouse_training.synthesis import grounding, raft
@@ -157,6 +158,15 @@ def test_names_that_there_are_not_stand_in_no_file(shop: Repository, cut: Cut, s
     commit_with = git(shop.root, "commit-tree", "-p", cut.snapshot, "-m", "vendored", tree_with(shop, cut, taken))
     names = {absent.name for absent in absent_names(shop, commit_with, sections, 1)}
     assert taken not in names and len(names) == len(made) - 1
+
+
+def test_names_that_are_asked_about_are_never_trained_on(shop: Repository, cut: Cut, sections: list[Section]) -> None:
+    trained: set[str] = set()
+    for seed in range(20):
+        trained |= {each.name.lower() for each in absent_names(shop, cut.snapshot, sections, seed)}
+    for seed in range(20):
+        asked = {each.name.lower() for each in names_to_ask(shop, cut, 300, seed)}
+        assert asked and not asked & trained
 
 
 def tree_with(shop: Repository, cut: Cut, name: str) -> str:

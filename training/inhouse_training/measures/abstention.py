@@ -17,9 +17,10 @@ _SAYS_SO = "not in this repository"
 
 
 def names_to_ask(repository: Repository, cut: Cut, most: int, seed: int) -> list[AbsentName]:
-    """At most ``most`` names that stand nowhere in the snapshot, nor in what later changes add."""
+    """At most ``most`` names that stand nowhere in the snapshot, nor in what later changes add, and that no version is
+    trained on."""
     later = "\n".join(file.patch for change in cut.held_out for file in change.files).lower()
-    absent = absent_names(repository, cut.snapshot, read_sections(repository, cut), seed)
+    absent = absent_names(repository, cut.snapshot, read_sections(repository, cut), seed, for_asking=True)
     return [each for each in absent if each.name.lower() not in later][:most]
 
 

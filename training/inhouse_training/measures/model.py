@@ -21,7 +21,7 @@ from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evalua
 from ..recipe import EvaluationSettings, Recipe
 from ..registry import Registry
 from ..replay import replay_source
-from ..runs import hold_runs, open_run, start_run
+from ..runs import dataset_of, hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
 from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Likelihood
@@ -120,6 +120,9 @@ def evaluate_version(
             remarks.append(f"The current adapter {current} was trained on changes that would judge it: left out.")
         else:
             names = {BASE: BASE, CURRENT: current, CANDIDATE: name}
+    learned = dataset_of(state_dir, registry.get(name).manifest)
+    if learned is None:
+        remarks.append(f"The data that {name} was trained on are gone: which files it knows by heart was not measured.")
     tokenizer = load_tokenizer(base)
     with hold_runs(state_dir):
         start_run(run)
@@ -139,7 +142,7 @@ def evaluate_version(
             for kind, items in texts.items()
         ]
         likelihoods += [edits, *general_likelihoods(engine, tokenizer, names)]
-        known = known_files(repository, snapshot, trained_files(dataset))
+        known = known_files(repository, snapshot, trained_files(learned) if learned is not None else ())
         recall = measure_recall(engine, tokenizer, known, texts[LATER_FILES], names)
         scored = time.monotonic()
         answered: list[Answered] = []

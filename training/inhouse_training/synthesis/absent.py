@@ -1,6 +1,9 @@
 """Names that there are not: a real name with one part exchanged, looked for in every file of the snapshot.
 
 Who is only ever asked about what exists learns to answer always. No model is needed for these.
+
+Some of the names that could be made are never trained on, in no repository and with no seed: whether an adapter admits
+that it does not know is asked about those. Which they are follows from the name alone.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from .sources import Section, name_words
 
 MOST = 300
 _TRIES = 8
+_ASKED_OF_256 = 64
 _QUESTIONS = ("Where is `{name}` defined?", "What does `{name}` do?", "How is `{name}` used in this repository?")
 
 
@@ -32,8 +36,19 @@ class AbsentName:
     section: Section
 
 
-def absent_names(repository: Repository, commit: str, sections: Sequence[Section], seed: int) -> list[AbsentName]:
+def is_kept_for_asking(name: str) -> bool:
+    """Whether a made-up name is asked about in an evaluation, and never trained on: one in four, by a hash."""
+    digest = hashlib.sha256(f"asked\0{name.lower()}".encode("utf-8", "surrogateescape")).digest()
+    return digest[0] < _ASKED_OF_256
+
+
+def absent_names(
+    repository: Repository, commit: str, sections: Sequence[Section], seed: int, for_asking: bool = False
+) -> list[AbsentName]:
     """At most :data:`MOST` names, the same for the same snapshot and seed.
+
+    Args:
+        for_asking: those that are never trained on, in place of those that are.
 
     None of them stands in any file of ``commit``, in whatever case, also not as a part of a longer word and not in
     files that are never read; nor in a wiki page.
@@ -43,7 +58,7 @@ def absent_names(repository: Repository, commit: str, sections: Sequence[Section
         for name in section.names:
             if len(name_words(name)) >= 2:
                 homes.setdefault(name, section)
-    made = {each.name: each for each in _made(homes, seed)}
+    made = {each.name: each for each in _made(homes, seed, for_asking)}
     if not made:
         return []
     pages = [section.text for section in sections if section.is_page]
@@ -51,7 +66,7 @@ def absent_names(repository: Repository, commit: str, sections: Sequence[Section
     return [each for name, each in made.items() if name.lower() not in there]
 
 
-def _made(homes: dict[str, Section], seed: int) -> Iterator[AbsentName]:
+def _made(homes: dict[str, Section], seed: int, for_asking: bool) -> Iterator[AbsentName]:
     def drawn(name: str) -> bytes:
         return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
 
@@ -63,7 +78,7 @@ def _made(homes: dict[str, Section], seed: int) -> Iterator[AbsentName]:
         for attempt in range(_TRIES):
             other = pool[int.from_bytes(draw[attempt : attempt + 4], "big") % len(pool)] if pool else ""
             wrong = _exchanged(name, draw[attempt + 8], other)
-            if wrong.lower() not in known:
+            if wrong.lower() not in known and is_kept_for_asking(wrong) is for_asking:
                 yield AbsentName(wrong, name, _QUESTIONS[draw[0] % len(_QUESTIONS)].format(name=wrong), homes[name])
                 count += 1
                 break

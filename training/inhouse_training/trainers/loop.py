@@ -15,7 +15,9 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from ..machines import memory_here
+from ..dataset import Dataset
+from ..forecast import compiles
+from ..machines import memory_here, this_machine
 from ..memory import Checkpointing, checkpointing_of, shape_of
 from . import Job, Reporter, TrainingStopped, last_checkpoint
 
@@ -41,17 +43,34 @@ def load_rows(job: Job) -> datasets.Dataset:
     return rows.select_columns(["input_ids", "labels"])
 
 
-def checkpointing_here(job: Job, trainer: str) -> Checkpointing:
+def checkpointing_here(job: Job, trainer: str, compiled: bool = False) -> Checkpointing:
     """Which layers are computed again on this machine; ``trainer`` is ``"trl"`` or ``"unsloth"``."""
-    return checkpointing_of(shape_of(job.base), job.recipe, torch.cuda.is_available(), trainer, memory_here())
+    on_gpu = torch.cuda.is_available()
+    return checkpointing_of(shape_of(job.base), job.recipe, on_gpu, trainer, memory_here(), compiled)
 
 
-def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing) -> SFTConfig:
+def compiles_here(job: Job) -> bool:
+    """Whether TRL's trainer compiles the layers on this machine (:func:`~inhouse_training.forecast.compiles`)."""
+    if not torch.cuda.is_available() or job.recipe.trainer.compile is False:
+        return False
+    tokens = job.passes * int(Dataset(job.dataset).manifest["row_tokens"])
+    return compiles(job.recipe, shape_of(job.base), tokens, this_machine(), "trl")
+
+
+def documents_here(job: Job, model: Any) -> bool:
+    """Whether documents of a packed row are told apart by where they begin (:mod:`inhouse_training.speed`)."""
+    if job.recipe.trainer.attention != "auto":
+        return job.recipe.trainer.attention == "documents"
+    kernel = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    return kernel and not getattr(model.config, "attention_dropout", 0.0)
+
+
+def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compiled: bool = False) -> SFTConfig:
     """What the recipe says, in TRL's words.
 
     Rows are tokenised and labelled already, so TRL prepares nothing, except that it packs them on a GPU;
-    pieces never exceed ``max_length``, so packing cuts nothing off. Checkpoints are written by time, not by
-    step.
+    pieces never exceed ``max_length``, so packing cuts nothing off. Compiled layers get packed rows of one length,
+    filled up by tokens that nothing is learned from. Checkpoints are written by time, not by step.
     """
     recipe, optimizer = job.recipe, job.recipe.optimizer
     on_gpu = torch.cuda.is_available()
@@ -68,6 +87,7 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing) -> SFTC
         max_grad_norm=optimizer.max_grad_norm,
         max_length=recipe.data.max_tokens,
         packing=packing,
+        pad_to_multiple_of=recipe.data.max_tokens if packing and compiled else None,
         dataset_kwargs=None if packing else {"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length" if optimizer.batch_rows > 1 and not packing else "random",
         gradient_checkpointing=checkpointing != "none",

@@ -5,6 +5,7 @@ Started by :func:`inhouse_training.finetune.finetune`, never by hand.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from . import Job, Reporter, run_trainer
@@ -17,15 +18,30 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     from trl import SFTTrainer
 
     from ..base_model import load_model, load_tokenizer
-    from .loop import PlainLossTrainer, RunCallback, checkpointing_here, load_rows, run, sft_arguments
+    from ..speed import compile_layers, cudnn_first, use_documents_attention
+    from .loop import (
+        PlainLossTrainer,
+        RunCallback,
+        checkpointing_here,
+        compiles_here,
+        documents_here,
+        load_rows,
+        run,
+        sft_arguments,
+    )
 
     # The trainer sets the seed only after it has drawn the adapter's first weights.
     set_seed(job.recipe.seed)
     lora = job.recipe.lora
-    arguments = sft_arguments(job, run_dir, checkpointing_here(job, "trl"))
+    compiled = compiles_here(job)
+    arguments = sft_arguments(job, run_dir, checkpointing_here(job, "trl", compiled), compiled)
     trainer_class = PlainLossTrainer if arguments.loss_type == "nll" else SFTTrainer
+    model = load_model(job.base)
+    documents = documents_here(job, model)
+    if documents:
+        use_documents_attention(model)
     trainer = trainer_class(
-        model=load_model(job.base),
+        model=model,
         args=arguments,
         train_dataset=load_rows(job),
         processing_class=load_tokenizer(job.base),
@@ -37,7 +53,10 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
             task_type="CAUSAL_LM",
         ),
     )
-    return run(trainer, RunCallback(job, run_dir, reporter), job, run_dir)
+    if compiled:
+        compile_layers(trainer.model)
+    with cudnn_first() if documents and arguments.bf16 else contextlib.nullcontext():
+        return run(trainer, RunCallback(job, run_dir, reporter), job, run_dir)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,30 @@
+"""`inhouse.toml` before its settings are checked: what must be known sooner than pydantic can be imported."""
+
+from __future__ import annotations
+
+import os
+
+FILE_NAME = "inhouse.toml"
+
+
+def may_complete_inline(root: str) -> bool:
+    """Whether the file at ``root`` could turn inline completion on. A file that cannot be read could.
+
+    No `INHOUSE_*` variable can: they set texts and numbers.
+    """
+    try:
+        with open(os.path.join(root, FILE_NAME), encoding="utf-8") as file:  # noqa: PTH123, PTH118
+            text = file.read()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    if "inline_completion" not in text and "\\" not in text:  # A key may be written with escapes.
+        return False
+    import tomllib
+
+    try:
+        section = tomllib.loads(text).get("inline_completion", {})
+    except ValueError:
+        return True
+    return not isinstance(section, dict) or section.get("enabled", False) is not False

@@ -1,0 +1,110 @@
+"""Messages of editors that are nearly right, 65 of 100 of a million, at the object that serves a connection.
+
+No crash, no hang, no leak, and one answer to each request. FUZZ_MUTATED says how many in all; a million without it. The
+seed is fixed, so that what fails fails again. `test_mutated_requests.py` sends the rest; `test_lsp_fuzzing.py` sends
+fewer that are drawn with more care.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import json
+import random
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from inhouse_retrieval import EVERYWHERE
+from inhouse_server.framing import FrameReader
+from inhouse_server.language_server.connection import QueueWriter, receive
+from inhouse_server.language_server.server import InhouseServer, build_server
+from inhouse_server.workspace import Workspace
+
+from .mutations import editor_messages
+from .watched import WAIT_S, Watched, counts, scripted_house
+
+ON_ONE_CONNECTION = 200
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    with scripted_house(tmp_path_factory.mktemp("bent") / "shop") as workspace:
+        yield workspace
+
+
+@counts
+@pytest.mark.timeout(7200)
+async def test_messages_of_editors(house: Workspace, caplog: pytest.LogCaptureFixture, messages: int) -> None:
+    share = messages * 65 // 100
+    rng = random.Random(20261128)
+    stream = itertools.islice(editor_messages(rng, house.root.as_uri()), share)
+    watched, sent = Watched(share, caplog), 0
+    while batch := list(itertools.islice(stream, ON_ONE_CONNECTION)):
+        gone = await _one_editor(house, batch, greets=rng.random() < 0.9)
+        sent += len(batch)
+        watched.after(sent, batch)
+    gc.collect()
+    assert gone() is None, "the server object of a connection that ended is still held"
+    watched.end()
+
+
+async def _one_editor(house: Workspace, batch: list[bytes], greets: bool) -> weakref.ref[Any]:
+    """One connection's life; a weak reference to its server.
+
+    Raises:
+        AssertionError: a request had no answer, or more than one.
+    """
+    server, writer, frames = build_server(house, EVERYWHERE), QueueWriter(), FrameReader()
+    server.protocol.set_writer(writer, include_headers=False)
+    asked: Counter[Any] = Counter()
+    hello = json.dumps({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": {"capabilities": {}}})
+    bodies: list[bytes | None] = [hello.encode()] if greets else []
+    for number, message in enumerate(batch):
+        bodies += frames.feed(message)
+        for body in bodies:
+            if body is not None:
+                asked.update(_asks(body))
+                receive(server, writer, body)
+        bodies.clear()
+        if number % 20 == 0:
+            await asyncio.sleep(0)
+    last = json.dumps({"jsonrpc": "2.0", "id": "last", "method": "no/such/method"})
+    asked["last"] += 1
+    receive(server, writer, last)
+    answered: Counter[Any] = Counter()
+    async with asyncio.timeout(WAIT_S):
+        while running := server.protocol.running_requests():
+            await asyncio.wait(running, timeout=0.05)
+            answered.update(_answers(server, writer))
+    await asyncio.sleep(0)  # what was to be said when they ended
+    answered.update(_answers(server, writer))
+    assert answered == asked, (asked - answered, answered - asked, batch)
+    await server.close()
+    return weakref.ref(server)
+
+
+def _asks(body: bytes) -> Iterator[Any]:
+    """The id of a request that can be answered under it."""
+    with contextlib.suppress(ValueError):
+        message = json.loads(body)
+        if isinstance(message, dict) and message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str):
+            identifier = message.get("id")
+            if isinstance(identifier, int | str) and not isinstance(identifier, bool):
+                yield identifier
+
+
+def _answers(server: InhouseServer, writer: QueueWriter) -> Iterator[Any]:
+    """The ids of what was answered; what the server asks of its editor is refused, so that it does not wait for it."""
+    while not writer.messages.empty():
+        message = json.loads(writer.messages.get_nowait() or "{}")
+        if "method" in message and "id" in message:
+            refused = {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "not here"}}
+            receive(server, writer, json.dumps(refused))
+        if "method" not in message and message.get("id") is not None:
+            yield message["id"]

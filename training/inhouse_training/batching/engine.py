@@ -1,0 +1,189 @@
+"""The in-process engine for several users: as :class:`TransformersEngine`, but answers are made together.
+
+What is no conversation (scores, fixed questions answered in batches, filling in) goes as before, between two steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+import torch
+
+from inhouse_retrieval import InhouseError
+
+from ..base_model import BaseModel
+from ..engine import BASE, Finished, GenerationEvent, GenerationRequest
+from ..transformers_engine import TransformersEngine
+from .adapters import StackedAdapters, layers_of
+from .attention import has_flash, why_not_packed
+from .decoder import Decoder
+from .pool import Places
+from .scheduler import Asked, Scheduler
+
+log = logging.getLogger(__name__)
+
+Batched = Literal["auto", "on", "off"]
+STREAMS = 32
+"""Answers under way at once; further requests wait."""
+STREAMS_CPU = 8
+BLOCK = 2048
+"""Tokens of prompts in one forward pass: enough that an H100 computes longer than Python takes to start the kernels."""
+BLOCK_CPU = 512
+ROOM = 8192
+"""Tokens of the pool for each answer under way, if memory allows. A longer one takes the room of several."""
+SHARE_OF_FREE = 0.6
+"""Of the memory that is free on a GPU once the model is loaded: blocks of long prompts and scores need the rest."""
+
+
+class BatchedEngine(TransformersEngine):
+    """Makes answers of several requests together.
+
+    Args:
+        streams: answers under way at most. See :class:`TransformersEngine` for the rest.
+
+    Raises:
+        InhouseError: the base model cannot be loaded, its answers cannot be made together, or no memory is left.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        adapters: Callable[[str], Path],
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        streams: int | None = None,
+    ) -> None:
+        super().__init__(base, adapters, device=device, dtype=dtype)
+        if reason := why_not_packed(self._causal):
+            raise InhouseError(
+                f"The answers of {base.name} cannot be made together. {reason}", 'Set engine.batched = "off".'
+            )
+        on_gpu = self._causal.device.type == "cuda"
+        self._streams = streams or (STREAMS if on_gpu else STREAMS_CPU)
+        self._pool = _pool(self._causal, self._streams, self.context_tokens)
+        self._stack = StackedAdapters(self._causal.device, self._causal.dtype)
+        self._decoder: Decoder | None = None
+        self._decoded: Any = None  # the model of that decoder
+        self._alone: set[str] = set()  # adapters that are more than LoRA
+        self._scheduler = Scheduler(
+            self._turn,
+            self._ready,
+            self._stack_adapter,
+            Places(self._pool.shape[2] - 1),
+            self._streams,
+            BLOCK if on_gpu else BLOCK_CPU,
+        )
+
+    @property
+    def loaded_adapters(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*super().loaded_adapters, *self._stack.versions]))
+
+    def _generate(
+        self,
+        prompt: list[int],
+        request: GenerationRequest,
+        limit: int,
+        cancel: Event,
+        ends: frozenset[int],
+        patient: bool = False,
+    ) -> Iterator[GenerationEvent]:
+        if patient or request.adapter in self._alone or limit < 1:
+            yield from super()._generate(prompt, request, limit, cancel, ends, patient)
+            return
+        if cancel.is_set():
+            yield Finished("cancelled", len(prompt), 0)
+            return
+        room = self._pool.shape[2] - 1 - len(prompt)
+        if room < 1:
+            raise InhouseError(
+                f"The prompt takes {len(prompt)} tokens, and there is memory for {self._pool.shape[2] - 1}.",
+                "Shorten the question or the conversation.",
+            )
+        asked = Asked(prompt, request.adapter, min(limit, room), ends, self._chooser(request), cancel)
+        self._scheduler.submit(asked)
+        try:
+            yield from self._events(asked.tokens(), prompt, request, cancel, ends)
+        except _MoreThanLora:
+            yield from super()._generate(prompt, request, limit, cancel, ends)
+
+    # ------------------------------------------------------------------------------------------------------
+    # The scheduler calls these with the turn held.
+
+    def _ready(self) -> tuple[Decoder, StackedAdapters, torch.Tensor]:
+        self._activate(BASE)
+        if self._decoder is None or self._decoded is not self._causal:
+            config, model = self._causal.config, self._causal
+            flash = has_flash(model.device, model.dtype, _head_width(config))
+            self._decoder = Decoder(model, self._pool, self._stack, self._streams, flash)
+            self._decoded = model
+        return self._decoder, self._stack, self._pool
+
+    def _stack_adapter(self, adapter: str, in_use: frozenset[str]) -> None:
+        self._activate(adapter)
+        layers = layers_of(self._model, adapter)
+        self._activate(BASE)
+        if layers is None:
+            self._alone.add(adapter)
+            log.warning("adapter %s is more than LoRA, so its answers are made one at a time", adapter)
+            raise _MoreThanLora(adapter)
+        self._stack.add(adapter, layers, in_use)
+
+
+class _MoreThanLora(Exception):
+    """An adapter that cannot stand in a batch beside others."""
+
+
+def load_engine(base: BaseModel, adapters: Callable[[str], Path], batched: Batched = "auto") -> TransformersEngine:
+    """The engine for this machine.
+
+    Args:
+        batched: ``"auto"`` makes answers together on a GPU, where the base model allows it.
+
+    Raises:
+        InhouseError: as :class:`BatchedEngine`.
+    """
+    from ..base_model import best_device
+
+    if batched == "on" or (batched == "auto" and best_device() == "cuda" and _allows(base)):
+        return BatchedEngine(base, adapters)
+    return TransformersEngine(base, adapters)
+
+
+def _allows(base: BaseModel) -> bool:
+    """Whether the answers of a base model can be made together; reads its configuration, not its weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, local_files_only=True))
+    reason = why_not_packed(model)
+    if reason:
+        log.warning("answers of %s are made one at a time: %s", base.name, reason)
+    return not reason
+
+
+def _head_width(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _pool(model: Any, streams: int, context: int) -> torch.Tensor:
+    """Keys and values: [layers, 2, tokens, key-value heads, width of a head]."""
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = _head_width(config)
+    tokens = max(context, streams * min(context, ROOM)) + 1
+    if model.device.type == "cuda":
+        of_token = config.num_hidden_layers * 2 * heads * width * model.dtype.itemsize
+        tokens = min(tokens, int(torch.cuda.mem_get_info(model.device)[0] * SHARE_OF_FREE) // of_token)
+    try:
+        shape = (config.num_hidden_layers, 2, tokens, heads, width)
+        return torch.zeros(shape, device=model.device, dtype=model.dtype)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        raise InhouseError(
+            f"No memory is left for keys and values beside the base model: {str(error).splitlines()[0]}",
+            'Take a smaller base model, or set engine.batched = "off".',
+        ) from error
