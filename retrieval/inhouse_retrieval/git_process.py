@@ -41,7 +41,7 @@ def run_git(
         environment: variables beside those that git is always run with.
 
     Raises:
-        InhouseError: git cannot be started.
+        InhouseError: git cannot be started, or an argument holds what no argument can, such as a NUL.
     """
     _log.debug("git %s", " ".join(args)[:200])
     try:
@@ -55,6 +55,8 @@ def run_git(
         )
     except OSError as error:
         raise _cannot_start(folder, error) from error
+    except ValueError as error:
+        raise InhouseError(f"git cannot be asked for that name: {error}.", "Name one that exists.") from error
 
 
 def git_lines(folder: Path, *args: str, seconds: float, given: bytes = b"") -> Generator[bytes]:

@@ -52,6 +52,12 @@ def test_unknown_commit(repository: Repository) -> None:
         repository.snapshot("nothing-like-it")
 
 
+@pytest.mark.parametrize("name", ["main\0", "\ud800", "HEAD~1\0..HEAD"])
+def test_a_name_that_no_argument_can_hold_is_refused(repository: Repository, name: str) -> None:
+    with pytest.raises(InhouseError, match="cannot be asked for that name"):
+        repository.commit_id(name)
+
+
 def test_detached_head(root: Path) -> None:
     first = git(root, "rev-parse", "HEAD")
     write(root, {"new.py": "x = 1\n"})

@@ -147,6 +147,7 @@ def test_one_sync_at_a_time(shop: Path) -> None:
     ("arguments", "code", "told"),
     [
         (["search"], 2, "query"),
+        (["search", " "], 2, "the query is empty"),
         (["search", "x", "--limit", "0"], 2, "limit"),
         (["nonsense"], 2, "nonsense"),
         (["adapters", "show", "nobody"], 1, "nobody"),

@@ -326,6 +326,7 @@ def test_paths_of_uris(tmp_path: Path) -> None:
         f"{root.as_uri()}/../x.py",
         f"{root.as_uri()}/%2e%2e/x.py",
         f"{root.as_uri()}/a%00b",
+        f"{root.as_uri()}/a\ud800b",
         f"file://elsewhere{root}/x.py",
         f"vscode-remote://host{root}/x.py",
         "untitled:Untitled-1",

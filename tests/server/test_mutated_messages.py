@@ -54,6 +54,22 @@ async def test_messages_of_editors(house: Workspace, caplog: pytest.LogCaptureFi
     watched.end()
 
 
+async def test_what_comes_without_an_id_is_not_answered_for_ever(house: Workspace) -> None:
+    server, writer = build_server(house, EVERYWHERE), QueueWriter()
+    server.protocol.set_writer(writer, include_headers=False)
+    for method, params, more in (
+        ("initialize", {"capabilities": {}}, {"id": 1}),
+        ("inhouse/status", None, {}),
+        ("textDocument/hover", {"textDocument": {"uri": "a:b"}, "position": {"line": 0, "character": 0}}, {}),
+    ):
+        receive(server, writer, json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **more}))
+    assert server.protocol.running_requests()
+    async with asyncio.timeout(WAIT_S):
+        while running := server.protocol.running_requests():
+            await asyncio.wait(running)
+    await server.close()
+
+
 async def _one_editor(house: Workspace, batch: list[bytes], greets: bool) -> weakref.ref[Any]:
     """One connection's life; a weak reference to its server.
 

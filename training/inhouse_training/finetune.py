@@ -119,7 +119,7 @@ def _check_speed(recipe: Recipe, kind: str) -> None:
     if kind == "unsloth" and _asks_for_speed(recipe):
         raise InhouseError(
             "The recipe asks for Unsloth, which has attention and kernels of its own, and for those of TRL's trainer.",
-            'Set trainer.kind to "trl", or trainer.compile and trainer.attention to "auto".',
+            'Set trainer.kind to "trl", or trainer.compile and trainer.attention to "auto", or leave them out.',
         )
     if recipe.trainer.compile is True and not _has_cuda():
         raise InhouseError(

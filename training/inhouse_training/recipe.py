@@ -138,11 +138,10 @@ class TrainerSettings(_Section):
             ``"none"``, every second one (``"selective"``) or all (``"full"``). ``"auto"`` takes the first of these
             whose predicted memory fits the machine. Unsloth knows none and all.
         compile: each layer is compiled by itself, on a GPU with TRL. ``"auto"`` compiles packed rows where the run is
-            predicted to take ten minutes at least, since compiling takes one. Off by default: measured step by step on
-            a GPU, not yet in a whole run.
+            predicted to take ten minutes at least, since compiling takes up to half of one.
         attention: ``"documents"`` computes only what lies within a document of a packed row, where ``"sdpa"`` masks the
             rest. ``"auto"`` takes the first on a GPU that has the kernel for it (Ampere and newer). Unsloth brings its
-            own.
+            own. Neither this nor compiling is the default: their steps were measured on a GPU, whole runs were not.
         checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
         one.
     """
@@ -152,7 +151,7 @@ class TrainerSettings(_Section):
     load_in_4bit: bool = False
     checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     compile: Literal["auto", True, False] = False
-    attention: Literal["auto", "sdpa", "documents"] = "auto"
+    attention: Literal["auto", "sdpa", "documents"] = "sdpa"
     checkpoint_seconds: int = Field(60, ge=0)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Container
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,10 +17,8 @@ from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.post_review import PostingProcess, posting_process
 from inhouse_server.cli.terminal import progress_bar, start_logging, warn
 from inhouse_server.settings import Settings
-from inhouse_server.settings_file import FILE_NAME
 
 if TYPE_CHECKING:
-    from inhouse_retrieval import Repository
     from inhouse_server.review.diff import Change
     from inhouse_server.review.finding import Review
 
@@ -70,6 +67,7 @@ def review(
     from inhouse_server.review.renderers import FORMATS, render
     from inhouse_server.review.reviewer import know_house
     from inhouse_server.review.reviewer import review as review_change
+    from inhouse_server.review.trusted import require_trusted_forge
     from inhouse_server.state_dir import prepare_state_dir
 
     form = "json" if json else form
@@ -106,7 +104,7 @@ def review(
             )  # fmt: skip
             known: Container[str] = shown or ()
             if posting is not None and pull_request is not None:
-                _refuse_settings_of(change, repository)
+                require_trusted_forge(repository, change.head_commit)
                 known = _posted(settings, state_dir, pull_request, change)
             house = know_house(repository, change.base_commit, progress, state_dir)
             if settings.review.reading if read is None else read:
@@ -137,46 +135,6 @@ def _posted(settings: Settings, state_dir: Path, number: int, change: Change) ->
 
     forge = open_forge(settings.forge, "so there is nowhere to post to")
     return Posted(state_dir, forge, number).before(change.head_commit)
-
-
-def _refuse_settings_of(change: Change, repository: Repository) -> None:
-    """See that ``[forge]``, which says where the token goes, is the operator's, and not of a change.
-
-    It is when the main branch says the same, or when git knows no ``inhouse.toml`` at all. What the change is seen to
-    do to the file decides nothing: a change can exclude it from what is read, or link it elsewhere.
-
-    Raises:
-        InhouseError: it may be the change's.
-    """
-    from inhouse_server.review.diff import main_branch
-
-    file = repository.root / FILE_NAME
-    if not file.exists() and not file.is_symlink():
-        return
-    main = main_branch(repository)
-    ours = repository.git("show", f"{main}:{FILE_NAME}", allow_failure=True) if main else b""
-    if ours:
-        trusted = not file.is_symlink() and _forge_table(ours) == _forge_table(file.read_bytes()) is not None
-    else:
-        tracked = repository.git("ls-files", "--", FILE_NAME) or repository.git(
-            "ls-tree", change.head_commit, "--", FILE_NAME
-        )
-        trusted = not tracked and not file.is_symlink()
-    if not trusted:
-        raise InhouseError(
-            f"[forge] of {FILE_NAME} here is not that of the main branch, and may be the pull request's: the token "
-            "would go where it says.",
-            "Check out the main branch, then post.",
-        )
-
-
-def _forge_table(text: bytes) -> dict[str, Any] | None:
-    """What the file says of the forge; ``None`` when it cannot be read."""
-    try:
-        found: dict[str, Any] = tomllib.loads(text.decode("utf-8")).get("forge", {})
-    except ValueError:
-        return None
-    return found
 
 
 def _patch(diff: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,6 +49,16 @@ class InhouseProtocol(LanguageServerProtocol):
     def get_result_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
         """The type of an answer; kept for nobody, for the same reason."""
         return types.METHOD_TO_TYPES.get(method, (None, None))[1]
+
+    def _execute_handler(self, msg_id: int | str, *args: Any, **kwargs: Any) -> None:
+        """Run a handler. pygls keeps the task of what came without an id, as if it were being answered for ever."""
+        super()._execute_handler(msg_id, *args, **kwargs)
+        if (future := self._request_futures.get(msg_id)) is not None:
+            future.add_done_callback(functools.partial(self._let_go, msg_id))
+
+    def _let_go(self, msg_id: int | str, ended: object) -> None:
+        if self._request_futures.get(msg_id) is ended:
+            del self._request_futures[msg_id]
 
     def _handle_cancel_notification(self, msg_id: object) -> None:
         """Cancel a request. pygls looks up any id, which a list or an object cannot be."""

@@ -18,7 +18,10 @@ def file_of(uri: str) -> Path | None:
     # What follows the authority, whole: a file URI has no query or fragment, so an unescaped `?` or `#` is
     # the file's.
     rest = uri.split(":", 1)[1].removeprefix("//").removeprefix(parts.netloc)
-    decoded = os.fsdecode(unquote_to_bytes(rest))
+    try:
+        decoded = os.fsdecode(unquote_to_bytes(rest))
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON may spell and no file's name holds
+        return None
     return None if "\0" in decoded else Path(os.path.normpath(decoded))
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from inhouse_retrieval import InhouseError, Repository
-from inhouse_server.review.diff import ReviewedFile, main_branch
+from inhouse_server.review.diff import ReviewedFile
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.proof import applied
 from inhouse_server.review.sandbox import FOLDER, Ran, Sandbox, find_sandbox
+from inhouse_server.review.trusted import settings_on_main
 from inhouse_server.settings import ReviewSettings
 from inhouse_server.settings_file import FILE_NAME
 
@@ -51,9 +52,8 @@ def trusted_check(repository: Repository, here: ReviewSettings) -> Trusted:
     Raises:
         InhouseError: ``inhouse.toml`` of the main branch is not one.
     """
-    main = main_branch(repository)
-    text = repository.git("show", f"{main}:{FILE_NAME}", allow_failure=True) if main else b""
-    if main and text:
+    main, text = settings_on_main(repository)
+    if text:
         try:
             found = tomllib.loads(text.decode("utf-8")).get("review", {})
             settings = ReviewSettings.model_validate(found)

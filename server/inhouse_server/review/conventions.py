@@ -118,7 +118,7 @@ class Conventions:
         language = _language(path)
         spellings = self._imports.get((language, found.name))
         usual = spellings.usual(IMPORTED, IMPORT_SHARE) if spellings is not None else None
-        if usual is None or usual.spelling == found.target or _is_defined_by(path, usual.spelling):
+        if usual is None or usual.spelling == found.target or is_defined_by(path, usual.spelling):
             return None
         written, _ = self._modules[language, found.name, usual.spelling].most_common(1)[0]
         return usual, None if written.startswith(".") else written
@@ -178,8 +178,8 @@ def _target(path: str, module: str) -> str:
     return module
 
 
-def _is_defined_by(path: str, target: str) -> bool:
-    """Whether ``path`` is the very module that the house imports from: it cannot import from itself."""
+def is_defined_by(path: str, target: str) -> bool:
+    """Whether ``path`` is the very module that ``target`` means."""
     stem = re.sub(r"(/index|/__init__)?\.\w+$", "", path)
     return stem == target or stem.endswith(f"/{target.replace('.', '/')}") or stem == target.replace(".", "/")
 

@@ -7,7 +7,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from inhouse_server.review.companions import Companion, History, is_code
-from inhouse_server.review.conventions import Conventions, Import, Usual, defined_names, imports, name_style
+from inhouse_server.review.conventions import (
+    Conventions,
+    Import,
+    Usual,
+    defined_names,
+    imports,
+    is_defined_by,
+    name_style,
+)
 from inhouse_server.review.diff import Change, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.proof import prove
@@ -88,15 +96,15 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
     """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
     findings: list[Finding] = []
     dropped: dict[str, int] = {}
-    touched = {file.former for file in change.files}
+    gone = [file.former for file in change.files if file.status in ("removed", "renamed")]
     for file in change.files:
         added = {number for hunk in file.hunks for number in hunk.added}
         if not added:
             continue
         for found in imports(file.path, file.new_text):
             other = conventions.usual_import(file.path, found) if found.line in added else None
-            # A change that rewrites those who import it the usual way moves the module: it sets a new custom.
-            if other is not None and not touched.issuperset(path for path, _ in other[0].places):
+            # What the change takes away nobody can import any more.
+            if other is not None and not any(is_defined_by(former, other[0].spelling) for former in gone):
                 findings.append(_import_finding(file, found, *other, dropped, prove_it=len(findings) < _MOST_PROVEN))
         for line, name in defined_names(file.path, file.new_text):
             usual = conventions.usual_style(file.path, name) if line in added else None

@@ -138,7 +138,7 @@ class _MoreThanLora(Exception):
     """An adapter that cannot stand in a batch beside others."""
 
 
-def load_engine(base: BaseModel, adapters: Callable[[str], Path], batched: Batched = "auto") -> TransformersEngine:
+def load_engine(base: BaseModel, adapters: Callable[[str], Path], batched: Batched) -> TransformersEngine:
     """The engine for this machine.
 
     Args:
