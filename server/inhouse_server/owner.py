@@ -126,8 +126,12 @@ def _health(found: OwnerAddress, nonce: str, repository: str) -> Any:
 
 
 def proof(token: str, nonce: str) -> str:
-    """What only a holder of ``token`` can answer to ``nonce``: HMAC-SHA-256, in hex."""
-    return hmac.new(token.encode(), nonce.encode(), "sha256").hexdigest()
+    """What only a holder of ``token`` can answer to ``nonce``: HMAC-SHA-256, in hex.
+
+    Whoever asks chooses the nonce, so what is signed begins with what it is for: a browser's cookie is made from the
+    same token, and nobody may have one signed here.
+    """
+    return hmac.new(token.encode(), f"alive:{nonce}".encode(), "sha256").hexdigest()
 
 
 def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
