@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from inhouse_server.tls import Protected, check_certificate, check_listener, tru
 
 if TYPE_CHECKING:
     from inhouse_retrieval import IndexReport
+    from inhouse_server.holding import Holding
     from inhouse_server.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ SERVE = "serve"
 _HEALTH_BYTES = 1 << 16
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
+TRY_AGAIN_S = 10.0
+"""How often a repository is tried that could not be held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,12 +292,13 @@ def serve(
         protected: how clients reach it; without it, as settings say.
 
     Raises:
-        InhouseError: a repository is held already, the port cannot be had, the certificate cannot be used, or tokens
+        InhouseError: the repository is held already, the port cannot be had, the certificate cannot be used, or tokens
             would cross a network in the clear.
     """
-    with contextlib.ExitStack() as held:
-        workspaces = _hold(root, held)
-        workspace = workspaces[0]
+    from inhouse_server.holding import Holding
+
+    with Holding(root) as holding:
+        workspace = holding.workspaces[0]
         server = workspace.settings.server
         protected = protected or Protected.of(server, workspace.root)
         check_listener(host or server.host, protected.certificate is not None, protected.behind_proxy)
@@ -302,43 +306,18 @@ def serve(
             check_certificate(protected.certificate, protected.key)
         listener = bind(host or server.host, server.port if port is None else port)
         try:
-            asyncio.run(_serve(workspaces, listener, exit_when_idle, told, protected))
+            asyncio.run(_serve(holding, listener, exit_when_idle, told, protected))
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
         finally:
             listener.close()
-            for each in workspaces:
+            for each in holding.workspaces:
                 (each.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
 
 
-def _hold(root: Path, held: contextlib.ExitStack) -> list[Workspace]:
-    """The repositories that the owner of ``root`` serves, its own first; ``held`` lets go of them.
-
-    Raises:
-        InhouseError: one is held already, or its settings or those of ``root`` cannot be used.
-    """
-    from inhouse_retrieval import Repository
-    from inhouse_server.engines.shared import BaseModels
-    from inhouse_server.settings import InvalidSettings, load_settings
-    from inhouse_server.workspace import Workspace
-
-    root = Repository.open(root).root
-    named = load_settings(root).server.repositories
-    if not named:
-        return [held.enter_context(Workspace.open(root, SERVE))]
-    folders = {name: Repository.open(root / Path(folder).expanduser()).root for name, folder in named.items()}
-    own = [name for name, folder in folders.items() if folder == root]
-    if not own or len({*folders.values()}) < len(folders):
-        what = "names a repository twice" if own else f"does not name {root} itself"
-        raise InvalidSettings(f"[server.repositories] {what}.", 'Give each one name, and this one as "."')
-    models = BaseModels()
-    order = [*own, *(name for name in folders if name not in own)]
-    return [held.enter_context(Workspace.open(folders[name], SERVE, name, models)) for name in order]
-
-
 async def _serve(
-    workspaces: Sequence[Workspace],
+    holding: Holding,
     listener: socket.socket,
     exit_when_idle: bool,
     told: Callable[[str], None] | None,
@@ -348,34 +327,58 @@ async def _serve(
     from inhouse_server.listening import owner_server
 
     host, port = listener.getsockname()[:2]
-    workspace, *beside = workspaces
+    workspace, *beside = holding.workspaces
     token = ensure_token(workspace.state_dir)
     scheme = "http" if protected.certificate is None else "https"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     tokens = [(each, ensure_token(each.state_dir)) for each in beside]
-    app = build_app(workspace, token, host, port, scheme == "https" or protected.behind_proxy, tokens)
+    secure = scheme == "https" or protected.behind_proxy
+    app = build_app(workspace, token, host, port, secure, tokens, holding.failed)
     drain_s = workspace.settings.server.drain_seconds
     server = owner_server(app, app.state.activity, drain_s, protected.certificate, protected.key)
     app.state.stop = server.drain
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    for each in workspaces:
+    for each in holding.workspaces:
         _write_address(each, url, protected.certificate)
     log.info("listening on %s", url)
     if told is not None:
         told(url)
-    # Daemons: an owner that is told to stop waits neither for a model that is loading nor for a refresh.
     stopping = threading.Event()
-    for each in workspaces:
-        threading.Thread(target=_follow, args=(each, stopping), name=f"follow {each.name}", daemon=True).start()
-        threading.Thread(target=_load, args=(each,), name=f"load {each.name}", daemon=True).start()
+    for each in holding.workspaces:
+        _begin(each, stopping)
+
+    def late(workspace: Workspace) -> None:
+        app.state.take_in(workspace, ensure_token(workspace.state_dir))
+        _write_address(workspace, url, protected.certificate)
+        _begin(workspace, stopping)
+
+    trying = asyncio.create_task(_hold_later(holding, late))
     if exit_when_idle:
         while not serving.done() and not app.state.activity.idle_for(IDLE_EXIT_S):
             await asyncio.sleep(1)
         server.should_exit = True
     await serving
+    trying.cancel()
     stopping.set()
+
+
+async def _hold_later(holding: Holding, late: Callable[[Workspace], None]) -> None:
+    """Try again what could not be held, until all is; ``late`` is called with each that is held then."""
+    from inhouse_server.background import run_in_thread
+
+    while holding.failed:
+        await asyncio.sleep(TRY_AGAIN_S)
+        for workspace in await run_in_thread(holding.try_again):
+            late(workspace)
+
+
+def _begin(workspace: Workspace, stopping: threading.Event) -> None:
+    """What goes on beside the answers; daemons: an owner that is told to stop waits neither for a model that is loading
+    nor for a refresh."""
+    threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
+    threading.Thread(target=_load, args=(workspace,), name="load", daemon=True).start()
 
 
 def _follow(workspace: Workspace, stopping: threading.Event) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Collection
 from functools import cached_property
@@ -44,6 +43,7 @@ from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_int
 if TYPE_CHECKING:
     from inhouse_server.engines.shared import BaseModels, RepositoryEngine
     from inhouse_server.vllm.engine import VllmEngine
+    from inhouse_training import TransformersEngine
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Workspace:
     """One repository, held by this process until :meth:`close`. Methods may be called from any thread.
 
     Attributes:
-        name: what requests, rights, the audit log and the metrics call it.
+        name: what requests, rights, the audit log and the metrics call it where there are several; empty where not.
         answered: told of each answer when it has ended, in the thread that made it.
     """
 
@@ -67,7 +67,7 @@ class Workspace:
     ) -> None:
         self.repository = repository
         self.root = repository.root
-        self.name = name or re.sub(r"[^A-Za-z0-9_-]+", "-", self.root.name)
+        self.name = name
         self._models = models
         self.settings = settings
         self.state_dir = state_dir
@@ -92,8 +92,8 @@ class Workspace:
 
         Args:
             command: the `inhouse` command that holds it, which others are told.
-            name: what it is called beside others; without one, its folder's.
-            models: the base models of this process, where several repositories share them.
+            name: what it is called beside others.
+            models: the base models that it shares with them.
 
         Raises:
             NotARepository: ``path`` is not in a git work tree.
@@ -180,9 +180,13 @@ class Workspace:
         """Whether editors are offered inline completion, as it was when the owner was first asked."""
         return not self.settings.no_inline_completion()
 
-    def filler(self) -> RepositoryEngine | None:
+    def filler(self) -> TransformersEngine | RepositoryEngine | None:
         """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
-        return cast("RepositoryEngine | None", self._engine) if self.offers_inline_completion else None
+        return (
+            cast("TransformersEngine | RepositoryEngine | None", self._engine)
+            if self.offers_inline_completion
+            else None
+        )
 
     def serving(self) -> str | None:
         """The version that answers: the promoted one, or until all model servers have that, the one before."""
@@ -290,8 +294,9 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_server.engines.shared import BaseModels
+        from inhouse_training import load_engine, resolve_base_model
 
         log.info("loading %s", self.settings.base_model)
-        models = self._models or BaseModels()
-        return models.engine(self.settings.base_model, self.name, self.registry, engine.batched)
+        if self._models is not None:
+            return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched)
+        return load_engine(resolve_base_model(self.settings.base_model), self.registry.verify, engine.batched)

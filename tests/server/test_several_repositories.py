@@ -185,7 +185,7 @@ def test_the_models_of_each_repository_are_listed_for_who_may_use_it(
     assert listed(asking(tokens["of both"], "till")) == plain
     assert listed(asking(tokens["of none"])) == set()
     told = client.get("/inhouse/repositories", headers=asking(tokens["of both"])).json()
-    assert told == {"repositories": ["shop", "till"], "default": None}
+    assert told == {"repositories": ["shop", "till"], "default": None, "failed": {}}
     assert client.get("/inhouse/repositories", headers=asking("owner-of-shop")).json()["default"] == "shop"
     assert client.get("/inhouse/repositories", headers=asking(tokens["of till"])).json()["repositories"] == ["till"]
 

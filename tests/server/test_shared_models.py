@@ -10,7 +10,6 @@ import pytest
 
 from inhouse_retrieval import InhouseError
 from inhouse_server.engines.shared import BaseModels, RepositoryEngine
-from inhouse_server.workspace import Workspace
 from inhouse_training import (
     BASE,
     AdapterManifest,
@@ -25,7 +24,6 @@ from inhouse_training import (
 
 from ..training.adapters import random_adapter
 from ..training.conftest import make_tiny
-from .conftest import make_repository
 
 ASKED = (Message("user", "When do couriers come?"),)
 
@@ -88,10 +86,3 @@ def test_a_version_that_two_repositories_have_is_looked_up_in_each(base: BaseMod
     assert harbour.loaded_adapters == ()
     with pytest.raises(InhouseError, match="is damaged"):
         says(harbour, version)
-
-
-def test_a_workspace_is_called_as_its_folder_or_as_it_is_told(tmp_path: Path) -> None:
-    with Workspace.open(make_repository(tmp_path / "our.shop (new)"), "test") as alone:
-        assert alone.name == "our-shop-new-"
-    with Workspace.open(alone.root, "test", "shop") as named:
-        assert named.name == "shop"

@@ -31,7 +31,7 @@ class Handled:
         route: as the table of routes names it, never the path as it was sent.
         status: of the answer; 101 when a WebSocket opened, and 0 when it closed or the client left first.
         client: address of the peer, which is the proxy's where there is one.
-        repository: that it was about; ``None`` where it was about none, or about one that its caller may not use.
+        repository: the name of what it was about; ``None`` where that has none, or its caller may not use it.
     """
 
     caller: Caller | None

@@ -78,6 +78,14 @@ class Caller:
         """Whoever can read the state directory, and so is on this machine."""
         return self.id.partition(":")[0] == OWNER
 
+    @property
+    def opens_all(self) -> bool:
+        """Whether it may use every repository, also one that is added later."""
+        return self.id == OWNER
+
+
+OWNER_CALLER = Caller(OWNER, OWNER, frozenset({Scope.ADMIN}), EVERYWHERE)
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -305,28 +313,31 @@ class Callers:
     """Who is who: the owner by its own tokens, and the team by theirs.
 
     Args:
-        owners: the owner's own token of each repository, by its name, beginning with the one that it was started in.
-            The first opens them all, each other its own alone.
+        owners: the owner's own token of each repository, by its name, beginning with the one that it was started in;
+            others may come later. The first opens them all, each other its own alone.
     """
 
     def __init__(self, owners: Mapping[str, str], team: TokenStore) -> None:
-        self._owners: dict[str, tuple[bytes, Caller]] = {}
-        admin = frozenset({Scope.ADMIN})
-        for name, token in owners.items():
-            first = not self._owners
-            identity, opens = (OWNER, tuple(owners)) if first else (f"{OWNER}:{name}", (name,))
-            self._owners[identity] = token.encode(), Caller(identity, OWNER, admin, EVERYWHERE, opens)
+        self._owners = owners
         self._team = team
 
     def by_token(self, text: str) -> Caller | None:
         """Whose token ``text`` is, in a time that does not tell how much of it was right."""
         given = text.encode("utf-8", "surrogatepass")
-        own = [caller for token, caller in self._owners.values() if hmac.compare_digest(given, token)]
-        return own[0] if own else self._team.find(text)
+        own = [name for name, token in self._owners.items() if hmac.compare_digest(given, token.encode())]
+        return self._owner(own[0]) if own else self._team.find(text)
 
     def by_id(self, token_id: str) -> Caller | None:
         """Whose token has this id, while it is valid."""
-        return self._owners[token_id][1] if token_id in self._owners else self._team.caller(token_id)
+        if token_id == OWNER:
+            return OWNER_CALLER
+        kind, _, name = token_id.partition(":")
+        return self._owner(name) if kind == OWNER and name in self._owners else self._team.caller(token_id)
+
+    def _owner(self, name: str) -> Caller:
+        if name == next(iter(self._owners)):
+            return OWNER_CALLER
+        return replace(OWNER_CALLER, id=f"{OWNER}:{name}", repositories=(name,))
 
 
 def _hash(text: str) -> str:

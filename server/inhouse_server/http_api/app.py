@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from starlette.applications import Starlette
@@ -40,6 +39,7 @@ def build_app(
     port: int,
     secure: bool = False,
     beside: Sequence[tuple[Workspace, str]] = (),
+    failed: Mapping[str, InhouseError] | None = None,
 ) -> Starlette:
     """The application for the repositories that one process holds.
 
@@ -53,6 +53,7 @@ def build_app(
         port: where it listens; the cookie's name holds it.
         secure: clients reach it over TLS.
         beside: further repositories, each with the owner's own token of its state directory, which opens it alone.
+        failed: why each of those is not held that should be; ``app.state.take_in`` takes one that is held later.
 
     Raises:
         InhouseError: the file of the team's tokens cannot be used.
@@ -61,13 +62,19 @@ def build_app(
     server = workspace.settings.server
     team = TokenStore(token_file(workspace.settings, workspace.root, workspace.state_dir))
     team.all()
-    held = Repositories([workspace, *(other for other, _ in beside)])
-    owners = {workspace.name: token} | {other.name: its_own for other, its_own in beside}
+    held = Repositories(workspace, failed or {})
+    owners: dict[str, str] = {}
     callers = Callers(owners, team)
     audit = Audit(workspace.state_dir)
     figures = Metrics(activity, lambda: audit.failures, held.model_servers)
-    for each in held.all:
+
+    def take_in(each: Workspace, its_own: str) -> None:
+        held.add(each)
+        owners[each.name] = its_own
         each.answered = partial(figures.answer, each.name)
+
+    for each, its_own in ((workspace, token), *beside):
+        take_in(each, its_own)
 
     def handled(request: Handled) -> None:
         audit.request(request)
@@ -105,7 +112,7 @@ def build_app(
             Middleware(
                 Guard,
                 callers=callers,
-                browser=BrowserSession(token, port, callers, secure),
+                browser=BrowserSession(owners, port, callers, secure),
                 limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
                 allowed_hosts=hosts,
                 activity=activity,
@@ -129,6 +136,7 @@ def build_app(
     app.router.redirect_slashes = False  # a path is a route's or it is none
     app.state.repositories = held
     app.state.owners = owners
+    app.state.take_in = take_in
     app.state.activity = activity
     app.state.metrics = figures
     app.state.stop = lambda: None
@@ -139,15 +147,16 @@ async def _health(request: Request) -> Response:
     """Alive; says nothing about the repository, because it needs no token.
 
     Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not. Given a
-    ``repository`` too, it proves to know the token of that one, with a made-up token where there is no such: a
-    stranger is not to learn which there are.
+    ``repository`` too, it proves to know the token of that one. Where there is no such, the answer is of a token that
+    nobody has, and the same each time, as a real one is: a stranger is not to learn which there are.
     """
     owners: dict[str, str] = request.app.state.owners
     draining = request.app.state.activity.draining
     health = {"status": "stopping" if draining else "ok", "pid": os.getpid()}
     if nonce := request.query_params.get("nonce"):
-        named = request.query_params.get("repository", next(iter(owners)))
-        health["proof"] = proof(owners.get(named) or secrets.token_hex(), nonce)
+        first = next(iter(owners))
+        named = request.query_params.get("repository", first)
+        health["proof"] = proof(owners.get(named) or proof(f"of none: {owners[first]}", named), nonce)
     return JSONResponse(health, 503 if draining else 200, {"Retry-After": "5"} if draining else None)
 
 

@@ -23,7 +23,7 @@ from inhouse_server.background import cancellable
 from inhouse_server.http_api.errors import Refused, error_body
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest
 from inhouse_server.http_api.reading import read_openai, within_of
-from inhouse_server.http_api.repositories import asked_of, named_by, usable_by
+from inhouse_server.http_api.repositories import asked_of, named_by, usable_by, workspace_of
 from inhouse_server.http_api.streaming import refused_at_once, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
@@ -36,10 +36,11 @@ CURRENT_MODEL = "inhouse"
 
 async def models(request: Request) -> Response:
     """List what can be asked, and the encoder."""
-    everywhere, usable, default = within_of(request).everywhere, usable_by(request), request.scope["repository"]
-    names = [] if default is None else _names(usable[default], everywhere)
+    everywhere, usable = within_of(request).everywhere, usable_by(request)
+    names = [] if request.scope["repository"] is None else _names(workspace_of(request), everywhere)
     if len(usable) > 1 and named_by(request) is None:
-        names += [f"{each}/{name}" for each, workspace in usable.items() for name in _names(workspace, everywhere)]
+        held = [each for each in usable.values() if isinstance(each, Workspace)]
+        names += [f"{each.name}/{name}" for each in held for name in _names(each, everywhere)]
     return JSONResponse(
         {
             "object": "list",

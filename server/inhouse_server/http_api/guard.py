@@ -151,8 +151,7 @@ class Guard:
             return _Refusal(403, "No token opens this.", "insufficient_scope") if route.named else None
         if access.scope is not None and not caller.may(access.scope):
             return _Refusal(403, f"The token lacks the scope {access.scope.value!r}.", "insufficient_scope")
-        every = len(self._repositories.all)
-        if access.whole and not caller.is_owner and len(self._repositories.of(caller)) < every:
+        if access.whole and not (caller.is_owner or self._repositories.opens_all(caller)):
             return _Refusal(403, "The token is not for every repository that is served here.", "insufficient_scope")
         return None
 
@@ -163,8 +162,7 @@ class Guard:
         named = connection.headers.get(HEADER)
         if named is not None and named not in self._repositories.of(caller):
             return _Refusal(404, f"There is no repository {named!r} here.", "repository_not_found")
-        default = self._repositories.default(caller)
-        connection.scope["repository"] = named or (default.name if default else None)
+        connection.scope["repository"] = named or self._repositories.default(caller)
         return None
 
     def _beyond_limits(self, connection: HTTPConnection, caller: Caller | None) -> _Refusal | None:
@@ -206,8 +204,8 @@ class Guard:
         """Count and note a question that came over a connection which is open already; the seconds to wait, or 0."""
         caller = exchange.caller
         wait = 0.0 if caller is None or caller.is_owner else self._limits.take(caller.id)
-        repository = exchange.connection.scope.get("repository")
-        self._handled(Handled(caller, "LSP", what, 429 if wait else 200, 0.0, exchange.client, repository))
+        status = 429 if wait else 200
+        self._handled(Handled(caller, "LSP", what, status, 0.0, exchange.client, exchange.repository))
         return wait
 
     async def _run_while_valid(self, caller: Caller, exchange: _Exchange, receive: Receive) -> None:
@@ -243,10 +241,14 @@ class _Exchange:
         self._handled = handled
         self._started = time.perf_counter()
 
+    @property
+    def repository(self) -> str | None:
+        """What it is about, where repositories have names and its caller may use it."""
+        return self.connection.scope.get("repository") or None
+
     def note(self, status: int) -> None:
         seconds = time.perf_counter() - self._started
-        about = self.connection.scope.get("repository")
-        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client, about))
+        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client, self.repository))
 
     async def send(self, message: Message) -> None:
         kind = message["type"]

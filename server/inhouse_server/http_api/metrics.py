@@ -80,16 +80,17 @@ class Metrics:
         self._requests.labels(handled.route, handled.method, str(handled.status)).inc()
         if handled.status != 101:  # a WebSocket that has only opened
             self._seconds.labels(handled.route).observe(handled.seconds)
-        if handled.repository is not None:
+        if handled.repository:
             self._by_repository[0].labels(handled.repository, str(handled.status)).inc()
 
     def answer(self, repository: str, finished: AnswerFinished) -> None:
-        """Count an answer about a repository, of whatever surface."""
+        """Count an answer, of whatever surface, about a repository; by its name where it has one."""
         timings = finished.timings
-        _, answers, tokens = self._by_repository
-        answers.labels(repository, finished.reason).inc()
-        tokens.labels(repository, "prompt").inc(timings.prompt_tokens)
-        tokens.labels(repository, "completion").inc(timings.completion_tokens)
+        if repository:
+            _, answers, tokens = self._by_repository
+            answers.labels(repository, finished.reason).inc()
+            tokens.labels(repository, "prompt").inc(timings.prompt_tokens)
+            tokens.labels(repository, "completion").inc(timings.completion_tokens)
         self._answers.labels(finished.reason).inc()
         self._tokens.labels("prompt").inc(timings.prompt_tokens)
         self._tokens.labels("completion").inc(timings.completion_tokens)
@@ -131,8 +132,7 @@ class _Shown(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._registry.collect():
-            hidden = [s for s in metric.samples if s.labels.get("repository", "") not in ("", *self._repositories)]
-            metric.samples = [sample for sample in metric.samples if sample not in hidden]
+            metric.samples = [s for s in metric.samples if s.labels.get("repository") in (None, *self._repositories)]
             yield metric
 
 

@@ -84,7 +84,7 @@ _ANSWERS: dict[str, Schema] = {
     "Status": _object("root base_model adapter index_commit files chunks pending", root=_TEXT, base_model=_TEXT,
                       adapter=_MAYBE, index_commit=_MAYBE, files=_COUNT, chunks=_COUNT, pending=_COUNT),
     "Adapters": _object(adapters=_list(_object("version current", version=_TEXT, current=_YES))),
-    "Repositories": _object(repositories=_list(_TEXT), default=_MAYBE),
+    "Repositories": _object(repositories=_list(_TEXT), default=_MAYBE, failed=_object()),
     "Kept": _object(kept={"const": True}),
     "Stopping": _object(stopping={"const": True}),
     "Error": _object(

@@ -6,13 +6,14 @@ of any repository is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from inhouse_server.access import Caller
+from inhouse_retrieval.errors import InhouseError
+from inhouse_server.access import Caller, Scope
 from inhouse_server.http_api.errors import Refused
 from inhouse_server.workspace import Workspace
 
@@ -20,24 +21,42 @@ HEADER = "Inhouse-Repository"
 
 
 class Repositories:
-    """The repositories of one owner; the first is the one that it was started in."""
+    """The repositories of one owner; the first is the one that it was started in. Belongs to the event loop.
 
-    def __init__(self, workspaces: Sequence[Workspace]) -> None:
-        self.all = tuple(workspaces)
+    Args:
+        failed: why each of those is not held that should be.
+    """
 
-    def of(self, caller: Caller) -> dict[str, Workspace]:
-        """Those that ``caller`` may use, by name."""
-        opens = (self.all[0].name,) if caller.repositories is None else caller.repositories
-        return {workspace.name: workspace for workspace in self.all if workspace.name in opens}
+    def __init__(self, first: Workspace, failed: Mapping[str, InhouseError]) -> None:
+        self._by_name: dict[str, Workspace | InhouseError] = {first.name: first, **failed}
 
-    def default(self, caller: Caller) -> Workspace | None:
+    @property
+    def held(self) -> tuple[Workspace, ...]:
+        """Those that can answer."""
+        return tuple(each for each in self._by_name.values() if isinstance(each, Workspace))
+
+    def add(self, workspace: Workspace) -> None:
+        """It is held from now on."""
+        self._by_name[workspace.name] = workspace
+
+    def of(self, caller: Caller) -> dict[str, Workspace | InhouseError]:
+        """Those that ``caller`` may use, by name; for one that is not held, the reason."""
+        first, *_ = self._by_name
+        opens = [first] if caller.repositories is None else caller.repositories
+        return {name: each for name, each in self._by_name.items() if caller.opens_all or name in opens}
+
+    def opens_all(self, caller: Caller) -> bool:
+        """Whether ``caller`` may use every one of them."""
+        return len(self.of(caller)) == len(self._by_name)
+
+    def default(self, caller: Caller) -> str | None:
         """What a request that names none is about: the only one, or for the owner's own token that of its folder."""
-        usable = list(self.of(caller).values())
+        usable = list(self.of(caller))
         return usable[0] if usable and (len(usable) == 1 or caller.is_owner) else None
 
     def model_servers(self) -> dict[str, Any]:
         """What :meth:`Workspace.model_servers` tells, of all of them; a server of several stands once."""
-        told = [each for workspace in self.all if (each := workspace.model_servers())]
+        told = [each for workspace in self.held if (each := workspace.model_servers())]
         if len(told) < 2:
             return told[0] if told else {}
         servers: dict[str, dict[str, Any]] = {}
@@ -50,8 +69,8 @@ class Repositories:
         return {"servers": list(servers.values()), "waiting": waiting[0] if waiting else None}
 
 
-def usable_by(connection: HTTPConnection) -> dict[str, Workspace]:
-    """The repositories that the caller may use, by name."""
+def usable_by(connection: HTTPConnection) -> dict[str, Workspace | InhouseError]:
+    """The repositories that the caller may use, by name; for one that is not held, the reason."""
     repositories: Repositories = connection.app.state.repositories
     return repositories.of(connection.scope["caller"])
 
@@ -65,11 +84,15 @@ def workspace_of(connection: HTTPConnection) -> Workspace:
     """The repository that the request is about.
 
     Raises:
-        Refused: it names none, and its caller may use several, or none at all.
+        Refused: it names none, and its caller may use several, or none at all; or that one is not held.
     """
     usable, name = usable_by(connection), connection.scope["repository"]
     if name is not None:
-        return usable[name]
+        workspace = usable[name]
+        if isinstance(workspace, InhouseError):
+            # What is wrong with it is for whoever runs the server, not for every asker.
+            raise Refused(503, f"The repository {name!r} is not served now; `inhouse status` says why.", "not_held")
+        return workspace
     if not usable:
         raise Refused(403, "The token is for no repository that is served here.", "insufficient_scope")
     names = ", ".join(usable)
@@ -92,15 +115,23 @@ def asked_of(
     """
     default, (first, _, rest) = connection.scope["repository"], model.partition("/")
     usable, named = usable_by(connection), named_by(connection)
-    is_own = default is not None and model in models(usable[default])
+    is_own = default is not None and model in models(workspace_of(connection))
     if rest and first in usable and named in (None, first) and not is_own:
         connection.scope["repository"] = first  # for the audit log and the metrics, too
-        return usable[first], rest
+        return workspace_of(connection), rest
     return workspace_of(connection), model
 
 
 async def repositories(request: Request) -> Response:
-    """``{"repositories", "default"}``: what the caller may use, and what a request that names none is about."""
-    everything: Repositories = request.app.state.repositories
-    default = everything.default(request.scope["caller"])
-    return JSONResponse({"repositories": [*usable_by(request)], "default": default.name if default else None})
+    """``{"repositories", "default", "failed"}``: names of what the caller may use, what a request that names none is
+    about, and which of them are not served now, with the reason for who may administrate.
+
+    Where the owner has one repository without a name, there are none.
+    """
+    caller: Caller = request.scope["caller"]
+    usable = {name: each for name, each in usable_by(request).items() if name}
+    failed = {name: str(error) for name, error in usable.items() if isinstance(error, InhouseError)}
+    if not caller.may(Scope.ADMIN):
+        failed = dict.fromkeys(failed, "")
+    default = request.app.state.repositories.default(caller) or None
+    return JSONResponse({"repositories": [*usable], "default": default, "failed": failed})
