@@ -23,8 +23,9 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from inhouse_retrieval import InhouseError, Within
 from inhouse_server.access import Scope, TokenStore
 from inhouse_server.cli import main
+from inhouse_server.elsewhere import REPOSITORY_HEADER
+from inhouse_server.holding import Holding
 from inhouse_server.http_api import build_app
-from inhouse_server.http_api.repositories import HEADER
 from inhouse_server.http_api.routes import ACCESS
 from inhouse_server.owner import OwnerAddress, find_owner
 from inhouse_server.workspace import Workspace
@@ -100,7 +101,7 @@ def tokens(held: dict[str, Workspace]) -> dict[str, str]:
 
 
 def asking(token: str, repository: str | None = None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} | ({HEADER: repository} if repository is not None else {})
+    return {"Authorization": f"Bearer {token}"} | ({REPOSITORY_HEADER: repository} if repository is not None else {})
 
 
 def audit_lines(held: dict[str, Workspace]) -> list[dict[str, Any]]:
@@ -238,6 +239,93 @@ def test_an_editor(client: TestClient, tokens: dict[str, str]) -> None:
             assert refused.value.status_code == status
 
 
+def test_a_stranger_cannot_tell_which_repositories_there_are(client: TestClient) -> None:
+    """``/healthz`` proves for any name, and for each the same twice: nothing tells a name that exists."""
+
+    def proofs(name: str) -> set[str]:
+        asked = {"nonce": "00ff", "repository": name}
+        return {client.get("/healthz", params=asked).json()["proof"] for _ in range(2)}
+
+    told = [proofs(name) for name in (*WORDS, "nowhere", "")]
+    assert all(len(each) == 1 for each in told) and len(set.union(*told)) == len(told)
+    # The proof of a name that is none is not to be had as that of a nonce, either.
+    assert proofs("nowhere") != {
+        client.get("/healthz", params={"nonce": nonce}).json()["proof"] for nonce in ("of none: nowhere", "nowhere")
+    }
+
+
+def test_a_cookie_ends_with_the_token_that_was_shown_for_it(held: dict[str, Workspace], client: TestClient) -> None:
+    """The owner's token of ``till`` is made anew; that of ``shop``, which other cookies are made from, stays."""
+    client.cookies.clear()
+    signed = client.get("/", params={"token": "owner-of-till"}).cookies
+    client.cookies.clear()
+    for its_own, status in (("owner-of-till", 200), ("another-of-till", 401)):
+        app = build_app(held["shop"], "owner-of-shop", "127.0.0.1", PORT, beside=[(held["till"], its_own)])
+        asked = TestClient(app, ADDRESS, cookies=signed).get("/inhouse/repositories", headers={"X-Inhouse": "1"})
+        assert asked.status_code == status
+
+
+def test_one_repository_alone_has_no_name_that_an_earlier_token_could_mean(held: dict[str, Workspace]) -> None:
+    alone = Workspace(held["shop"].repository, held["shop"].settings, held["shop"].state_dir, held["shop"]._lock)
+    stranger = TestClient(build_app(alone, "owner", "127.0.0.1", PORT), ADDRESS)
+    store = TokenStore(alone.state_dir / "tokens.json")
+    for opens in (["shop"], [alone.root.name], ["till", "shop"], []):
+        former = store.create(f"former {len(store.all())}", [Scope.ASK], DAY, repositories=opens)[0]
+        assert stranger.get("/inhouse/status", headers=asking(former)).status_code == 403
+    for name in ("shop", alone.root.name):
+        assert stranger.get("/inhouse/status", headers=asking("owner", name)).status_code == 404
+    none = {"repositories": [], "default": None, "failed": {}}
+    assert stranger.get("/inhouse/repositories", headers=asking("owner")).json() == none
+    assert audit_lines(held)[-1]["repository"] is None
+
+
+def test_what_cannot_be_held_is_told_to_who_may_use_it(held: dict[str, Workspace], tokens: dict[str, str]) -> None:
+    failed = {"till": InhouseError("/srv/till is no repository.")}
+    asked = TestClient(build_app(held["shop"], "owner", "127.0.0.1", PORT, failed=failed), ADDRESS)
+    for route, (method, body) in (SHOWS | OTHERS).items():
+        path = route.replace("{name}", "chat.js")
+        told = [asked.request(method, path, json=body, headers=asking(tokens[who], "till")) for who in tokens]
+        assert {each.status_code for each in told} <= {200, 400, 404, 503}
+        assert not any("/srv" in each.text or WORDS["till"] in each.text for each in told)
+        assert [who for who, each in zip(tokens, told, strict=True) if each.status_code != 404] == [
+            "of till",
+            "of both",
+        ]
+        if route in SHOWS:
+            assert asked.request(method, path, json=body, headers=asking(tokens["of till"])).status_code == 503
+            assert WORDS["shop"] in asked.request(method, path, json=body, headers=asking(tokens["of shop"])).text
+    for who, reason in (("owner", "/srv/till is no repository."), (tokens["of both"], "")):
+        assert asked.get("/inhouse/repositories", headers=asking(who)).json()["failed"] == {"till": reason}
+    assert asked.get("/inhouse/repositories", headers=asking(tokens["of shop"])).json()["failed"] == {}
+
+
+def test_a_folder_in_another_repository_is_not_that_repository(tmp_path: Path) -> None:
+    root, outer = make_repository(tmp_path / "shop"), make_repository(tmp_path / "firm")
+    (outer / "till").mkdir()
+    (root / "inhouse.toml").write_text('[server.repositories]\nshop = "."\ntill = "../firm/till"\n')
+    with Holding(root) as holding:
+        assert [each.name for each in holding.workspaces] == ["shop"]
+        assert "lies in that of" in str(holding.failed["till"])
+
+
+def test_a_repository_that_is_busy_is_held_once_it_is_free(tmp_path: Path) -> None:
+    root, other = make_repository(tmp_path / "shop"), make_repository(tmp_path / "till")
+    (root / "inhouse.toml").write_text('[server.repositories]\ntill = "../till"\nshop = "."\n')
+    with Workspace.open(other, "retrain"):
+        with Holding(root) as ended:
+            pass
+        holding = Holding(root)
+        assert "'inhouse retrain'" in str(holding.failed["till"])
+        assert holding.try_again() == []
+    with holding:
+        (late,) = holding.try_again()
+        assert (late.name, late.root, holding.failed) == ("till", other, {})
+        assert [each.name for each in holding.workspaces] == ["shop", "till"]
+    assert ended.try_again() == [], "an owner that stops takes nothing more"
+    for free in (other, root):
+        Workspace.open(free, "test").close()
+
+
 def test_a_browser_stays_in_the_repository_of_its_token(
     held: dict[str, Workspace], client: TestClient, tokens: dict[str, str]
 ) -> None:
@@ -246,7 +334,7 @@ def test_a_browser_stays_in_the_repository_of_its_token(
         client.cookies.clear()
         assert client.get("/", params={"token": token}).status_code == 303
         assert client.get("/inhouse/repositories", headers=page).json()["repositories"] == opens
-        refused = client.get("/inhouse/status", headers=page | {HEADER: "shop"})
+        refused = client.get("/inhouse/status", headers=page | {REPOSITORY_HEADER: "shop"})
         assert (refused.status_code == 200) == ("shop" in opens)
     client.cookies.clear()
 
@@ -297,12 +385,20 @@ def firm(tmp_path: Path) -> Iterator[tuple[dict[str, Path], dict[str, tuple[Regi
         registries[name] = registry, [registry.add(each, manifest).version for each in made]
     command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(roots["shop"]), "--port", "0"]
     with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 120
-        while find_owner(roots["till"] / ".inhouse") is None:
-            assert time.monotonic() < deadline and process.poll() is None, "the owner did not come up"
-            time.sleep(0.1)
-        yield roots, registries
-        process.terminate()
+        try:
+            owner_of(roots["till"])
+            yield roots, registries
+        finally:
+            process.terminate()
+
+
+def owner_of(root: Path) -> OwnerAddress:
+    """The owner of a repository, once it answers: it is slow while it loads its model beside other tests."""
+    deadline = time.monotonic() + 120
+    while (owner := find_owner(root / ".inhouse")) is None:
+        assert time.monotonic() < deadline, "the owner did not come up"
+        time.sleep(0.1)
+    return owner
 
 
 def answer_of(owner: OwnerAddress, adapter: str = "current") -> tuple[str, str | None]:
@@ -321,8 +417,8 @@ def test_each_checkout_finds_the_owner_and_a_swap_in_one_is_none_in_the_other(
     firm: tuple[dict[str, Path], dict[str, tuple[Registry, list[str]]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     roots, registries = firm
-    shop, till = (find_owner(roots[name] / ".inhouse") for name in ("shop", "till"))
-    assert shop is not None and till is not None and shop.url == till.url and shop.token != till.token
+    shop, till = (owner_of(roots[name]) for name in ("shop", "till"))
+    assert shop.url == till.url and shop.token != till.token
     (mine, (first, second)), (theirs, (third,)) = registries["shop"], registries["till"]
     plain = answer_of(till)
     assert plain[1] is None and answer_of(till, third)[1] == third and answer_of(shop, first)[1] == first
@@ -341,6 +437,7 @@ def test_each_checkout_finds_the_owner_and_a_swap_in_one_is_none_in_the_other(
         assert main(["status", "--repo", str(roots[name]), "--json"]) == 0
         assert Path(json.loads(capsys.readouterr().out)["root"]) == roots[name]
     assert main(["serve", "--repo", str(roots["till"]), "--port", "0"]) != 0, "it is held"
+    owner_of(roots["till"])
     assert main(["serve", "--stop", "--repo", str(roots["till"])]) == 0
     assert find_owner(roots["shop"] / ".inhouse") is None
 
@@ -351,7 +448,6 @@ def test_each_checkout_finds_the_owner_and_a_swap_in_one_is_none_in_the_other(
         ('till = "../till"', "does not name"),
         ('shop = "."\nagain = "../shop"', "names a repository twice"),
         ('"../x" = "."', "not usable"),
-        ('shop = "."\ntill = "../nowhere"', "nowhere"),
     ],
 )
 def test_a_table_that_cannot_be_served(

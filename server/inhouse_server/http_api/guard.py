@@ -22,10 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from inhouse_server.access import Caller, Callers, Handled, RequestLimits
+from inhouse_server.elsewhere import REPOSITORY_HEADER
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
-from inhouse_server.http_api.repositories import HEADER, Repositories
+from inhouse_server.http_api.repositories import Repositories
 from inhouse_server.http_api.routes import METHODS, WEBSOCKET, Matched, matched
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -159,7 +160,7 @@ class Guard:
         """What the request is about; one that the caller may not use is told as one that does not exist."""
         if caller is None:
             return None
-        named = connection.headers.get(HEADER)
+        named = connection.headers.get(REPOSITORY_HEADER)
         if named is not None and named not in self._repositories.of(caller):
             return _Refusal(404, f"There is no repository {named!r} here.", "repository_not_found")
         connection.scope["repository"] = named or self._repositories.default(caller)

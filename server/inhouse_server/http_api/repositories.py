@@ -14,10 +14,9 @@ from starlette.responses import JSONResponse, Response
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.access import Caller, Scope
+from inhouse_server.elsewhere import REPOSITORY_HEADER
 from inhouse_server.http_api.errors import Refused
 from inhouse_server.workspace import Workspace
-
-HEADER = "Inhouse-Repository"
 
 
 class Repositories:
@@ -77,7 +76,7 @@ def usable_by(connection: HTTPConnection) -> dict[str, Workspace | InhouseError]
 
 def named_by(connection: HTTPConnection) -> str | None:
     """The repository that the request names, which the guard has found to be one that its caller may use."""
-    return connection.headers.get(HEADER)
+    return connection.headers.get(REPOSITORY_HEADER)
 
 
 def workspace_of(connection: HTTPConnection) -> Workspace:
@@ -96,7 +95,9 @@ def workspace_of(connection: HTTPConnection) -> Workspace:
     if not usable:
         raise Refused(403, "The token is for no repository that is served here.", "insufficient_scope")
     names = ", ".join(usable)
-    raise Refused(400, f"Name one of the repositories {names} in {HEADER}.", "invalid_request_error", HEADER)
+    raise Refused(
+        400, f"Name one of the repositories {names} in {REPOSITORY_HEADER}.", "invalid_request_error", REPOSITORY_HEADER
+    )
 
 
 def asked_of(
