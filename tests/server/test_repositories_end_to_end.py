@@ -18,11 +18,10 @@ import pytest
 from inhouse_server.cli import main
 from inhouse_server.elsewhere import REPOSITORY_HEADER
 from inhouse_server.owner import find_owner
-from inhouse_training import load_tokenizer, resolve_base_model
 
-from ..training.conftest import make_tiny
 from .conftest import git, make_repository
 from .editor import editor
+from .speaker import Speaker, speaking
 
 INHOUSE = [sys.executable, "-m", "inhouse_server.cli"]
 QUESTION = "How does `settle_ledger` settle the ledger of a customer?"
@@ -31,8 +30,8 @@ WORDS = {"shop": "quetzal", "till": "axolotl"}
 TABLE = '[server.repositories]\nshop = "."\ntill = "../till"\n'
 
 
-def settings(root: Path, base: Path, table: str = "") -> None:
-    (root / "inhouse.toml").write_text(f"base_model = '{base}'\n[answer]\nmax_tokens = 4\n{table}")
+def settings(model: Speaker, table: str = "") -> str:
+    return f'[engine]\nkind = "openai"\nurl = "http://127.0.0.1:{model.server_port}/v1"\nmodel = "speaker"\n{table}'
 
 
 @contextmanager
@@ -74,19 +73,25 @@ class Member:
 
 
 @pytest.fixture
-def roots(tmp_path: Path) -> dict[str, Path]:
+def model() -> Iterator[Speaker]:
+    """Both repositories' model server: it notes what it is asked."""
+    with speaking() as running:
+        yield running
+
+
+@pytest.fixture
+def roots(tmp_path: Path, model: Speaker) -> dict[str, Path]:
     """``shop``, whose settings name both, and ``till``, whose settings cannot be read."""
-    base = make_tiny(tmp_path / "tiny", load_tokenizer(resolve_base_model()))
     made = {}
     for name, word in WORDS.items():
         root = made[name] = make_repository(tmp_path / name)
-        settings(root, base, TABLE if name == "shop" else "")
         (root / word).mkdir()
         (root / word / "settle.py").write_text(
             f'def settle_ledger({word}):\n    """Settle the ledger of a customer."""\n'
         )
         git(root, "add", "--all")
         git(root, "commit", "--quiet", "-m", f"Settle the ledger ({word})")
+    (made["shop"] / "inhouse.toml").write_text(settings(model, TABLE))
     (made["till"] / "inhouse.toml").write_text("base_model = \n")
     return made
 
@@ -104,7 +109,7 @@ def status_of(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 async def test_two_repositories_from_a_broken_one_to_one_that_was_taken_out(
-    roots: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    roots: dict[str, Path], model: Speaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop, till = roots["shop"], roots["till"]
     ada, grace = (token(shop, *given, capsys) for given in (("Ada", ["shop"]), ("Grace", ["shop", "till"])))
@@ -124,7 +129,7 @@ async def test_two_repositories_from_a_broken_one_to_one_that_was_taken_out(
         assert f"repository shop: {shop}, no adapter, " in shown and "repository till: not served: " in shown
 
         # Mended, it is served without a new start.
-        (till / "inhouse.toml").write_text((shop / "inhouse.toml").read_text().removesuffix(TABLE))
+        (till / "inhouse.toml").write_text(settings(model))
         deadline = time.monotonic() + 120
         while of_both.post("/inhouse/search", {"query": QUESTION}, "till").status_code == 503:
             assert time.monotonic() < deadline, "it was not tried again"
@@ -132,6 +137,8 @@ async def test_two_repositories_from_a_broken_one_to_one_that_was_taken_out(
         for name, other in (("shop", "till"), ("till", "shop")):
             for seen in (of_both.finds(name), of_both.cites(name)):
                 assert f"{WORDS[name]}/settle.py" in seen and not any(WORDS[other] in path for path in seen)
+            prompt = json.dumps(model.asked[-1])
+            assert WORDS[name] in prompt and WORDS[other] not in prompt
         assert of_shop.post("/inhouse/search", {"query": QUESTION}, "till").status_code == 404
         assert of_both.post("/inhouse/search", {"query": QUESTION}).status_code == 400, "it says which there are"
         assert status_of(shop, capsys)["repositories"]["till"]["root"] == str(till)
@@ -156,7 +163,7 @@ async def test_two_repositories_from_a_broken_one_to_one_that_was_taken_out(
                 assert said in refusal["error"]["message"]
 
     # Taken out of the settings, it is served to nobody, and a token for both is for the one.
-    settings(shop, tmp_path / "tiny", '[server.repositories]\nshop = "."\n')
+    (shop / "inhouse.toml").write_text(settings(model, '[server.repositories]\nshop = "."\n'))
     with serving(shop) as url:
         of_shop, of_both = Member(url, ada), Member(url, grace)
         assert of_both.finds() == of_shop.finds() and "quetzal/settle.py" in of_both.cites()
