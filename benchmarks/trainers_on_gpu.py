@@ -1,23 +1,36 @@
-"""The two trainers on one CUDA GPU: the same rows, the same recipe, first loss, last loss, tokens a second.
+"""Trainers and recipes on one CUDA GPU: the same rows, first loss, last loss, tokens a second, memory of the card.
 
-    python benchmarks/trainers_on_gpu.py --base FOLDER --dataset FOLDER [--recipe FILE] [--out FOLDER]
+    python benchmarks/trainers_on_gpu.py --base FOLDER --dataset FOLDER [--recipes FILE ...] [--trainers trl unsloth]
 
-``--base`` is a model folder (weights, config, tokenizer; without weights they are made up, for a comparison of
-speed and of first losses), ``--dataset`` one that `inhouse dataset build` made. Every adapter starts at zero, so both
-trainers must begin with the same loss up to their rounding.
+Every recipe is trained whole with every trainer, by the product's own child process. ``--base`` is a model folder
+(weights, config, tokenizer; without weights they are made up, for a comparison of speed and of first losses),
+``--dataset`` one that `inhouse dataset build` made. Every adapter starts at zero, so all runs must begin with the
+same loss up to their rounding. The first two steps are left out of the tokens a second: they load kernels, and
+compile where the recipe asks for it; ``seconds`` has everything.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
+import statistics
+import subprocess
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from inhouse_training import BaseModel
+from inhouse_training.dataset import Dataset
 from inhouse_training.finetune import finetune, training_curve
+from inhouse_training.forecast import compiles
+from inhouse_training.machines import this_machine
+from inhouse_training.memory import GIB, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import Recipe, load_recipe
 
 
@@ -32,23 +45,70 @@ def ready_base(folder: Path, scratch: Path) -> BaseModel:
     set_seed(1)
     # Wider than usual, so that the first loss depends on every layer and not on the size of the vocabulary alone.
     config = AutoConfig.from_pretrained(made, initializer_range=0.05)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    with torch.device("cuda"):  # seven billion numbers take minutes to draw on a processor
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(made)
+    del model
+    torch.cuda.empty_cache()
     return BaseModel("random", made, "0" * 64, "")
+
+
+@contextmanager
+def memory_watched(every: float = 0.2) -> Iterator[list[int]]:
+    """The most memory of the first card that was in use meanwhile, in MiB, as its only element in the end."""
+    most, done = [0], threading.Event()
+
+    def watch() -> None:
+        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+        while not done.wait(every):
+            most[0] = max(most[0], int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watcher.join()
+
+
+def predicted(kind: str, base: BaseModel, dataset: Path, recipe: Recipe) -> dict[str, Any]:
+    """Which layers are computed again here, and the memory that the product reckons with."""
+    shape, machine = shape_of(base), this_machine()
+    assert shape is not None
+    tokens = recipe.optimizer.max_passes * int(Dataset(dataset).manifest["row_tokens"])
+    compiled = compiles(recipe, shape, tokens, machine, kind)
+    memory = predict_memory(shape, recipe, machine.gpu, kind, machine.memory, compiled)
+    return {
+        "compiled": compiled,
+        "checkpointing": checkpointing_of(shape, recipe, machine.gpu, kind, machine.memory, compiled),
+        "predicted_gib": round(memory.total / GIB, 1),
+    }
 
 
 def run(kind: str, base: BaseModel, dataset: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train once with one trainer; its figures."""
     chosen = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"kind": kind})})
-    adapter = finetune(base, dataset, chosen, folder / kind)
-    curve = training_curve(folder / kind)
-    later = curve[2:] or curve
+    began = time.monotonic()
+    with memory_watched() as most:
+        adapter = finetune(base, dataset, chosen, folder)
+    curve = training_curve(folder)
+    rates = [(step.tokens - before.tokens) / step.seconds for before, step in itertools.pairwise(curve[1:])]
     return {
         "trainer": kind,
+        "recipe": recipe.name,
+        "compile": recipe.trainer.compile,
+        "attention": recipe.trainer.attention,
+        "dtype": recipe.lora.dtype,
+        **predicted(kind, base, dataset, chosen),
         "steps": len(curve),
         "first_loss": round(curve[0].loss, 4),
         "last_loss": round(curve[-1].loss, 4),
-        "tokens_per_second": round((later[-1].tokens - curve[1].tokens) / max(sum(s.seconds for s in later), 1e-9)),
+        "losses": [round(step.loss, 4) for step in curve],
+        "tokens_per_second": [round(each) for each in statistics.quantiles(rates, n=4)],
+        "step_seconds": [round(step.seconds, 2) for step in curve],
+        "seconds": round(time.monotonic() - began, 1),
+        "card_gib": round(most[0] / 1024, 1),
         "adapter_bytes": (adapter / "adapter_model.safetensors").stat().st_size,
     }
 
@@ -57,19 +117,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--recipe", default="cpu-trial")
+    parser.add_argument("--recipes", nargs="+", default=["cpu-trial"])
     parser.add_argument("--trainers", nargs="+", default=["trl", "unsloth"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base = ready_base(arguments.base, Path(scratch))
         folder = arguments.out or Path(scratch)
-        recipe = load_recipe(arguments.recipe)
-        for kind in arguments.trainers:
-            try:
-                print(json.dumps(run(kind, base, arguments.dataset, recipe, folder)), flush=True)
-            except Exception as error:
-                print(json.dumps({"trainer": kind, "failed": str(error)}), flush=True)
+        for number, name in enumerate(arguments.recipes):
+            recipe = load_recipe(name)
+            for kind in arguments.trainers:
+                try:
+                    figures = run(kind, base, arguments.dataset, recipe, folder / f"{number}-{kind}")
+                except Exception as error:
+                    figures = {"trainer": kind, "recipe": name, "failed": str(error)}
+                print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":

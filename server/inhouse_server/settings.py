@@ -51,7 +51,7 @@ class EngineSettings(_Section):
         description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
     )
     batched: Literal["auto", "on", "off"] = Field(
-        "off", description="answers of several requests made together in this process; 'auto' does so on a GPU"
+        "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")

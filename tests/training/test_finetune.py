@@ -193,6 +193,46 @@ def test_compiling_needs_a_gpu_and_trl(tiny_recipe: Recipe) -> None:
     assert trainer_kind(recipe(kind="auto", attention="documents")) == "trl"
 
 
+def test_an_adapter_in_bfloat16_needs_a_gpu_and_trl(tiny_recipe: Recipe) -> None:
+    import torch
+
+    def recipe(kind: str) -> Recipe:
+        settings = {"lora": {"dtype": "bfloat16"}, "trainer": {"kind": kind}}
+        update = {name: getattr(tiny_recipe, name).model_copy(update=values) for name, values in settings.items()}
+        return tiny_recipe.model_copy(update=update)
+
+    if torch.cuda.is_available():
+        assert trainer_kind(recipe("auto")) == trainer_kind(recipe("trl")) == "trl"
+    else:
+        with pytest.raises(InhouseError, match="in bfloat16, which needs a CUDA GPU"):
+            trainer_kind(recipe("auto"))
+
+
+def test_an_adapter_in_bfloat16_stays_so_when_a_checkpoint_is_read(tiny_base: BaseModel, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from inhouse_training.base_model import load_model
+    from inhouse_training.trainers.loop import keep_in_bfloat16
+
+    def adapter() -> Any:
+        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        return get_peft_model(load_model(tiny_base, "cpu", torch.bfloat16), lora)
+
+    def types(model: Any) -> set[torch.dtype]:
+        return {weights.dtype for weights in model.parameters() if weights.requires_grad}
+
+    model = adapter()
+    model.save_pretrained(tmp_path)
+    assert types(model) == {torch.float32}
+    model.load_adapter(tmp_path, "default", is_trainable=True)
+    assert types(model) == {torch.float32}
+    keep_in_bfloat16(model)
+    assert types(model) == {torch.bfloat16}
+    model.load_adapter(tmp_path, "default", is_trainable=True)  # as transformers' trainer goes on from a checkpoint
+    assert types(model) == {torch.bfloat16}
+
+
 def test_attention_by_documents_learns_the_same(tiny_base: BaseModel, dataset: Dataset, tmp_path: Path) -> None:
     curves = []
     for attention in ("sdpa", "documents"):

@@ -11,7 +11,7 @@ from inhouse_retrieval import InhouseError, Repository
 from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
 from inhouse_training.forecast import RowCount, compiles, forecast_training
 from inhouse_training.machines import CARDS, Machine, this_machine
-from inhouse_training.memory import GIB, checkpointed_share, checkpointing_of, predict_memory, shape_of
+from inhouse_training.memory import GIB, Shape, checkpointed_share, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import recipe_names
 
 MISTRAL, SMOLLM = "mistralai/Mistral-7B-Instruct-v0.2", "SmolLM2-135M-Instruct"
@@ -52,7 +52,7 @@ def test_every_recipe_is_planned(name: str, history: Repository, base_model: Bas
 
 @pytest.mark.parametrize(
     ("rank", "tokens", "checkpointing", "trainer", "measured"),
-    # One H100, a 7B model in bf16: the trainers by themselves, without CUDA's context.
+    # One H100, a 7B model in bf16: the trainers by themselves, without CUDA's context. TRL's with the adapter in bf16.
     [
         (768, 8192, True, "trl", 31.3),
         (768, 8192, True, "unsloth", 45.4),
@@ -67,7 +67,8 @@ def test_memory_on_a_gpu_is_what_was_measured(
     shape = shape_of(elsewhere(MISTRAL))
     assert shape is not None
     settings = {"checkpointing": "full" if checkpointing else "none", "load_in_4bit": False}
-    recipe = changed("article", lora={"rank": rank}, data={"max_tokens": tokens}, trainer=settings)
+    lora = {"rank": rank, "dtype": "bfloat16" if trainer == "trl" else "float32"}
+    recipe = changed("article", lora=lora, data={"max_tokens": tokens}, trainer=settings)
     memory = predict_memory(shape, recipe, True, trainer, 79 * GIB)
     assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.1)
 
@@ -77,9 +78,93 @@ def test_memory_of_compiled_layers_is_what_was_measured(rank: int, measured: flo
     # One H100, rows of 8,192 tokens, no layer computed again, adapter in bf16: benchmarks/training_throughput.py.
     shape = shape_of(elsewhere(MISTRAL))
     assert shape is not None
-    recipe = changed("article", lora={"rank": rank}, trainer={"checkpointing": "none", "load_in_4bit": False})
+    lora = {"rank": rank, "dtype": "bfloat16"}
+    recipe = changed("article", lora=lora, trainer={"checkpointing": "none", "load_in_4bit": False})
     memory = predict_memory(shape, recipe, True, "trl", 79 * GIB, compiled=True)
     assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.07)
+
+
+def kept_for_backward(shape: Shape, rank: int, tokens: int, dtype: str) -> int:
+    """Bytes that torch keeps between the passes, beside the parameters, as TRL trains on a GPU: a bf16 base under
+    autocast. Which tensors those are does not depend on the machine."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=None,
+    )
+    base = MistralForCausalLM._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+    lora = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora, autocast_adapter_dtype=dtype == "float32").train()
+    parameters = {weights.untyped_storage().data_ptr() for weights in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    row = torch.arange(tokens)[None] % shape.vocabulary
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        model(input_ids=row, labels=row, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_what_an_adapter_in_float32_keeps_more_is_counted() -> None:
+    shape, rank, tokens = Shape(64, 160, 2, 32, 320, False), 16, 96
+    recipes = {
+        dtype: changed(
+            "article",
+            lora={"rank": rank, "dtype": dtype},
+            data={"max_tokens": tokens},
+            trainer={"checkpointing": "none", "load_in_4bit": False},
+        )
+        for dtype in ("float32", "bfloat16")
+    }
+    predicted = {dtype: predict_memory(shape, each, True, "trl", 79 * GIB) for dtype, each in recipes.items()}
+    kept = {dtype: kept_for_backward(shape, rank, tokens, dtype) for dtype in recipes}
+    more = kept["float32"] - kept["bfloat16"]
+    # The embeddings have no gradient, so the first matrices of the first layer's q, k and v need no copy.
+    first = 3 * rank * shape.hidden * 2
+    assert more == predicted["float32"].activations - predicted["bfloat16"].activations - first
+    parameters = shape.adapter_parameters(recipes["float32"])
+    assert predicted["float32"].adapter == 16 * parameters == 2 * predicted["bfloat16"].adapter
+
+
+def test_at_the_articles_learning_rate_most_updates_vanish_in_bfloat16() -> None:
+    # Why the adapter is in float32 unless the recipe says otherwise.
+    import torch
+
+    def trained(dtype: torch.dtype, rate: float) -> tuple[float, float]:
+        """Part of the last of five updates that changed nothing; what is left of the second moment after 500 steps
+        without a gradient."""
+        torch.manual_seed(1)
+        matrix = torch.nn.Linear(4096, 64, bias=False, dtype=dtype)  # drawn as PEFT draws the adapter's first matrix
+        optimizer = torch.optim.AdamW(matrix.parameters(), lr=rate, weight_decay=0.0)
+        for _ in range(5):
+            before = matrix.weight.detach().clone()
+            matrix.weight.grad = torch.randn_like(matrix.weight)
+            optimizer.step()
+        lost = float((matrix.weight == before).float().mean())
+        moment = optimizer.state[matrix.weight]["exp_avg_sq"]
+        first = float(moment.float().sum())
+        matrix.weight.grad = torch.zeros_like(matrix.weight)
+        for _ in range(500):
+            optimizer.step()
+        return lost, float(moment.float().sum()) / first
+
+    lost, left = trained(torch.float32, 2e-5)
+    assert lost < 0.01 and left == pytest.approx(0.999**500, rel=1e-3)
+    lost, left = trained(torch.bfloat16, 2e-5)
+    assert lost == pytest.approx(0.82, abs=0.03) and left == 1
+    assert trained(torch.bfloat16, 1.5e-4)[0] == pytest.approx(0.2, abs=0.03)
 
 
 def test_layers_are_compiled_where_that_pays() -> None:
@@ -113,12 +198,22 @@ def test_layers_are_compiled_where_that_pays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rank", "card", "expected"),
-    [(64, "h100", "none"), (768, "h100", "selective"), (64, "a100-40gb", "full"), (768, "a100-40gb", "full")],
+    ("rank", "dtype", "card", "expected"),
+    [
+        (64, "bfloat16", "h100", "none"),
+        (64, "float32", "h100", "selective"),
+        (768, "bfloat16", "h100", "selective"),
+        (768, "float32", "h100", "full"),
+        (64, "float32", "a100-40gb", "full"),
+        (768, "bfloat16", "a100-40gb", "full"),
+    ],
 )
-def test_layers_are_computed_again_only_where_memory_asks_for_it(rank: int, card: str, expected: str) -> None:
+def test_layers_are_computed_again_only_where_memory_asks_for_it(
+    rank: int, dtype: str, card: str, expected: str
+) -> None:
     shape, machine = shape_of(elsewhere(MISTRAL)), named_card(card)
-    recipe = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False})
+    lora = {"rank": rank, "dtype": dtype}
+    recipe = changed("article", lora=lora, trainer={"load_in_4bit": False})
     assert recipe.trainer.checkpointing == "auto"
     assert checkpointing_of(shape, recipe, True, "trl", machine.memory) == expected
     # Unsloth knows none and all; of an unknown shape nothing is predicted.
@@ -127,7 +222,7 @@ def test_layers_are_computed_again_only_where_memory_asks_for_it(rank: int, card
     # What is asked for is done, whatever it takes, and the forecast tells what that is.
     peaks = []
     for asked in ("none", "selective", "full"):
-        explicit = changed("article", lora={"rank": rank}, trainer={"load_in_4bit": False, "checkpointing": asked})
+        explicit = changed("article", lora=lora, trainer={"load_in_4bit": False, "checkpointing": asked})
         assert checkpointing_of(shape, explicit, True, "trl", machine.memory) == asked
         assert shape is not None
         peaks.append(predict_memory(shape, explicit, True, "trl", machine.memory).total)
@@ -163,8 +258,20 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     )
     four_bit = forecast_training(load_recipe("small-gpu"), elsewhere(MISTRAL), ROWS, TWO_CORES)
     assert "needs a GPU" in four_bit.refusal
-    # The article's own card carries its recipe.
-    assert not forecast_training(load_recipe("article"), elsewhere(MISTRAL), ROWS, named_card("a100-40gb")).refusal
+
+
+def test_the_articles_card_carries_its_recipe_in_four_bits_or_with_an_adapter_in_bfloat16() -> None:
+    def refusal(card: str, lora: dict[str, Any], **settings: Any) -> str:
+        recipe = changed("article", lora=lora, trainer=settings)
+        return forecast_training(recipe, elsewhere(MISTRAL), ROWS, named_card(card)).refusal
+
+    assert not refusal("a100-40gb", {})
+    # TRL knows no 4 bit, and its adapter in float32 is 30 GiB with gradient and moments.
+    assert "needs Unsloth" in refusal("a100-40gb", {}, kind="trl")
+    told = refusal("a100-40gb", {}, kind="trl", load_in_4bit=False)
+    assert "needs about 5" in told and "With lora.rank = 64 it takes" in told
+    assert not refusal("h100", {}, kind="trl", load_in_4bit=False)
+    assert not refusal("a100-40gb", {"dtype": "bfloat16"}, load_in_4bit=False)
 
 
 def test_time_and_cost_rest_on_a_former_run_or_on_the_machine() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def trainer_kind(recipe: Recipe) -> str:
     Raises:
         InhouseError: the recipe asks for what is not there.
     """
-    installed = importlib.util.find_spec("unsloth") is not None
+    installed = unsloth_installed()
     if recipe.trainer.kind == "unsloth" and not installed:
         raise InhouseError(
             "The recipe asks for Unsloth, which is not installed.",
@@ -100,7 +101,7 @@ def trainer_kind(recipe: Recipe) -> str:
         )
     kind: str = recipe.trainer.kind
     if kind == "auto":
-        kind = "unsloth" if installed and _has_cuda() and not _asks_for_speed(recipe) else "trl"
+        kind = "unsloth" if installed and _has_cuda() and not asks_for_trl(recipe) else "trl"
     _check_speed(recipe, kind)
     if kind == "trl" and recipe.trainer.load_in_4bit:
         raise InhouseError(
@@ -110,13 +111,28 @@ def trainer_kind(recipe: Recipe) -> str:
     return kind
 
 
-def _asks_for_speed(recipe: Recipe) -> bool:
-    """Whether the recipe names what only TRL's trainer does; Unsloth has kernels of its own."""
-    return recipe.trainer.compile is True or recipe.trainer.attention == "documents"
+def unsloth_installed() -> bool:
+    """Whether Unsloth is there, without importing it."""
+    return importlib.util.find_spec("unsloth") is not None
+
+
+def asks_for_trl(recipe: Recipe) -> bool:
+    """Whether the recipe names what only TRL's trainer does; Unsloth has kernels of its own, and float32 adapters."""
+    trainer = recipe.trainer
+    return trainer.compile is True or trainer.attention == "documents" or recipe.lora.dtype == "bfloat16"
 
 
 def _check_speed(recipe: Recipe, kind: str) -> None:
-    if kind == "unsloth" and _asks_for_speed(recipe):
+    if kind == "unsloth" and recipe.lora.dtype == "bfloat16":
+        raise InhouseError(
+            "The recipe asks for Unsloth, which keeps its adapter in float32, and for an adapter in bfloat16.",
+            'Set trainer.kind to "trl", or leave lora.dtype out.',
+        )
+    if recipe.lora.dtype == "bfloat16" and not _has_cuda():
+        raise InhouseError(
+            "The recipe asks for an adapter in bfloat16, which needs a CUDA GPU.", "Leave lora.dtype out."
+        )
+    if kind == "unsloth" and asks_for_trl(recipe):
         raise InhouseError(
             "The recipe asks for Unsloth, which has attention and kernels of its own, and for those of TRL's trainer.",
             'Set trainer.kind to "trl", or trainer.compile and trainer.attention to "auto", or leave them out.',
@@ -171,6 +187,13 @@ def _without_paths(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "base": base, "dataset": ""}
 
 
+def _environment(run_dir: Path) -> dict[str, str]:
+    """Variables of the child. Rows of changing lengths leave holes in a GPU's memory that nothing fits into, unless the
+    allocator may move its borders; whoever has set it otherwise is not overruled."""
+    allocator = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    return {"HF_DATASETS_CACHE": str(run_dir / "cache"), "PYTORCH_CUDA_ALLOC_CONF": allocator}
+
+
 def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
     shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
     log_path = run_dir / "trainer.log"
@@ -179,7 +202,7 @@ def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
         f"inhouse_training.trainers.{kind}",
         run_dir,
         log_path,
-        {"HF_DATASETS_CACHE": str(run_dir / "cache")},
+        _environment(run_dir),
         _GRACE_SECONDS,
     )
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .base_model import BaseModel
 from .dataset import Dataset
-from .finetune import training_passes
+from .finetune import asks_for_trl, training_passes, unsloth_installed
 from .machines import Machine
 from .memory import (
     GIB,
@@ -100,7 +100,7 @@ def forecast_training(
         passes = training_passes(recipe, rows.tokens)
         steps = passes * _steps_of_a_pass(recipe, rows, machine)
         tokens = passes * rows.tokens
-    trainer = "unsloth" if machine.gpu and recipe.trainer.kind != "trl" else "trl"
+    trainer = _trainer(recipe, machine)
     compiled = compiles(recipe, shape, tokens, machine, trainer)
     memory = (
         predict_memory(shape, recipe, machine.gpu, trainer, machine.memory, compiled) if shape is not None else None
@@ -119,6 +119,14 @@ def forecast_training(
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
     refusal = _refusal(shape, recipe, base, memory, machine, trainer, compiled)
     return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal)
+
+
+def _trainer(recipe: Recipe, machine: Machine) -> str:
+    """The trainer that would run: Unsloth on a GPU, where it is installed if that GPU is this machine's."""
+    kind = recipe.trainer.kind
+    if kind == "auto" and (asks_for_trl(recipe) or (machine.measured and not unsloth_installed())):
+        kind = "trl"
+    return "unsloth" if machine.gpu and kind != "trl" else "trl"
 
 
 def compiles(recipe: Recipe, shape: Shape | None, tokens: int | None, machine: Machine, trainer: str) -> bool:
@@ -172,6 +180,11 @@ def _refusal(
         return (
             f"The recipe {recipe.name} loads the base model in 4 bit, which needs a GPU: plan for one with --card, "
             "or take the recipe cpu-trial."
+        )
+    if recipe.trainer.load_in_4bit and trainer == "trl":
+        return (
+            f"The recipe {recipe.name} loads the base model in 4 bit, which needs Unsloth: install it and leave "
+            "trainer.kind, trainer.compile, trainer.attention and lora.dtype out, or set trainer.load_in_4bit to false."
         )
     if memory is None or memory.total <= machine.memory or shape is None:
         return ""

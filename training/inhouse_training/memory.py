@@ -5,8 +5,10 @@ The parts, with their sources:
 - weights: 4 bytes a parameter on a CPU, 2 on a GPU; in 4 bit 0.516 for linear layers (NF4 with double quantisation,
   Dettmers et al., "QLoRA", 2023), while embeddings stay at 2.
 - adapter: ``rank * (inputs + outputs)`` parameters for each target (Hu et al., "LoRA", 2021), each with its gradient
-  and the two moments of AdamW, all as wide as the weight: 4 numbers of 4 bytes with Unsloth and on a CPU, of 2 bytes
-  with TRL on a GPU, which keeps the adapter in the type of the base.
+  and the two moments of AdamW, all as wide as the weight: 4 numbers of 4 bytes, or of 2 where the recipe's
+  ``lora.dtype`` asks for bf16. With TRL on a GPU an adapter in float32 is multiplied in bf16, so a copy of it in bf16
+  is there from the forward pass of a layer to its backward pass, and each target keeps a copy of its input of its own;
+  ``tests/training/test_forecast.py`` counts what torch keeps. Compiled layers are taken to need neither: not measured.
 - activations: what a layer keeps for its backward pass, counted tensor by tensor as in Korthikanti et al. ("Reducing
   Activation Recomputation in Large Transformer Models", 2022), for a gated MLP and an attention that keeps no scores.
   A layer that is checkpointed keeps its input only.
@@ -167,8 +169,9 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     tokens = recipe.optimizer.batch_rows * recipe.data.max_tokens
     per_linear = _FOUR_BIT if recipe.trainer.load_in_4bit else number
     weights = shape.linear_parameters * per_linear + shape.other_parameters * number
-    wide = 4 if trainer == "unsloth" or not gpu else 2
-    adapter = shape.adapter_parameters(recipe) * 4 * wide
+    wide = 2 if gpu and recipe.lora.dtype == "bfloat16" else 4
+    parameters = shape.adapter_parameters(recipe)
+    adapter = parameters * 4 * wide
     targets = 7 if isinstance(recipe.lora.targets, str) else len(recipe.lora.targets)
     # Inputs of the norms (float32), of q, k and v, of o, of gate and up, of down; q, k, v; gate, up and their product.
     layer = number * (6 * shape.hidden + 2 * shape.key_values + 4 * shape.inner + targets * recipe.lora.rank)
@@ -176,6 +179,10 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     if compiled:
         # The norms' inputs stay in bf16, and the activation of the gate is computed again.
         layer -= 8 * shape.hidden + number * shape.inner
+    # Under autocast: bf16 copies of a float32 adapter, one layer's and all layers', and of the inputs.
+    copied = parameters * 2 if gpu and trainer == "trl" and wide == 4 and not compiled else 0
+    if copied:
+        layer += number * shape.hidden * _copied_inputs(recipe)
     # As the trainer decides it (trainers/loop.py); Unsloth's loss is always fused.
     chunked = gpu and (trainer == "unsloth" or 12 * tokens * shape.vocabulary >= total / 3)
     logits = (min(tokens, _LARGEST_CHUNK) if chunked else tokens) * shape.vocabulary * 12
@@ -186,11 +193,21 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     )
     # Unsloth keeps the layers' inputs in the host's memory.
     inputs = 0 if trainer == "unsloth" else shape.hidden * number
-    activations = tokens * (checkpointed * inputs + (shape.layers - checkpointed) * layer)
+    kept = shape.layers - checkpointed
+    activations = tokens * (checkpointed * inputs + kept * layer) + copied * kept // shape.layers
     if checkpointed:
-        # The logits are gone before the first layer is computed again.
-        logits = max(logits, tokens * layer)
+        # The logits are gone before the first layer is computed again, and so are the copies that autocast has kept of
+        # the checkpointed layers' adapters until the forward pass was over.
+        logits = max(logits + copied * checkpointed // shape.layers, tokens * layer + copied // shape.layers)
     return Memory(int(weights), adapter, int(activations), int(logits), _GPU_OVERHEAD if gpu else _CPU_OVERHEAD)
+
+
+def _copied_inputs(recipe: Recipe) -> int:
+    """How many more inputs of the hidden size a layer keeps where each target casts its own from bf16 to float32 and
+    back: one for each target that would have shared it, and one where attention keeps what it gave out."""
+    targets = (*_ATTENTION, *_MLP) if isinstance(recipe.lora.targets, str) else recipe.lora.targets
+    shared = sum(max(0, sum(name in targets for name in group) - 1) for group in (_ATTENTION[:3], _MLP[:2]))
+    return shared + ("o_proj" in targets)
 
 
 def what_would_fit(
@@ -202,7 +219,7 @@ def what_would_fit(
     for words, changed in (
         ('trainer.checkpointing = "full"', {"trainer": {"checkpointing": "full"}} if explicit else {}),
         ("optimizer.batch_rows = 1", {"optimizer": {"batch_rows": 1}}),
-        ("trainer.load_in_4bit = true", {"trainer": {"load_in_4bit": True}} if gpu else {}),
+        ("trainer.load_in_4bit = true", {"trainer": {"load_in_4bit": True}} if trainer == "unsloth" else {}),
         ("lora.rank = 64", {"lora": {"rank": min(64, recipe.lora.rank)}}),
         ("data.max_tokens = 2048", {"data": {"max_tokens": min(2048, data.max_tokens)}}),
         ("lora.rank = 16", {"lora": {"rank": min(16, recipe.lora.rank)}}),

@@ -100,11 +100,18 @@ class DataSettings(_Section):
 
 class LoraSettings(_Section):
     """The adapter. Its scale is ``alpha / rank``; rank-stabilised scaling stays off, so that versions can
-    be swapped."""
+    be swapped.
+
+    Attributes:
+        dtype: what the adapter, its gradient and the moments of AdamW are kept in on a GPU. ``"bfloat16"`` takes half
+            of the memory and loses what is smaller than its resolution: most updates at a learning rate of 2e-5, and
+            the second moment of AdamW never falls again. Only with TRL.
+    """
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import signal
@@ -63,6 +64,18 @@ def documents_here(job: Job, model: Any) -> bool:
         return job.recipe.trainer.attention == "documents"
     kernel = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     return kernel and not getattr(model.config, "attention_dropout", 0.0)
+
+
+def keep_in_bfloat16(model: Any) -> None:
+    """Keep a PEFT model's adapter in bf16, also when a checkpoint is read into it.
+
+    PEFT casts the adapter of a bf16 base to float32 wherever it makes or loads one, and TRL 1.14 passes nothing on that
+    would prevent it.
+    """
+    for weights in model.parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.to(torch.bfloat16)
+    model.load_adapter = functools.partial(model.load_adapter, autocast_adapter_dtype=False)
 
 
 def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compiled: bool = False) -> SFTConfig:

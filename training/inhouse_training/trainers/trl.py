@@ -25,6 +25,7 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
         checkpointing_here,
         compiles_here,
         documents_here,
+        keep_in_bfloat16,
         load_rows,
         run,
         sft_arguments,
@@ -53,6 +54,8 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
             task_type="CAUSAL_LM",
         ),
     )
+    if lora.dtype == "bfloat16":
+        keep_in_bfloat16(trainer.model)
     if compiled:
         compile_layers(trainer.model)
     with cudnn_first() if documents and arguments.bf16 else contextlib.nullcontext():
