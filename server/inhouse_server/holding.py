@@ -15,7 +15,7 @@ from typing import Self
 from inhouse_retrieval import Repository
 from inhouse_retrieval.errors import Cancelled, InhouseError, NotARepository, StateUnwritable
 from inhouse_server.engines.shared import BaseModels
-from inhouse_server.owner import SERVE
+from inhouse_server.owner import SERVE, TOKEN_FILE, read_token
 from inhouse_server.settings import InvalidSettings, load_settings
 from inhouse_server.workspace import Workspace
 
@@ -41,15 +41,16 @@ class Holding:
         self._held = contextlib.ExitStack()
         self._closed = False
         self._models = BaseModels()
+        self.workspaces: list[Workspace] = []
         self.failed: dict[str, InhouseError] = {}
         root = Repository.open(path).root
         named = load_settings(root).server.repositories
         self._folders = {name: root / Path(folder).expanduser() for name, folder in named.items()}
         if not named:
-            self.workspaces = [self._held.enter_context(Workspace.open(root, SERVE))]
+            self.workspaces.append(self._held.enter_context(Workspace.open(root, SERVE)))
             return
         own = _name_of(root, self._folders)
-        self.workspaces = [self._hold(own)]
+        self.workspaces.append(self._hold(own))
         self._try([name for name in named if name != own])
 
     def try_again(self) -> list[Workspace]:
@@ -78,9 +79,18 @@ class Holding:
                     raise NotARepository(
                         f"{folder} is no repository, but lies in that of {top}.", "Name a repository's own folder."
                     )
-                return self._held.enter_context(Workspace.open(folder, SERVE, name, self._models))
+                workspace = Workspace.open(folder, SERVE, name, self._models)
             except OSError as error:
                 raise StateUnwritable(f"{folder} cannot be used: {error}.", "See to the folder's rights.") from error
+            self._held.enter_context(workspace)
+        token = read_token(workspace.state_dir)
+        if token and token in [read_token(other.state_dir) for other in self.workspaces]:
+            workspace.close()
+            raise InhouseError(
+                f"{folder} has the same token as another repository, whose state directory was copied.",
+                f"Remove {workspace.state_dir / TOKEN_FILE}; a new one is made.",
+            )
+        return workspace
 
     def __enter__(self) -> Self:
         return self

@@ -308,6 +308,19 @@ def test_a_folder_in_another_repository_is_not_that_repository(tmp_path: Path) -
         assert "lies in that of" in str(holding.failed["till"])
 
 
+def test_a_copied_token_opens_no_second_repository(tmp_path: Path) -> None:
+    """It would lead what a checkout asks to the other one."""
+    root, other = make_repository(tmp_path / "shop"), make_repository(tmp_path / "till")
+    (root / "inhouse.toml").write_text('[server.repositories]\nshop = "."\ntill = "../till"\n')
+    for each in (root, other):
+        Workspace.open(each, "test").close()
+        (each / ".inhouse" / "token").write_text("the-same-token")
+    with Holding(root) as holding:
+        assert "has the same token" in str(holding.failed["till"])
+        (other / ".inhouse" / "token").unlink()
+        assert [each.name for each in holding.try_again()] == ["till"]
+
+
 def test_a_repository_that_is_busy_is_held_once_it_is_free(tmp_path: Path) -> None:
     root, other = make_repository(tmp_path / "shop"), make_repository(tmp_path / "till")
     (root / "inhouse.toml").write_text('[server.repositories]\ntill = "../till"\nshop = "."\n')
