@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from inhouse_retrieval import Repository
+from inhouse_server.review.change import Change
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import Change
 from inhouse_server.review.house import spelling_findings
 from inhouse_server.review.line_measurement import house_names
 from inhouse_server.review.planted import PlantedBreak, planted_breaks

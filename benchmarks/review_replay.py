@@ -24,7 +24,8 @@ from pathlib import Path
 from threading import Event
 
 from inhouse_retrieval import Repository, read_changes
-from inhouse_server.review.diff import Change, read_change
+from inhouse_server.review.change import Change
+from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reading import read_hunks

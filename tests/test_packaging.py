@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from inhouse_server.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -29,3 +31,17 @@ def test_every_file_of_the_web_page_is_installed() -> None:
 
 def test_the_version_in_the_code_is_the_distributions() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+
+
+@pytest.mark.parametrize(("client", "most"), [("vscode", 600), ("neovim", 540), ("emacs", 300)])
+def test_editor_clients_stay_thin(client: str, most: int) -> None:
+    """What is worth more lines belongs to the server, where every editor has it. Blank lines and comments are free."""
+    folder = ROOT / "editor-clients" / client
+    sources = [
+        file
+        for file in folder.rglob("*")
+        if file.suffix in {".ts", ".lua", ".el"} and not {"node_modules", "dist"} & set(file.parts)
+    ]
+    lines = [line.strip() for file in sources for line in file.read_text().splitlines()]
+    code = [line for line in lines if line and not line.startswith(("//", "/*", "*", "--", ";"))]
+    assert 150 < len(code) <= most

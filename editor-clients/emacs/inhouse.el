@@ -175,12 +175,7 @@
     (inhouse--append-place answer place ""))
   (seq-doseq (note (plist-get result :notes))
     (inhouse--append answer (format "\n\n%s" note)))
-  (let ((provenance (plist-get result :provenance)))
-    (inhouse--append answer (format "\n\n---\nAnswered by %s with %s, index at %s, %d changed file(s) not indexed yet.\n"
-                                    (plist-get provenance :base_model)
-                                    (or (plist-get provenance :adapter) "no adapter")
-                                    (truncate-string-to-width (or (plist-get provenance :index_commit) "none") 12)
-                                    (plist-get provenance :pending)))))
+  (inhouse--append answer (format "\n\n---\n%s\n" (plist-get result :provenance_line))))
 
 ;;;###autoload
 (defun inhouse-review ()

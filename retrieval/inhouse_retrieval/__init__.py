@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .beside import open_beside as open_beside
+    from .beside import readable_beside as readable_beside
+    from .beside import status_beside as status_beside
     from .chunking import Chunk as Chunk
     from .chunking import chunk_text as chunk_text
     from .definitions import Definitions as Definitions
@@ -135,15 +138,18 @@ _MODULE_OF = {
     "match_expression": "terms",
     "name_at": "definitions",
     "no_progress": "progress",
+    "open_beside": "beside",
     "page_text": "html_pages",
     "read_changes": "history",
     "read_exports": "exports",
     "read_message": "pull_requests",
     "read_pull_requests": "pull_requests",
+    "readable_beside": "beside",
     "redact": "secrets",
     "redactions_in": "secrets",
     "said_until": "pull_requests.enrichment",
     "sync_pull_requests": "pull_requests.sync",
+    "status_beside": "beside",
     "syntax_errors": "syntax",
     "thread_until": "exports",
     "todays_names": "history",

@@ -41,14 +41,17 @@ class Catalog:
         history: the tables of the changes that led here.
         pull_requests: the tables of merged pull requests.
 
+    Args:
+        read_only: another process may hold it and go on writing; nothing is changed here.
+
     Raises:
         CatalogCorrupt: on opening or later, from any method.
         StateUnwritable: on opening or later, when the disk is full or the file read-only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
-        self._file = CatalogFile(path)
+        self._file = CatalogFile(path, read_only)
         self._rows, self._writing = self._file.rows, self._file.writing
         self.history = HistoryTables(self._rows, self._writing)
         self.pull_requests = PullRequestTables(self._rows, self._writing)
@@ -66,6 +69,10 @@ class Catalog:
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
         self._file.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Copy everything to a new file at ``path``, as it is at one moment, holding up nobody who writes."""
+        self._file.copy_to(path)
 
     # -- facts -----------------------------------------------------------------------------------------------
 

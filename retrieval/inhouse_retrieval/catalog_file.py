@@ -17,33 +17,53 @@ class CatalogCorrupt(Exception):
     """The file is not a catalog any more. Its owner sets it aside and builds a new one."""
 
 
+class NotMadeYet(InhouseError):
+    """Whoever makes the file has not come to its tables. Only a reader beside that process meets it."""
+
+
 class CatalogFile:
     """An open file.
+
+    Args:
+        read_only: another process may hold it and go on writing; nothing is changed here.
 
     Raises:
         CatalogCorrupt: on opening or later, from any method.
         StateUnwritable: on opening or later, when the disk is full or the file read-only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         with _translated(path):
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+            place = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
+            self._db = sqlite3.connect(place, isolation_level=None, check_same_thread=False, timeout=10, uri=True)
             try:
-                self._prepare()
+                self._check_schema() if read_only else self._prepare()
             except BaseException:
                 self._db.close()
                 raise
 
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+    def _version(self) -> int:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise InhouseError(
                 "This repository's index was made by a newer inhouse.",
                 f"Update inhouse, or remove {self.path.parent} to index again.",
             )
+        return version
+
+    def _check_schema(self) -> None:
+        version = self._version()
+        if version == 0:
+            raise NotMadeYet("This repository's index is just being made.", "Try again in a moment.")
+        if version < len(MIGRATIONS):
+            raise InhouseError("This repository's index was made by an older inhouse.", "Run 'inhouse index'.")
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        version = self._version()
         for number in range(version, len(MIGRATIONS)):
             self._db.executescript(f"BEGIN;{MIGRATIONS[number]};PRAGMA user_version = {number + 1};COMMIT;")
         # A catalog that was closed properly is believed; after a crash its pages are read through once.
@@ -56,8 +76,21 @@ class CatalogFile:
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
         with suppress(sqlite3.Error, StateUnwritable, CatalogCorrupt):
-            self.set_meta("closed", "1")
+            if not self._read_only:
+                self.set_meta("closed", "1")
         self._db.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Copy everything to a new file at ``path``, as it is at one moment, holding up nobody who writes."""
+        with _translated(path):
+            copy = sqlite3.connect(path)
+            try:
+                self._db.backup(copy)
+                # Whole, since it was copied within one transaction: it need not be read through.
+                copy.execute("INSERT OR REPLACE INTO meta VALUES ('closed', '1')")
+                copy.commit()
+            finally:
+                copy.close()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

@@ -110,6 +110,13 @@ class Documents:
         return found
 
 
+def count_pending(known: Mapping[str, str], repository: Repository, wiki: Wiki) -> int:
+    """How many files of the work tree read differently from ``known``, which is path -> blob id."""
+    files = (*repository.work_tree().files, *wiki.work_tree()[0])
+    now = {file.path: file.blob_id for file in files}
+    return sum(known.get(path) != blob for path, blob in now.items()) + sum(path not in now for path in known)
+
+
 def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V, limit: int) -> None:
     cache[key] = value
     while len(cache) > limit:

@@ -21,7 +21,8 @@ from inhouse_retrieval.progress import Progress
 _log = logging.getLogger(__name__)
 _V = TypeVar("_V")
 
-_UNEMBEDDED = "unembedded"
+UNEMBEDDED = "unembedded"
+"""Fact of the catalog: how many chunks have no vector."""
 _AT_ONCE_S = 0.1
 """A search holds the lock for less; the first refresh of a repository for much longer."""
 
@@ -45,7 +46,7 @@ class HeldCatalog:
         self.catalog = self._open()
         with suppress(CatalogCorrupt):
             # Counting takes as long as the index is large; a kill leaves a number that the next refresh corrects.
-            known = self.catalog.meta(_UNEMBEDDED)
+            known = self.catalog.meta(UNEMBEDDED)
             self.unembedded = self.catalog.counts()[2] if known is None else int(known)
 
     def _open(self) -> Catalog:
@@ -102,7 +103,7 @@ class HeldCatalog:
     def note_unembedded(self, count: int) -> None:
         """So many chunks have no vector. Called with the lock."""
         self.unembedded = count
-        self.catalog.set_meta(_UNEMBEDDED, str(count))
+        self.catalog.set_meta(UNEMBEDDED, str(count))
 
     def change_votes(self) -> ChangeVotes:
         """The history, read when it is first asked for."""

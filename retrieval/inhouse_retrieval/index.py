@@ -44,6 +44,8 @@ from inhouse_retrieval.wiki_dates import DatedPages
 from inhouse_retrieval.within import EVERYWHERE, Within
 
 _log = logging.getLogger(__name__)
+CATALOG = "catalog.sqlite"
+"""The file of the catalog in a state directory."""
 _V = TypeVar("_V")
 
 
@@ -68,7 +70,7 @@ class Index:
         self._reranker = reranker
         self._file_lock = lock
         self._refreshing = threading.Lock()
-        self._held = HeldCatalog(state_dir / "catalog.sqlite")
+        self._held = HeldCatalog(state_dir / CATALOG)
         self._lock = self._held.lock
         self._documents = Documents(repository, self.wiki, encoder, self._held)
         self._pending = PendingFiles(self._held, self._documents)

@@ -58,7 +58,11 @@ class MissingVectors:
     def embed(
         self, stage: str, next_page: Callable[[int], list[tuple[str, str]]], total: int | None, progress: Progress
     ) -> int:
-        """Compute and keep the vectors of ``(key, text)`` pairs, page after page, until there are no more."""
+        """Compute and keep the vectors of ``(key, text)`` pairs, page after page, until there are no more.
+
+        Args:
+            total: how many there are; ``None`` where only the last page tells.
+        """
         done = 0
         while True:
             with self._held.lock:
@@ -66,6 +70,8 @@ class MissingVectors:
             if not page:
                 return done
             self.wait_for_encoder()
+            if total is None and len(page) < _TEXTS_A_PAGE:
+                total = done + len(page)
             self.embed_page(stage, page, done, total, progress)
             done += len(page)
 

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from inhouse_retrieval.catalog_file import CatalogCorrupt
-from inhouse_retrieval.documents import Documents
+from inhouse_retrieval.documents import Documents, count_pending
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.held_catalog import HeldCatalog
 
@@ -63,8 +63,7 @@ class PendingFiles:
         with self._held.lock:
             self._held.check_open()
             known = self._held.catalog.files()
-        now = {file.path: file.blob_id for file in self._documents.work_tree().files}
-        count = sum(known.get(path) != blob for path, blob in now.items()) + sum(path not in now for path in known)
+        count = count_pending(known, self._documents.repository, self._documents.wiki)
         with self._held.lock:
             self._pending = (time.monotonic(), count)
             self._look_seconds = time.monotonic() - began

@@ -7,14 +7,14 @@ edited is read as far as it makes sense.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser
+    from tree_sitter import Node, Parser, Query
 
 
 def _words(text: str) -> frozenset[str]:
@@ -71,7 +71,7 @@ _BOUND = _words("field_definition public_field_definition var_spec variable_decl
 _CREATES = _words("create_function create_index create_schema create_table create_trigger create_type create_view")
 _KEYED = _words("block_mapping_pair pair")
 _FUNCTIONS = _words("arrow_function func_literal function function_definition function_expression")
-_SCOPES = _FUNCTIONS | _words(
+SCOPES = _FUNCTIONS | _words(
     "closure_expression constructor_declaration function_declaration function_item generator_function "
     "generator_function_declaration lambda lambda_expression local_function_statement method method_declaration "
     "method_definition"
@@ -125,7 +125,7 @@ def parse(path: str, text: str) -> Syntax | None:
         if last > node.start_point[0] and not seen:
             through[node.start_point[0] + 1] += 1
             through[min(last, rows - 1) + 1] -= 1
-        name = _name(node)
+        name = name_of(node)
         if name:
             found.append(Definition(" ".join(name.split())[:_LONGEST_NAME], first, min(last, rows - 1)))
     depths, depth = [], 0
@@ -148,6 +148,27 @@ def syntax_errors(path: str, text: str) -> int | None:
         if node.has_error:
             waiting.extend(node.children)
     return found
+
+
+def nodes_of(path: str, data: bytes, kinds: tuple[str, ...]) -> list[Node]:
+    """The nodes of these kinds in a text, as UTF-8, in the order in which they begin; none without a grammar for it."""
+    from tree_sitter import QueryCursor
+
+    suffix = PurePosixPath(path).suffix.lower().removeprefix(".")
+    parser = parser_of(suffix)
+    if parser is None:
+        return []
+    found = QueryCursor(_query(suffix, kinds)).captures(parser.parse(data).root_node)
+    return sorted(found.get("found", ()), key=lambda node: node.start_byte)
+
+
+@functools.cache
+def _query(suffix: str, kinds: tuple[str, ...]) -> Query:
+    from tree_sitter import Query
+
+    parser = parser_of(suffix)
+    assert parser is not None and parser.language is not None, "it was just parsed with"
+    return Query(parser.language, f"[{' '.join(f'({kind})' for kind in kinds)}] @found")
 
 
 class Tokens:
@@ -178,7 +199,7 @@ class Tokens:
     def definition(self, line: str, row: int, start: int, end: int) -> Definition | None:
         """The innermost named definition that the name there is part of: its own, or the one that mentions it."""
         node = self._at(line, row, start, end)
-        while node is not None and not (name := _name(node)):
+        while node is not None and not (name := name_of(node)):
             node = node.parent
         if node is None:
             return None
@@ -206,7 +227,7 @@ class Tokens:
         if around is not None and around.child_by_field_name("declarator") is not None:
             around = around.parent
         while around is not None:
-            if around.type in _SCOPES:
+            if around.type in SCOPES:
                 return around.start_point[0], around.end_point[0]
             around = around.parent
         return None
@@ -255,12 +276,16 @@ def _walk(root: Node) -> Iterator[tuple[Node, int, bool]]:
         yield node, first, seen
         begins, last = node.start_point[0], _last_row(node)
         wraps = node.type in _WRAPPERS
-        if last == begins and not wraps:
-            continue
-        for child in reversed(node.named_children):
+        for child in reversed(inner_nodes(node)):
             row = child.start_point[0]
             same = row == begins and _last_row(child) == last
             pending.append((child, first if wraps else row, same))
+
+
+def inner_nodes(node: Node) -> Sequence[Node]:
+    """The children that definitions are looked for in: none of a node on a single row, unless it wraps a definition."""
+    several_rows = _last_row(node) > node.start_point[0]
+    return node.named_children if several_rows or node.type in _WRAPPERS else ()
 
 
 def _last_row(node: Node) -> int:
@@ -269,7 +294,7 @@ def _last_row(node: Node) -> int:
     return row - 1 if column == 0 and row > node.start_point[0] else row
 
 
-def _name(node: Node) -> str:
+def name_of(node: Node) -> str:
     """What ``node`` defines; empty when it defines nothing worth a name."""
     kind = node.type
     if kind in _NAMED:

@@ -21,6 +21,7 @@ def top_of_work_tree(path: Path) -> Path:
     if asked.returncode == 0 and len(words) > 1 and words[1]:
         # The name may itself contain line breaks; only the last one is git's.
         return Path("\n".join(words[1:])[:-1])
+    path = path.absolute()  # "." tells nobody where
     said = asked.stderr.decode("utf-8", "replace")
     if "dubious ownership" in said:
         raise NotARepository(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from inhouse_retrieval import Passage
+from inhouse_server.access import Work
 from inhouse_training import Message, TextDelta
 
 CURRENT = "current"
@@ -101,6 +102,12 @@ class AnswerFinished:
     reason: str
     provenance: Provenance
     timings: Timings
+
+    @property
+    def work(self) -> Work:
+        """What is noted of it."""
+        made, spent = self.provenance, self.timings
+        return Work("answer", made.adapter, made.index_commit, spent.prompt_tokens, spent.completion_tokens)
 
 
 AnswerEvent = TextDelta | AnswerFinished

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from threading import Event, Thread
 from typing import TypeVar
@@ -47,6 +48,7 @@ class Assistant:
         within: the part of the repository that it searches. For less than all, the base model answers: adapters have
             learned from the whole, and nobody can say what they tell of it.
         serving: the version that answers now, when the registry's current one may not be ready yet.
+        admission: entered around each answer; it refuses when too many wait.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Assistant:
         answered: Callable[[AnswerFinished], None] = lambda finished: None,
         within: Within = EVERYWHERE,
         serving: Callable[[], str | None] | None = None,
+        admission: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._engine = engine
         self._index = index
@@ -66,6 +69,7 @@ class Assistant:
         self._answered = answered
         self._within = within
         self._serving = serving or registry.current
+        self._admission = admission
 
     def ask(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         """Stream the answer: text deltas, then one :class:`AnswerFinished`.
@@ -75,8 +79,13 @@ class Assistant:
 
         Raises:
             Cancelled: ``cancel`` was set before there was an answer, while searching or while a model loaded.
+            Overloaded: too many answers wait already.
             InhouseError: the question is empty or too long, the adapter is unknown, or the engine failed.
         """
+        with self._admission():
+            yield from self._answer(question, cancel)
+
+    def _answer(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
         started = time.perf_counter()
         question = _readable(question)
         if not question.text.strip():

@@ -79,7 +79,7 @@ class Holding:
                     raise NotARepository(
                         f"{folder} is no repository, but lies in that of {top}.", "Name a repository's own folder."
                     )
-                workspace = Workspace.open(folder, SERVE, name, self._models)
+                workspace = Workspace.open(folder, SERVE).among_others(name, self._models)
             except OSError as error:
                 raise StateUnwritable(f"{folder} cannot be used: {error}.", "See to the folder's rights.") from error
             self._held.enter_context(workspace)

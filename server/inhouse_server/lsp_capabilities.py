@@ -11,6 +11,7 @@ from inhouse_server.lsp_messages import Message, is_request
 from inhouse_server.position_encodings import ENCODINGS, UTF16
 from inhouse_server.version import VERSION
 
+INLINE_COMPLETION = "textDocument/inlineCompletion"
 _INCREMENTAL = 2
 CODE_ACTION_KINDS = ("inhouse.explain", "inhouse.convention", "inhouse.change", "quickfix")
 COMMANDS = ("inhouse.ask", "inhouse.change", "inhouse.review")

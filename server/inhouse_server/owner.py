@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from inhouse_retrieval.errors import Busy, InhouseError
+from inhouse_server.holder import Holder, read_holder
 from inhouse_server.tls import Protected, check_certificate, check_listener, trusting_only
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 ADDRESS_FILE = "owner.json"
 TOKEN_FILE = "token"
 OWNER_LOCK = "owner.lock"
-HOLDER_FILE = "holder.json"
 SERVE = "serve"
 _HEALTH_BYTES = 1 << 16
 IDLE_EXIT_S = 900.0
@@ -169,41 +169,34 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
 def wait_for_owner(state_dir: Path, timeout_s: float = 30) -> OwnerAddress | None:
     """The owner that holds this state directory, once it listens; ``None`` when what holds it is no owner."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and is_held(state_dir) and _holder(state_dir)[1] in ("", SERVE):
+    while time.monotonic() < deadline and is_held(state_dir) and read_holder(state_dir).command in ("", SERVE):
         if found := find_owner(state_dir):
             return found
         time.sleep(0.05)
     return find_owner(state_dir)
 
 
-def note_holder(state_dir: Path, command: str) -> None:
-    """Leave word of who holds this state directory, for :func:`busy`."""
-    partial = state_dir / f"{HOLDER_FILE}.{os.getpid()}"
-    partial.write_text(json.dumps({"pid": os.getpid(), "command": command}), encoding="utf-8")
-    partial.replace(state_dir / HOLDER_FILE)
-
-
 def busy(root: Path, state_dir: Path) -> Busy:
     """The error that says who holds the repository, and what to do about it."""
-    pid, command = _holder(state_dir)
-    if command == SERVE:
+    holder = read_holder(state_dir)
+    if holder.command == SERVE:
+        pid = holder.pid
         if found := find_owner(state_dir):
             return Busy(f"{root} is served already, at {found.url} (process {pid}).", "Use that, or stop it first.")
         return Busy(
             f"The owner process ({pid}) holds {root} and does not answer yet.",
             "Try again in a moment, or stop it with 'inhouse serve --stop'.",
         )
-    who = f"'inhouse {command}' (process {pid})" if pid else "Another inhouse process"
-    return Busy(f"{who} holds {root}.", "Let it finish, or stop it with Ctrl-C or SIGTERM.")
+    doing = f": {holder.how_far}" if holder.how_far else ""
+    return Busy(f"{holder.name} holds {root}{doing}.", "Let it finish, or stop it with Ctrl-C or SIGTERM.")
 
 
-def _holder(state_dir: Path) -> tuple[int, str]:
-    """``(process id, command)`` of who noted that it holds this state directory; 0 and "" when nobody did."""
-    try:
-        written = json.loads((state_dir / HOLDER_FILE).read_text(encoding="utf-8"))
-        return int(written["pid"]), str(written["command"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0, ""
+def holder_of(state_dir: Path) -> Holder | None:
+    """The process that holds this state directory; ``None`` when none does. Nothing is written."""
+    holder = read_holder(state_dir)
+    if not holder.pid or not (state_dir / OWNER_LOCK).exists():
+        return None
+    return holder if is_held(state_dir) else None
 
 
 def _start_detached(root: Path, log_path: Path) -> subprocess.Popen[bytes]:

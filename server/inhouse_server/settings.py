@@ -53,6 +53,9 @@ class EngineSettings(_Section):
     batched: Literal["auto", "on", "off"] = Field(
         "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
+    waiting: int = Field(
+        64, ge=0, description="answers that may wait in this process; beyond that a question is refused with 429"
+    )
     url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
     model: str | None = Field(None, description="name of the base model at that server")
     adapters: dict[str, str] = Field(default_factory=dict, description="adapter version -> model name at that server")
@@ -264,6 +267,9 @@ class ServerSettings(_Section):
         description="name -> folder of each repository that the owner serves, its own folder among them",
     )
     requests_per_minute: int = Field(120, ge=0, description="requests of one team token a minute; 0 for any number")
+    completions_per_minute: int = Field(
+        240, ge=0, description="inline completions of one team token a minute; 0 for any number"
+    )
     requests_at_once: int = Field(8, ge=0, description="requests and editors of one team token at once; 0 for any")
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from inhouse_retrieval import (
     Definitions,
     Index,
     IndexReport,
+    IndexStatus,
     Repository,
     Within,
     is_name,
@@ -30,10 +32,13 @@ from inhouse_retrieval import (
 )
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
+from inhouse_server.access import Work
+from inhouse_server.admission import Admission
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
+from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting
 from inhouse_server.json_contracts import uses_json
-from inhouse_server.owner import HOLDER_FILE, OWNER_LOCK, busy, note_holder
+from inhouse_server.owner import OWNER_LOCK, busy
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
@@ -56,23 +61,16 @@ class Workspace:
         answered: told of each answer when it has ended, in the thread that made it.
     """
 
-    def __init__(
-        self,
-        repository: Repository,
-        settings: Settings,
-        state_dir: Path,
-        lock: FileLock,
-        name: str = "",
-        models: BaseModels | None = None,
-    ) -> None:
+    def __init__(self, repository: Repository, settings: Settings, state_dir: Path, command: str) -> None:
         self.repository = repository
         self.root = repository.root
-        self.name = name
-        self._models = models
+        self.name = ""
+        self._models: BaseModels | None = None
         self.settings = settings
         self.state_dir = state_dir
         self.registry = Registry(state_dir / "adapters")
-        self._lock = lock
+        self._command = command
+        self._lock = FileLock(state_dir / OWNER_LOCK, thread_local=False)
         self._index: Index | None = None
         self._engine: Engine | None = None
         self._vllm: VllmEngine | None = None  # the same, where several servers are looked after
@@ -84,16 +82,15 @@ class Workspace:
         self._definitions: Definitions | None = None
         self._knowing = threading.Lock()
         self._house: tuple[str, House] | None = None
+        self._admission = Admission(self._at_once, settings.engine.waiting)
         self.answered: Callable[[AnswerFinished], None] = lambda finished: None
 
     @classmethod
-    def open(cls, path: Path, command: str, name: str = "", models: BaseModels | None = None) -> Workspace:
+    def open(cls, path: Path, command: str) -> Workspace:
         """Hold the repository that ``path`` lies in.
 
         Args:
             command: the `inhouse` command that holds it, which others are told.
-            name: what it is called beside others.
-            models: the base models that it shares with them.
 
         Raises:
             NotARepository: ``path`` is not in a git work tree.
@@ -101,22 +98,34 @@ class Workspace:
             StateUnwritable: the state directory cannot be written.
             Busy: another process holds the repository.
         """
-        repository = Repository.open(path)
-        settings = load_settings(repository.root)
-        repository = repository.excluding(settings.exclude).with_wiki(settings.wiki)
-        state_dir = settings.state_path(repository.root)
-        prepare_state_dir(state_dir)
-        lock = FileLock(state_dir / OWNER_LOCK, thread_local=False)
+        workspace = cls(*find_repository(path), command)
+        workspace._hold()
+        return workspace
+
+    def among_others(self, name: str, models: BaseModels) -> Workspace:
+        """Itself, with its name among others of this process, and the base models that it shares with them."""
+        self.name, self._models = name, models
+        return self
+
+    def _hold(self) -> None:
+        prepare_state_dir(self.state_dir)
         try:
-            lock.acquire(timeout=0)
+            self._lock.acquire(timeout=0)
         except Timeout:
-            raise busy(repository.root, state_dir) from None
+            raise busy(self.root, self.state_dir) from None
         try:
-            note_holder(state_dir, command)
+            self._note()
         except OSError as error:
-            lock.release()
-            raise unwritable(state_dir, error) from error
-        return cls(repository, settings, state_dir, lock, name, models)
+            self._lock.release()
+            raise unwritable(self.state_dir, error) from error
+
+    def _note(self) -> None:
+        note_holder(self.state_dir, Holder(os.getpid(), self._command))
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process holds the repository, and may bring its index up to date."""
+        return self._lock.is_locked
 
     @property
     def index(self) -> Index:
@@ -129,11 +138,14 @@ class Workspace:
             if self._closed:
                 raise Cancelled("The owner process is stopping.", "Ask again; a new one starts when needed.")
             if self._index is None:
-                encoder = load_encoder(self.settings.encoder.choice(self.root))
-                vectors = vector_place(self.settings.vectors.server, self.root, self.state_dir)
-                reranker = self.settings.reranker.reranker(self.root)
-                self._index = Index.open(self.repository, self.state_dir, encoder, vectors, reranker)
+                self._index = self._open_index()
             return self._index
+
+    def _open_index(self) -> Index:
+        encoder = load_encoder(self.settings.encoder.choice(self.root))
+        vectors = vector_place(self.settings.vectors.server, self.root, self.state_dir)
+        reranker = self.settings.reranker.reranker(self.root)
+        return Index.open(self.repository, self.state_dir, encoder, vectors, reranker)
 
     def definitions(self) -> Definitions | None:
         """Finds definitions through the index; ``None`` while that is not open, which nobody waits for here."""
@@ -170,15 +182,32 @@ class Workspace:
                 self._engine = self._load_engine()
             return self._engine
 
-    def assistant(self, within: Within) -> Assistant:
-        """An assistant over a part of this workspace; cheap, the models load with the first question."""
+    def assistant(self, within: Within, worked: Callable[[Work], None] = lambda work: None) -> Assistant:
+        """An assistant over a part of this workspace; cheap, the models load with the first question.
+
+        Args:
+            worked: told of each answer when it has ended, in the thread that made it.
+        """
+
+        def answered(finished: AnswerFinished) -> None:
+            self.answered(finished)
+            worked(finished.work)
+
         answer = self.settings.answer
-        return Assistant(self.engine, self.index, self.registry, answer, self.answered, within, self.serving)
+        enter = self._admission.enter
+        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving, enter)
 
     @cached_property
     def offers_inline_completion(self) -> bool:
         """Whether editors are offered inline completion, as it was when the owner was first asked."""
         return not self.settings.no_inline_completion()
+
+    def _at_once(self) -> int | None:
+        """Answers that the engine of this process makes at once; one while it loads."""
+        if self.settings.engine.kind != "transformers":
+            return None
+        engine = cast("TransformersEngine | RepositoryEngine | None", self._engine)
+        return engine.streams if engine is not None else 1
 
     def filler(self) -> TransformersEngine | RepositoryEngine | None:
         """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
@@ -218,8 +247,12 @@ class Workspace:
             return self._house[1]
 
     def refresh(self, progress: Progress = no_progress) -> IndexReport:
-        """Bring the index up to the work tree. Calls take turns."""
-        return self.index.refresh(progress)
+        """Bring the index up to the work tree. Calls take turns. Other processes can see how far it is."""
+        try:
+            return self.index.refresh(noting(self.state_dir, self._command, progress))
+        finally:
+            with suppress(OSError):
+                self._note()
 
     def refresh_files(self, paths: Collection[str]) -> IndexReport:
         """Bring the index up to some files of the work tree."""
@@ -227,35 +260,15 @@ class Workspace:
 
     def status(self) -> dict[str, Any]:
         """What this workspace holds, as the status of every surface shows it."""
-        status = self.index.status()
+        loaded = list(self._engine.loaded_adapters) if self._engine else None
         return {
-            "root": str(self.root),
-            "base_model": self.settings.base_model,
-            "adapter": self.registry.current(),
-            "index_commit": status.commit,
-            "files": status.files,
-            "chunks": status.chunks,
-            "pending": status.pending,
-            "model_loaded": self._engine is not None,
-            "adapters_loaded": list(self._engine.loaded_adapters) if self._engine else [],
-            **self._retraining(),
+            **status_json(self.root, self.settings, self.state_dir, self.index.status(), loaded),
             **self.model_servers(),
         }
 
     def model_servers(self) -> dict[str, Any]:
         """``serving``, ``waiting`` and ``servers`` where vLLM servers answer; empty elsewhere, or before that."""
         return self._vllm.fleet.status() if self._vllm else {}
-
-    def _retraining(self) -> dict[str, Any]:
-        """How the last retraining ended, and when the next is due, which only ``[retrain] every`` tells."""
-        last, every = last_run(self.state_dir), self.settings.retrain.every
-        due = due_at(last, parse_interval(every)).isoformat() if last and every else None
-        ended = last and {
-            "finished": last.finished.isoformat(),
-            "decision": last.result["decision"],
-            "candidate": last.result["candidate"],
-        }
-        return {"last_retrain": ended, "next_retrain": due}
 
     def close(self) -> None:
         """Let go of the repository. A refresh under way stops; a model that is loading is not waited for."""
@@ -300,3 +313,51 @@ class Workspace:
         if self._models is not None:
             return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched)
         return load_engine(resolve_base_model(self.settings.base_model), self.registry.verify, engine.batched)
+
+
+def find_repository(path: Path) -> tuple[Repository, Settings, Path]:
+    """The repository that ``path`` lies in, as its settings want it read; the settings, and the state directory.
+
+    Raises:
+        NotARepository: ``path`` is not in a git work tree.
+        InvalidSettings: `inhouse.toml` is wrong.
+    """
+    repository = Repository.open(path)
+    settings = load_settings(repository.root)
+    repository = repository.excluding(settings.exclude).with_wiki(settings.wiki)
+    return repository, settings, settings.state_path(repository.root)
+
+
+def status_json(
+    root: Path, settings: Settings, state_dir: Path, index: IndexStatus, loaded: list[str] | None
+) -> dict[str, Any]:
+    """What every surface shows of a repository.
+
+    Args:
+        loaded: adapter versions beside the loaded model; ``None`` while no model is loaded.
+    """
+    return {
+        "root": str(root),
+        "base_model": settings.base_model,
+        "adapter": Registry(state_dir / "adapters").current(),
+        "index_commit": index.commit,
+        "files": index.files,
+        "chunks": index.chunks,
+        "pending": index.pending,
+        "unembedded": index.unembedded,
+        "model_loaded": loaded is not None,
+        "adapters_loaded": loaded or [],
+        **_retraining(settings, state_dir),
+    }
+
+
+def _retraining(settings: Settings, state_dir: Path) -> dict[str, Any]:
+    """How the last retraining ended, and when the next is due, which only ``[retrain] every`` tells."""
+    last, every = last_run(state_dir), settings.retrain.every
+    due = due_at(last, parse_interval(every)).isoformat() if last and every else None
+    ended = last and {
+        "finished": last.finished.isoformat(),
+        "decision": last.result["decision"],
+        "candidate": last.result["candidate"],
+    }
+    return {"last_retrain": ended, "next_retrain": due}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import zipfile
@@ -57,12 +58,17 @@ def package(checkout: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(checkout: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def code_server(checkout: Path) -> Path:
+    """VS Code as npm has it; its native modules are not built yet."""
+    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=checkout / DRIVER)
+    return checkout / DRIVER / "node_modules" / "code-server"
+
+
+@pytest.fixture(scope="module")
+def seen(checkout: Path, code_server: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a user of the extension sees, in the order of ``drive.mjs``."""
     browser = chromium()
-    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=checkout / DRIVER)
-    modules = checkout / DRIVER / "node_modules"
-    code_server = modules / "code-server"
+    modules = code_server.parent
     for script in (*code_server.glob("bin/*"), *code_server.glob("lib/vscode/bin/**/*")):
         if script.is_file():
             script.chmod(0o755)
@@ -123,6 +129,29 @@ def test_the_package_holds_what_runs_and_the_licences_of_what_it_bundles(package
     assert {"extension/dist/extension.js", "extension/dist/view.js", "extension/media/icon.png"} <= names
     assert not any(name.endswith((".ts", ".map")) or "node_modules" in name for name in names)
     assert "markdown-it 15" in notices and "vscode-languageclient 11" in notices
+
+
+def test_vs_code_calls_no_chat_participant_without_a_model(code_server: Path) -> None:
+    """Why there is no ``@inhouse`` in the built-in Chat view: signed out and offline nothing would answer it.
+
+    This is read in VS Code's own code. Where it fails, VS Code has changed, and the participant is worth another look.
+    """
+    text = (code_server / "lib/vscode/out/vs/workbench/api/node/extensionHostProcess.js").read_text()
+    (called,) = re.findall(r"async \$invokeAgent\(.{2000}", text)
+    assert called.index("await this.getModelForRequest(") < called.index(".invoke("), (
+        "a model first, then the participant"
+    )
+    for choosing in re.findall(r"async getModelForRequest\(.{300}", text):
+        picked, default, none = (
+            choosing.index(part)
+            for part in (".userSelectedModelId", ".getDefaultLanguageModel(", "Language model unavail")
+        )
+        assert picked < default < none, "what the user picked, else the default, else an error"
+    (default_model,) = re.findall(r"async getDefaultLanguageModel\(.{300}", text)
+    vendor = re.search(r"\.isDefaultForLocation\.panel&&\w+\.metadata\.vendor===(\w+)\)", default_model)
+    assert vendor and re.search(rf'\b{vendor[1]}="copilot"', text), (
+        "and the default is Copilot's, which needs an account"
+    )
 
 
 def test_an_answer_streams_into_the_chat_with_its_sources_and_provenance(seen: dict[str, Any]) -> None:

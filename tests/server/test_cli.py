@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from inhouse_server.cli.doctor import data_folder, place_of_base_model
 from inhouse_server.cli.found_passage import show_passage
+from inhouse_server.cli.terminal import how_far
+from inhouse_server.settings import Settings
+from inhouse_server.version import VERSION
+from inhouse_server.workspace import Workspace
 from inhouse_training import BaseModel
 
 from .conftest import git, make_repository
@@ -152,9 +159,24 @@ def test_one_sync_at_a_time(shop: Path) -> None:
         (["nonsense"], 2, "nonsense"),
         (["adapters", "show", "nobody"], 1, "nobody"),
         (["adapters", "promote", "../../etc"], 1, "../../etc"),
-        (["ask", " "], 1, "empty"),
+        (["ask", ""], 2, "the question is empty"),
+        (["ask", " \n"], 2, "the question is empty"),
         (["ask", "x", "--adapter", "nobody"], 1, "nobody"),
-        (["retrain", "--recipe", "nobody"], 1, "nobody"),
+        (["retrain", "--recipe", "nobody"], 2, "nobody"),
+        (["train", "--recipe", "cpu-tral"], 2, "Did you mean 'cpu-trial'?"),
+        (["dataset", "stats", "--recipe", "none.toml"], 2, "There is no file none.toml"),
+        (["sweep", "nobody"], 2, "nobody"),
+        (["sweep", "--timeout", "7x"], 2, "'7x' is not a length of time"),
+        (["retrain", "--every", "7x"], 2, "'7x' is not a length of time"),
+        (["retrain", "--every", "0d"], 2, "'0d' is not longer than 0"),
+        (["token", "create", "bob", "--expires", "0d"], 2, "'0d' must be longer than 0"),
+        (["token", "create", "bob", "--expires", "0"], 2, "'0' must be longer than 0"),
+        (["token", "create", "bob", "--expires", "soon"], 2, "'soon' is not a length of time"),
+        (
+            ["token", "create", "bob", "--scope", "metrcs"],
+            2,
+            "'metrcs' is not known. Did you mean 'metrics'? There are ask",
+        ),
         (["retrain", "--recipe", "default-7b"], 1, "is for Qwen/Qwen2.5-Coder-7B-Instruct"),
         (["serve", "--port", "99999"], 2, "--port"),
         (["sync"], 1, "No forge is configured"),
@@ -165,12 +187,29 @@ def test_wrong_use_is_told_plainly(shop: Path, arguments: list[str], code: int, 
     done = inhouse(*arguments, "--repo", str(shop)) if arguments != ["nonsense"] else inhouse(*arguments)
     assert done.returncode == code
     assert told in done.stderr
+    assert "Value error" not in done.stderr
+
+
+def test_an_empty_question_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "unread")
+    assert inhouse("ask", " ", "--repo", str(root)).returncode == 2
+    assert not (root / ".inhouse").exists()
+    assert inhouse("ask", "", "--repo", str(tmp_path)).returncode == 2, "the question comes before the repository"
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    done = inhouse("--version")
+    assert (done.returncode, done.stdout) == (0, f"inhouse {VERSION}, Python {platform.python_version()}\n")
 
 
 def test_outside_a_repository(tmp_path: Path) -> None:
     done = inhouse("index", "--repo", str(tmp_path))
     assert done.returncode == 1
     assert "not inside a git work tree" in done.stderr
+    here = subprocess.run(
+        [sys.executable, "-m", "inhouse_server.cli", "status"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert f"error: {tmp_path} is not inside a git work tree." in here.stderr
 
 
 def test_a_repository_without_commits(tmp_path: Path) -> None:
@@ -248,6 +287,75 @@ def test_index_goes_on_after_a_signal(tmp_path: Path, signal_number: signal.Sign
     assert json_of("search", "function_39", "--repo", str(root))["results"][0]["path"] == "module_39.py"
 
 
+@pytest.fixture(scope="module")
+def indexed_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A repository whose first `inhouse index` stands still while it embeds."""
+    root = make_repository(tmp_path_factory.mktemp("large") / "large")
+    for number in range(150):
+        (root / f"module_{number}.py").write_text(f"def function_{number}():\n    return {number}\n" * 8)
+    command = [sys.executable, "-m", "inhouse_server.cli", "index", "--repo", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "embedding" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGSTOP)
+        yield root, process
+        process.kill()
+
+
+def test_status_search_and_ask_answer_while_another_process_indexes(
+    indexed_elsewhere: tuple[Path, subprocess.Popen[str]], base_model: BaseModel
+) -> None:
+    root, process = indexed_elsewhere
+    status = json_of("status", "--repo", str(root))
+    assert (status["busy"]["command"], status["busy"]["pid"]) == ("index", process.pid)
+    assert status["busy"]["stage"] == "embedding" and status["files"] == 152 and status["unembedded"] > 0
+    told = inhouse("status", "--repo", str(root)).stdout
+    assert re.search(rf"At work now: +'inhouse index' \(process {process.pid}\) is at work \(embedding", told)
+    assert re.search(
+        r"Index: +152 files in \d+ chunks, at commit [0-9a-f]{12}; \d+ chunk\(s\) have no vector yet", told
+    )
+
+    found = inhouse("search", "when do couriers come", "--repo", str(root), "--json")
+    [best, *_] = json.loads(found.stdout)["results"]
+    assert best["path"] == "shipping.py" and "dense" not in best["legs"]
+    assert "searching what it has read so far, by words alone" in " ".join(found.stderr.split())
+    answer = json_of("ask", "Who books couriers?", "--repo", str(root))
+    assert answer["answer"] and "shipping.py" in {place["path"] for place in answer["citations"]}
+
+    second = inhouse("index", "--repo", str(root))
+    assert second.returncode == 1 and f"'inhouse index' (process {process.pid}) holds" in second.stderr
+
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(120) == 0, "nobody disturbed it"
+    status = json_of("status", "--repo", str(root))
+    assert (status["busy"], status["unembedded"]) == (None, 0)
+    found = json_of("search", "when do couriers come", "--repo", str(root))
+    assert found["unembedded"] == 0 and "dense" in found["results"][0]["legs"]
+
+
+def test_a_question_waits_for_a_command_that_holds_the_model_then_is_answered(
+    shop: Path, base_model: BaseModel
+) -> None:
+    json_of("index", "--repo", str(shop))
+    command = [sys.executable, "-m", "inhouse_server.cli", "ask", "Who books couriers?", "--repo", str(shop), "--json"]
+    with Workspace.open(shop, "review"):
+        waits = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert waits.stderr is not None
+        assert "is at work; waiting until it" in waits.stderr.readline()
+    out, _ = waits.communicate(timeout=120)
+    assert waits.returncode == 0 and json.loads(out)["answer"]
+
+
+def test_status_makes_nothing_and_reads_as_english(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "untouched")
+    told = inhouse("status", "--repo", str(root)).stdout
+    assert not (root / ".inhouse").exists()
+    assert "none yet; 'inhouse index' makes it" in told and "none: the base model answers" in told
+    assert not re.search(r"^\w+_\w+:", told, re.MULTILINE), "no key of the JSON"
+    assert json_of("status", "--repo", str(root)).keys() >= {"root", "adapter", "index_commit", "busy", "owner"}
+
+
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
 def test_an_early_ctrl_c_is_no_traceback(shop: Path, delay_s: float) -> None:
     code = "import sys; from inhouse_server.cli import main; print('here', flush=True); sys.exit(main())"
@@ -308,6 +416,56 @@ def test_doctor_says_what_is_wrong_and_goes_on(shop: Path, tmp_path: Path) -> No
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert done.returncode == 1
     assert not checks["git"]["ok"] and not checks["repository"]["ok"] and checks["torch"]["ok"]
+
+
+def test_doctor_says_where_the_model_and_the_data_lie(
+    shop: Path, base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    json_of("index", "--repo", str(shop))
+    details = {check["name"]: check["detail"] for check in json_of("doctor", "--repo", str(shop))["checks"]}
+    place = re.escape(str(base_model.path))
+    assert re.fullmatch(rf"{base_model.name}, in {place}, \d+ MB", details["base model"])
+    assert re.fullmatch(rf"{re.escape(str(shop / '.inhouse'))}, \d+ [kM]B", details["data folder"])
+    assert data_folder(tmp_path / "none") == f"{tmp_path / 'none'}, not made yet"
+    asked = Settings.model_validate({"engine": {"kind": "openai", "url": "http://h/v1", "model": "m"}})
+    assert place_of_base_model(asked).startswith(f"{base_model.name}, in {base_model.path}")
+    monkeypatch.setenv("INHOUSE_CACHE", str(tmp_path))
+    assert "answered by another server ([engine] kind = 'openai')" in place_of_base_model(asked)
+    assert "not on this machine yet" in place_of_base_model(Settings())
+
+
+def test_what_is_not_indexed_is_counted_by_reason_with_a_few_examples(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "pictures")
+    for number in range(7):
+        (root / f"picture{number}.bin").write_bytes(b"\0\1")
+    (root / "poetry.lock").write_text("x = 1\n")
+    told = inhouse("index", "--repo", str(root)).stdout
+    assert "  not indexed, file(s): 8\n" in told
+    assert "    7 binary: 'picture0.bin', 'picture1.bin', 'picture2.bin', …\n" in told
+    assert "    1 lock file: 'poetry.lock'\n" in told
+    assert told.endswith("    --verbose lists them all\n") and "picture3" not in told
+    every = inhouse("index", "--verbose", "--repo", str(root)).stdout
+    assert all(f"      'picture{number}.bin'\n" in every for number in range(7)) and "--verbose" not in every
+    (root / "picture6.bin").unlink()
+    assert len(json_of("index", "--repo", str(root))["skipped"]) == 7
+
+
+def test_progress_says_how_far_it_is_and_when_it_ends() -> None:
+    assert how_far("embedding", 1204, 5210) == "1,204 of 5,210 chunks"
+    assert how_far("download base model", 12_400_000, 93_000_000) == "12 of 93 MB"
+    assert how_far("reading the history", 0, None) == ""
+    code = """
+import time
+from inhouse_server.cli.terminal import progress_bar
+with progress_bar() as progress:
+    for done in range(0, 20):
+        progress("embedding", done * 32, 640)
+        time.sleep(0.1)
+"""
+    shown = re.sub(rb"\x1b\[[\d;?]*[a-zA-Z]", b"", in_a_terminal("-c", code)).decode()
+    assert re.search(r"embedding .* \d+ of 640 chunks 0:00:0\d left", shown)
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert piped.stderr == "embedding, 0 of 640 chunks …\n"
 
 
 def test_commands_ask_the_owner_when_one_runs(tmp_path: Path, base_model: BaseModel) -> None:

@@ -61,6 +61,7 @@ async def test_an_answer_streams_and_says_where_it_comes_from(connected: Editor,
     assert result["answer"] == "", "a streamed answer is not sent again"
     assert uri(root) in [citation["uri"] for citation in result["citations"]]
     assert result["provenance"]["base_model"] == "SmolLM2-135M-Instruct"
+    assert result["provenance_line"].startswith("Answered by SmolLM2-135M-Instruct with no adapter, index at ")
     assert len(result["provenance"]["index_commit"]) == 40
     assert result["timings"]["completion_tokens"] >= 1
     kinds = [value["kind"] for value in connected.progress("work")]

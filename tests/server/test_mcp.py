@@ -140,6 +140,10 @@ async def test_the_tools_find_read_answer_and_review(house: Path, transport: str
         assert answer["provenance"]["base_model"] == "speaker"
         assert answer["provenance"]["index_commit"] == git(house, "rev-parse", "HEAD").strip()
         assert progress[0] == "searching the repository\n"
+        route = "/inhouse/ask" if transport == "stdio" else "/mcp"
+        noted = [json.loads(line) for line in (house / ".inhouse" / "audit.jsonl").read_text().splitlines()]
+        work = [line for line in noted if line["route"] == route and line.get("completion_tokens")]
+        assert [line["commit"] for line in work][-1:] == [answer["provenance"]["index_commit"]]
 
         reviewed = (await client.call_tool("review", {}, progress_callback=told)).structured_content
         assert (reviewed["head"], reviewed["coverage"]["files"]) == ("the work tree", 1)

@@ -16,13 +16,14 @@ import httpx
 import pytest
 
 from inhouse_retrieval.errors import Busy
+from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting, read_holder
 from inhouse_server.owner import (
     ADDRESS_FILE,
-    HOLDER_FILE,
     OwnerAddress,
     ensure_owner,
     ensure_token,
     find_owner,
+    holder_of,
     is_held,
     stop_owner,
     wait_for_owner,
@@ -196,6 +197,37 @@ def test_who_holds_the_repository_is_named(root: Path) -> None:
         assert wait_for_owner(state, timeout_s=5) is None, "nothing to wait for"
         assert not (state / "logs" / "owner.log").exists(), "none was started that could only fail"
     assert not (state / HOLDER_FILE).exists()
+    assert holder_of(state) is None
+
+
+def test_how_far_the_holder_is_can_be_seen(root: Path) -> None:
+    state = root / ".inhouse"
+    seen: list[Holder | None] = []
+    with Workspace.open(root, "index") as house:
+        house.refresh(lambda stage, done, total: seen.append(holder_of(state)))
+        stages = {holder.stage for holder in seen if holder}
+        assert {"reading", "embedding"} <= stages and None not in seen
+        assert holder_of(state) == Holder(os.getpid(), "index"), "it is done, and still holds"
+        note_holder(state, Holder(os.getpid(), "index", "embedding", 1204, 5210))
+        with pytest.raises(Busy, match=r"holds .*: embedding, 1,204 of 5,210\."):
+            Workspace.open(root, "index")
+    note_holder(state, Holder(1, "index", "embedding", 1, 2))
+    assert holder_of(state) is None, "it was killed and left its note"
+
+
+def test_progress_is_noted_twice_a_second_at_most(tmp_path: Path) -> None:
+    clock = [0.0]
+    heard: list[int] = []
+    update = noting(tmp_path, "index", lambda stage, done, total: heard.append(done), lambda: clock[0])
+    for done in range(10):
+        update("embedding", done, 10)
+        clock[0] += 0.1
+    assert heard == list(range(10))
+    assert read_holder(tmp_path).done == 5, "at 0.0 and 0.5 s"
+    update("storing vectors", 0, None)
+    assert read_holder(tmp_path).how_far == "storing vectors", "a new stage at once"
+    (tmp_path / HOLDER_FILE).write_text('{"pid": "many"}')
+    assert read_holder(tmp_path) == Holder()
 
 
 def test_a_command_waits_for_an_owner_that_is_starting(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inhouse_server.review.diff import Change, Hunk, ReviewedFile
+from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.planted import HouseNames, PlantedBreak, found_shares, planted_breaks
 from inhouse_server.review.wanting import JudgedChange
 

@@ -577,6 +577,9 @@ def test_a_change_cannot_say_where_the_token_goes(pull: tuple[Path, ForgeServer]
     git(root, "update-ref", "refs/pull/77/head", "HEAD")
     done = run(root, "review", "--pr", "77", "--post")
     assert done.returncode == 1 and "the token would go where it says" in " ".join(done.stderr.split())
+    # The second half by itself, too, in a checkout that is the change's own.
+    alone = run(root, "post-review", "--pr", "77")
+    assert alone.returncode == 1 and "the token would go where it says" in " ".join(alone.stderr.split())
     assert server.requests == []
 
 

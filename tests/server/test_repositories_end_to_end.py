@@ -126,7 +126,7 @@ def test_two_repositories_from_a_broken_one_to_one_that_was_taken_out(
         assert told["shop"]["root"] == str(shop) and "inhouse.toml is not valid TOML" in told["till"]["problem"]
         assert main(["status", "--repo", str(shop)]) == 0
         shown = capsys.readouterr().out
-        assert f"repository shop: {shop}, no adapter, " in shown and "repository till: not served: " in shown
+        assert f"repository shop: {shop}; no adapter; " in shown and "repository till: not served: " in shown
 
         # Mended, it is served without a new start.
         (till / "inhouse.toml").write_text(settings(model))

@@ -13,9 +13,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from inhouse_retrieval import Passage
+from inhouse_server.review.change import Change, ReviewedFile, parse_hunks
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import Change, ReviewedFile, parse_hunks
 from inhouse_server.review.finding import Review
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.plain_text import control_tokens, hidden_characters

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
-from inhouse_server.review.conventions import imports
-from inhouse_server.review.diff import Change, read_change
+from inhouse_server.review.change import Change
+from inhouse_server.review.diff import read_change
+from inhouse_server.review.imports import imports
 from inhouse_server.review.plain_text import hidden_characters, plain_text
 from inhouse_server.review.proof import find_quotation
 from inhouse_server.review.reviewer import know_house, review
@@ -51,6 +52,8 @@ def read(root: Path) -> Change:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
+        ("a.vue", "export" + " " * 20_000 + "x"),
+        ("a.vue", "import {\n" * 8_000),
         ("a.ts", "export" + " " * 20_000 + "x"),
         ("a.ts", "export" + "\n" * 20_000 + "x"),
         ("a.ts", "import {\n" * 8_000),

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import InhouseError, Repository
 from inhouse_server.language_server.review_command import _lines
+from inhouse_server.review.change import Change, ReviewedFile
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import MAX_FILES, Change, ReviewedFile, read_change
+from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.renderers import render
 from inhouse_server.review.reviewer import House, review
+from inhouse_server.review.trees import MAX_FILES
 from tests.server.conftest import git
+from tests.server.test_cli import inhouse
 from tests.server.test_review_renderers import review as reviewed
 
 TEXT = "".join(f"value_{number} = compute({number})\n" for number in range(40))
@@ -115,3 +118,64 @@ def test_columns_and_lines_with_tabs_wide_characters_and_any_line_end(root: Path
     }  # fmt: skip
     shown = _lines(2, 3)
     assert (shown.start.line, shown.start.character, shown.end.line, shown.end.character) == (1, 0, 3, 0)
+
+
+# -- patches -------------------------------------------------------------------------------------------------
+
+NO_DATA = """diff --git a/x y.png b/x y.png
+new file mode 100644
+index 0000000..f76dd23
+Binary files /dev/null and b/x y.png differ
+"""
+
+
+def test_binary_files_of_a_patch_are_listed_and_the_rest_is_read(root: Path) -> None:
+    (root / "logo.png").write_bytes(b"\x89PNG\0\0")
+    (root / "old.py").write_text(TEXT + "z = 1\n")
+    git(root, "add", "--all")
+    for binary in ((), ("--binary",)):
+        patch = git(root, "diff", "--cached", *binary).encode()
+        files = {file.path: file for file in read_change(Repository.open(root), patch=patch).files}
+        assert {path: file.unread for path, file in files.items()} == {"old.py": "", "logo.png": "binary"}
+        assert files["old.py"].added_lines() == [(41, "z = 1")] and files["logo.png"].status == "added"
+    [file] = read_change(Repository.open(root), patch=NO_DATA.encode()).files
+    assert (file.path, file.status, file.unread) == ("x y.png", "added", "binary")
+
+
+@pytest.mark.parametrize(
+    ("patch", "problem", "remedy"),
+    [
+        (b"garbage\n", "There is no patch in what was given.", "as `git diff` writes it"),
+        (bytes(range(256)) * 9, "There is no patch in what was given.", "as `git diff` writes it"),
+        (b"--- a/old.py\n+++ b/old.py\n@@ -1,9 +1 @@\n-no\n", "The patch is damaged", "as `git diff` writes it"),
+        (b"--- a/old.py\n+++ b/old.py\n@@ -1 +1 @@\n-no\n+yes\n", "does not apply to HEAD", "made against"),
+        (b"--- a/none.py\n+++ b/none.py\n@@ -1 +1 @@\n-no\n+yes\n", "none.py", "top of the repository"),
+        (
+            b"--- a/../x\n+++ b/../x\n@@ -0,0 +1 @@\n+hi\n",
+            "The patch is refused: invalid path",
+            "inside of the repository",
+        ),
+    ],
+)
+def test_what_is_no_patch_for_here_is_told_with_its_own_remedy(
+    root: Path, patch: bytes, problem: str, remedy: str
+) -> None:
+    with pytest.raises(InhouseError) as refused:
+        read_change(Repository.open(root), patch=patch)
+    assert problem in refused.value.problem and remedy in (refused.value.remedy or "")
+    assert "git apply" not in refused.value.problem
+
+
+def test_an_empty_patch_is_a_review_that_finds_nothing_and_says_why(root: Path, tmp_path: Path) -> None:
+    change = read_change(Repository.open(root), patch=b"\n")
+    found = review(change, House(History((), lambda path: True), Conventions(())), 5)
+    assert (change.files, found.findings, found.notes) == ((), (), ("The patch is empty.",))
+
+
+@pytest.mark.parametrize("asked", [(), ("--staged",), ("HEAD",), ("main..topic",), ("--diff", "{patch}")])
+def test_a_repository_without_a_commit_is_said_to_be_one(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    (tmp_path / "a.patch").write_text(NO_DATA)
+    (tmp_path / "inhouse.toml").write_text("")
+    done = inhouse("review", "--repo", str(tmp_path), *(part.format(patch=tmp_path / "a.patch") for part in asked))
+    assert done.returncode == 1 and "This repository has no commit yet." in done.stderr, done.stderr

@@ -11,7 +11,8 @@ from threading import Event
 import pytest
 
 from inhouse_retrieval import Passage, PullRequest, PullRequestStore, Repository, ReviewComment
-from inhouse_server.review.diff import Change, read_change
+from inhouse_server.review.change import Change
+from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Review
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reading import SCHEMA

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from inhouse_retrieval import InhouseError
-from inhouse_server.review.diff import Change, ReviewedFile, parse_hunks
+from inhouse_server.review.change import Change, ReviewedFile, parse_hunks
 from inhouse_server.review.finding import Coverage, Finding, Precedent, Review
 from inhouse_server.review.renderers import FORMATS, render
 from inhouse_server.review.renderers.harmless import code, fence, harmless, harmless_line

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from inhouse_server.review.diff import Change
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Review
 from inhouse_server.review.reviewer import Reader, know_house, review
 from inhouse_server.review.second_look import MINORITY, NO_ROOM, REJECTED, TEMPERATURE

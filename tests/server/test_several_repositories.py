@@ -24,6 +24,7 @@ from inhouse_retrieval import InhouseError, Within
 from inhouse_server.access import Scope, TokenStore
 from inhouse_server.cli import main
 from inhouse_server.elsewhere import REPOSITORY_HEADER
+from inhouse_server.engines.shared import BaseModels
 from inhouse_server.holding import Holding
 from inhouse_server.http_api import build_app
 from inhouse_server.http_api.routes import ACCESS
@@ -78,7 +79,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Workspa
         (root / "settle.py").write_text(f'def settle_ledger({word}):\n    """Settle the ledger of a customer."""\n')
         git(root, "add", "--all")
         git(root, "commit", "--quiet", "-m", f"Settle the ledger ({word})")
-        workspaces[name] = Workspace.open(root, "test", name)
+        workspaces[name] = Workspace.open(root, "test").among_others(name, BaseModels())
         workspaces[name]._engine = Echo()
         workspaces[name].refresh()
     yield workspaces
@@ -266,7 +267,7 @@ def test_a_cookie_ends_with_the_token_that_was_shown_for_it(held: dict[str, Work
 
 
 def test_one_repository_alone_has_no_name_that_an_earlier_token_could_mean(held: dict[str, Workspace]) -> None:
-    alone = Workspace(held["shop"].repository, held["shop"].settings, held["shop"].state_dir, held["shop"]._lock)
+    alone = Workspace(held["shop"].repository, held["shop"].settings, held["shop"].state_dir, "test")
     stranger = TestClient(build_app(alone, "owner", "127.0.0.1", PORT), ADDRESS)
     store = TokenStore(alone.state_dir / "tokens.json")
     for opens in (["shop"], [alone.root.name], ["till", "shop"], []):

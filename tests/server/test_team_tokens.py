@@ -270,7 +270,7 @@ def test_the_audit_log_says_who_what_when_and_how_it_ended_and_no_more(
     client.get("/v1/models", headers=bearer("wrong-token-given"))
     asked, unknown, page, refused, stranger = audit_lines(workspace)
     assert (asked["token"], asked["name"], asked["route"], asked["status"]) == (token.id, "Ada", "/inhouse/ask", 200)
-    assert asked.keys() == {"at", "token", "name", "from", "method", "repository", "route", "status", "ms"}
+    assert asked.keys() == {"at", "token", "name", "scope", "from", "method", "repository", "route", "status", "ms"}
     assert datetime.fromisoformat(asked["at"]).tzinfo is not None
     assert (unknown["route"], unknown["status"]) == ("unknown", 404)
     assert (page["token"], page["status"]) == (token.id, 303)
@@ -414,7 +414,7 @@ def test_questions_of_an_editor_are_counted_and_noted(workspace: Workspace, stor
     assert "empty" in empty[0]["error"]["message"], "let through, and found to ask nothing"
     assert "asked too much" in empty[1]["error"]["message"]
     noted = [(line["name"], line["method"], line["route"], line["status"]) for line in audit_lines(workspace)]
-    assert noted[1:3] == [("Ada", "LSP", "inhouse/ask", 200), ("Ada", "LSP", "inhouse/ask", 429)]
+    assert noted[1:3] == [("Ada", "LSP", "inhouse/ask", 400), ("Ada", "LSP", "inhouse/ask", 429)]
 
 
 def test_a_revoked_token_s_editor_is_sent_away(client: TestClient, store: TokenStore) -> None:

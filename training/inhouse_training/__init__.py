@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from .all_data import retrain_on_everything as retrain_on_everything
     from .base_model import BaseModel as BaseModel
+    from .base_model import base_model_folder as base_model_folder
     from .base_model import find_base_model as find_base_model
     from .base_model import load_model as load_model
     from .base_model import load_tokenizer as load_tokenizer
@@ -149,6 +150,7 @@ _MODULE_OF = {
     "LastRun": "schedule",
     "RetrainPlan": "plan",
     "due_at": "schedule",
+    "base_model_folder": "base_model",
     "find_base_model": "base_model",
     "hold_runs": "runs",
     "is_ahead": "schedule",

@@ -108,6 +108,19 @@ def find_base_model(name: str) -> BaseModel | None:
     return resolve_base_model(name)
 
 
+def base_model_folder(name: str) -> Path | None:
+    """Where the base model ``name`` lies on this machine; ``None`` where it does not. Nothing is read or fetched."""
+    if name == DEFAULT_BASE:
+        return _smollm2().path if _is_complete(_smollm2().path) else None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def _smollm2() -> BaseModel:
     folder = cache_dir() / "base-models" / f"{DEFAULT_BASE}-{SMOLLM2_SHA256[:12]}-{_CONVERSION}"
     return BaseModel(DEFAULT_BASE, folder, SMOLLM2_SHA256, "Apache-2.0")

@@ -89,6 +89,11 @@ class Child:
             self._asked = True
             self._process.terminate()
 
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process.poll() is None:
+            self._process.kill()
+
     def end(self) -> None:
         """Let it stop in order, or kill it when it takes too long; whatever it was doing, it is gone afterwards."""
         self.stop()

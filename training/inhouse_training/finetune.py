@@ -12,6 +12,8 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,15 @@ from inhouse_retrieval import Cancelled, InhouseError, Progress, no_progress
 from .base_model import BaseModel
 from .child import Child, wait_for, why_it_ended
 from .dataset import Dataset
+from .machines import gpus_here
 from .recipe import Recipe
+from .sharing import workers_of
 from .trainers import STOPPED_EXIT_CODE, Job
 
 _GRACE_SECONDS = 30.0
 _TICK_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 5.0
+"""What the other workers have to end in when one has ended too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +64,14 @@ def finetune(
     manifest = Dataset(dataset_dir).manifest
     passes = training_passes(recipe, manifest["row_tokens"])
     job = Job(base, dataset_dir.resolve(), manifest["rows_sha256"], passes, recipe)
+    kind, workers = trainer_kind(recipe), workers_of(recipe, gpus_here())
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     _keep_job(run_dir, job)
     adapter = run_dir / "adapter"
     if not _is_whole(adapter):
         shutil.rmtree(adapter, ignore_errors=True)
-        _run_child(trainer_kind(recipe), run_dir, progress)
+        _run_workers(kind, run_dir, workers, progress)
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     return adapter
 
@@ -119,7 +126,8 @@ def unsloth_installed() -> bool:
 def asks_for_trl(recipe: Recipe) -> bool:
     """Whether the recipe names what only TRL's trainer does; Unsloth has kernels of its own, and float32 adapters."""
     trainer = recipe.trainer
-    return trainer.compile is True or trainer.attention == "documents" or recipe.lora.dtype == "bfloat16"
+    speed = trainer.compile is True or trainer.attention == "documents"
+    return speed or trainer.gpus != 1 or recipe.lora.dtype == "bfloat16"
 
 
 def _check_speed(recipe: Recipe, kind: str) -> None:
@@ -128,9 +136,19 @@ def _check_speed(recipe: Recipe, kind: str) -> None:
             "The recipe asks for Unsloth, which keeps its adapter in float32, and for an adapter in bfloat16.",
             'Set trainer.kind to "trl", or leave lora.dtype out.',
         )
+    if kind == "unsloth" and recipe.trainer.gpus != 1:
+        raise InhouseError(
+            "The recipe asks for Unsloth, which trains on one GPU, and for several.",
+            'Set trainer.kind to "trl", or trainer.gpus to 1.',
+        )
     if recipe.lora.dtype == "bfloat16" and not _has_cuda():
         raise InhouseError(
             "The recipe asks for an adapter in bfloat16, which needs a CUDA GPU.", "Leave lora.dtype out."
+        )
+    if recipe.lora.dtype == "bfloat16" and recipe.trainer.gpus != 1 and recipe.trainer.sharding != "none":
+        raise InhouseError(
+            "The recipe asks for an adapter in bfloat16 and a model split between GPUs, which keeps it in float32.",
+            'Set trainer.sharding to "none", trainer.gpus to 1, or leave lora.dtype out.',
         )
     if kind == "unsloth" and asks_for_trl(recipe):
         raise InhouseError(
@@ -194,37 +212,97 @@ def _environment(run_dir: Path) -> dict[str, str]:
     return {"HF_DATASETS_CACHE": str(run_dir / "cache"), "PYTORCH_CUDA_ALLOC_CONF": allocator}
 
 
-def _run_child(kind: str, run_dir: Path, progress: Progress) -> None:
+def _run_workers(kind: str, run_dir: Path, workers: int, progress: Progress) -> None:
+    """Train in one child process, or in several that train together; none of them is left afterwards."""
     shutil.rmtree(run_dir / "adapter.partial", ignore_errors=True)
-    log_path = run_dir / "trainer.log"
-    failure: dict[str, Any] | None = None
-    child = Child(
-        f"inhouse_training.trainers.{kind}",
-        run_dir,
-        log_path,
-        _environment(run_dir),
-        _GRACE_SECONDS,
-    )
+    children = list[Child]()
     try:
-        stage, done, total = "loading the model", 0, None
-        progress(stage, done, total)
-        while not child.closed:
-            if not wait_for([child], _TICK_SECONDS):
-                progress(stage, done, total)
-                continue
+        for environment in _environments(run_dir, workers):
+            log = run_dir / ("trainer.log" if not children else f"trainer-{len(children)}.log")
+            children.append(Child(f"inhouse_training.trainers.{kind}", run_dir, log, environment, _GRACE_SECONDS))
+        failures = _listen(children, progress)
+        codes = _end_together(children)
+    finally:
+        for child in children:
+            child.stop()
+        for child in children:
+            child.end()
+    _raise_what_ended_it(children, codes, failures, run_dir)
+
+
+def _environments(run_dir: Path, workers: int) -> list[dict[str, str]]:
+    """What each worker is told: where its data lies, and how it finds the others."""
+    usual = _environment(run_dir)
+    if workers == 1:
+        return [usual]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    usual |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    usual |= {"WORLD_SIZE": str(workers), "LOCAL_WORLD_SIZE": str(workers)}
+    return [{**usual, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(workers)]
+
+
+def _listen(children: list[Child], progress: Progress) -> dict[Child, dict[str, Any]]:
+    """Pass on what the children tell until all have ended well, or one has not; the failures that they told."""
+    failures = dict[Child, dict[str, Any]]()
+    stage, done, total = "loading the model", 0, None
+    progress(stage, done, total)
+    speaking = list(children)
+    while speaking:
+        ready = wait_for(speaking, _TICK_SECONDS)
+        for child in ready:
             for event in child.received():
                 if event["event"] in ("started", "step"):
                     stage, done, total = "training", event["step"], event["total"]
                 elif event["event"] == "failed":
-                    failure = event
+                    failures[child] = event
                 progress(stage, done, total)
-        code = child.exit_code()
-    finally:
-        child.end()
-    if failure is not None:
+        if not ready:
+            progress(stage, done, total)
+        ended = [child for child in speaking if child.closed]
+        speaking = [child for child in speaking if not child.closed]
+        if any(child.exit_code() not in (0, STOPPED_EXIT_CODE) for child in ended):
+            _hear_last_words(speaking, failures)
+            break
+    return failures
+
+
+def _hear_last_words(speaking: list[Child], failures: dict[Child, dict[str, Any]]) -> None:
+    """Wait a little for the others: one of them may have told why, or ended first without a word."""
+    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+    while speaking and time.monotonic() < deadline:
+        for child in wait_for(speaking, _TICK_SECONDS):
+            for event in child.received():
+                if event["event"] == "failed":
+                    failures[child] = event
+        speaking = [child for child in speaking if not child.closed]
+
+
+def _end_together(children: list[Child]) -> list[int | None]:
+    """Exit codes of those that ended by themselves. The others would wait for them in vain and are ended at once."""
+    codes = list[int | None]()
+    for child in children:
+        if not child.closed:
+            child.kill()
+        codes.append(child.exit_code() if child.closed else None)
+    return codes
+
+
+def _raise_what_ended_it(
+    children: list[Child], codes: list[int | None], failures: dict[Child, dict[str, Any]], run_dir: Path
+) -> None:
+    """Raise what ended the run too early, if anything did: the cause, not what it led to in the other workers."""
+    ended = [(code, child) for code, child in zip(codes, children, strict=True) if code is not None]
+    killed = [(code, child) for code, child in ended if code < 0]
+    foreseen = [failure for failure in failures.values() if not failure.get("unforeseen")]
+    if foreseen or (failures and not killed):
+        failure = (foreseen or list(failures.values()))[0]
         raise InhouseError(failure["problem"], failure["remedy"])
-    if code == STOPPED_EXIT_CODE:
+    if not killed and any(code == STOPPED_EXIT_CODE for code, _ in ended):
         raise Cancelled("Training was stopped.", "Start it again to continue from its last checkpoint.")
-    if code != 0 or not (run_dir / "adapter").exists():
-        remedy = "Start it again to continue from its last checkpoint." if code < 0 else f"See {log_path}."
-        raise InhouseError(f"Training stopped: {why_it_ended(code, log_path)}.", remedy)
+    wrong = killed or [(code, child) for code, child in ended if code != 0] or ended[:1]
+    code, child = wrong[0]
+    if code != 0 or len(ended) < len(children) or not (run_dir / "adapter").exists():
+        remedy = "Start it again to continue from its last checkpoint." if code < 0 else f"See {child.log}."
+        raise InhouseError(f"Training stopped: {why_it_ended(code, child.log)}.", remedy)

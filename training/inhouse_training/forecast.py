@@ -6,10 +6,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from inhouse_retrieval import InhouseError
+
 from .base_model import BaseModel
 from .dataset import Dataset
 from .finetune import asks_for_trl, training_passes, unsloth_installed
-from .machines import Machine
+from .machines import Machine, gpus_here
 from .memory import (
     GIB,
     Memory,
@@ -18,10 +20,12 @@ from .memory import (
     checkpointing_of,
     predict_memory,
     shape_of,
+    share_of,
     what_would_fit,
 )
 from .prompts import IGNORED
 from .recipe import Recipe
+from .sharing import ALONE, Share, workers_of
 
 _REACHED = 0.5
 """Part of a matrix product's speed that training reaches: four ways to train a 7B model reached 0.49 to 0.57 of the 798
@@ -54,6 +58,7 @@ class Forecast:
         seconds, cost: of training alone; the cost in the currency of the price, where one was given.
         basis: what the time rests on, as a sentence.
         refusal: why the run cannot be made on this machine, and what could be, as a sentence; empty when it fits.
+        share: how several GPUs share the run; ``memory`` is of each of them.
     """
 
     machine: Machine
@@ -66,6 +71,7 @@ class Forecast:
     cost: float | None
     basis: str
     refusal: str
+    share: Share = ALONE
 
     def to_json(self) -> dict[str, Any]:
         """As ``--dry-run --json`` has it, with the sum of the memory."""
@@ -101,24 +107,41 @@ def forecast_training(
         steps = passes * _steps_of_a_pass(recipe, rows, machine)
         tokens = passes * rows.tokens
     trainer = _trainer(recipe, machine)
-    compiled = compiles(recipe, shape, tokens, machine, trainer)
-    memory = (
-        predict_memory(shape, recipe, machine.gpu, trainer, machine.memory, compiled) if shape is not None else None
-    )
+    try:
+        share = _share(shape, recipe, machine)
+    except InhouseError as error:
+        refused = f"{error.problem} {error.remedy}"
+        return Forecast(machine, rows, passes, steps, tokens, None, None, None, "It cannot begin.", refused)
+    compiled = compiles(recipe, shape, tokens, machine, trainer, share)
+    memory = None
+    if shape is not None:
+        memory = predict_memory(shape, recipe, machine.gpu, trainer, machine.memory, compiled, share)
     seconds, basis = None, "How long it takes is not known."
     if tokens is not None and tokens_per_second is not None:
         seconds, basis = tokens / tokens_per_second, f"As fast as the last run here: {tokens_per_second:.0f} tokens/s."
     elif tokens is not None and shape is not None:
-        speed = _tokens_per_second(shape, recipe, machine, trainer, compiled)
+        speed = share.workers * _tokens_per_second(shape, recipe, machine, trainer, compiled, share)
         measured = "was measured here" if machine.measured else "is from a table"
         seconds = tokens / speed
         basis = (
             f"At {speed:.0f} tokens/s: half of the speed of a matrix product, {machine.tflops:.3g} TFLOP/s, which "
             + (f"{measured}.")
+            + (f" {share.workers} GPUs are reckoned as so many times one." if share.workers > 1 else "")
         )
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
-    refusal = _refusal(shape, recipe, base, memory, machine, trainer, compiled)
-    return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal)
+    refusal = _refusal(shape, recipe, base, memory, machine, trainer, compiled, share)
+    return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal, share)
+
+
+def _share(shape: Shape | None, recipe: Recipe, machine: Machine) -> Share:
+    """Of this machine's GPUs, or of as many cards as the recipe asks for.
+
+    Raises:
+        InhouseError: they are not there, or cannot share the rows of a step.
+    """
+    asked = recipe.trainer.gpus
+    workers = workers_of(recipe, gpus_here() if machine.measured else 1 if asked == "all" else asked)
+    return share_of(shape, recipe, workers, machine.gpu, machine.memory)
 
 
 def _trainer(recipe: Recipe, machine: Machine) -> str:
@@ -129,11 +152,14 @@ def _trainer(recipe: Recipe, machine: Machine) -> str:
     return "unsloth" if machine.gpu and kind != "trl" else "trl"
 
 
-def compiles(recipe: Recipe, shape: Shape | None, tokens: int | None, machine: Machine, trainer: str) -> bool:
+def compiles(
+    recipe: Recipe, shape: Shape | None, tokens: int | None, machine: Machine, trainer: str, share: Share = ALONE
+) -> bool:
     """Whether the layers are compiled: where the recipe says so, or, ``"auto"``, where it pays.
 
     It pays where a packed run of so many tokens would take ten minutes at least without: rows of one length are
-    compiled once, and of the time that an H100 takes for a 7B model a quarter is saved.
+    compiled once, and of the time that an H100 takes for a 7B model a quarter is saved. Several GPUs compile only when
+    asked to: nobody has tried it.
 
     Args:
         tokens: read in the whole run; ``None`` where nobody knows, and then nothing is compiled.
@@ -141,13 +167,16 @@ def compiles(recipe: Recipe, shape: Shape | None, tokens: int | None, machine: M
     """
     if not machine.gpu or trainer != "trl" or recipe.trainer.compile != "auto":
         return machine.gpu and trainer == "trl" and recipe.trainer.compile is True
-    if not recipe.trainer.packing or shape is None or tokens is None:
+    if not recipe.trainer.packing or shape is None or tokens is None or share.workers > 1:
         return False
     return tokens / _tokens_per_second(shape, recipe, machine, trainer, False) >= _PAYS_FROM
 
 
-def _tokens_per_second(shape: Shape, recipe: Recipe, machine: Machine, trainer: str, compiled: bool) -> float:
-    checkpointing = checkpointing_of(shape, recipe, machine.gpu, trainer, machine.memory, compiled)
+def _tokens_per_second(
+    shape: Shape, recipe: Recipe, machine: Machine, trainer: str, compiled: bool, share: Share = ALONE
+) -> float:
+    """Of each GPU."""
+    checkpointing = checkpointing_of(shape, recipe, machine.gpu, trainer, machine.memory, compiled, share)
     again = checkpointed_share(shape.layers, checkpointing)
     return _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe, again)
 
@@ -175,6 +204,7 @@ def _refusal(
     machine: Machine,
     trainer: str,
     compiled: bool,
+    share: Share,
 ) -> str:
     if recipe.trainer.load_in_4bit and not machine.gpu:
         return (
@@ -188,11 +218,12 @@ def _refusal(
         )
     if memory is None or memory.total <= machine.memory or shape is None:
         return ""
+    each = f" on each of {share.workers} GPUs" if share.workers > 1 else ""
     told = (
-        f"{base.name} with the recipe {recipe.name} needs about {memory.total / GIB:.1f} GiB, and {machine.name} has "
-        f"{machine.memory / GIB:.1f} GiB."
+        f"{base.name} with the recipe {recipe.name} needs about {memory.total / GIB:.1f} GiB{each}, and {machine.name} "
+        f"has {machine.memory / GIB:.1f} GiB."
     )
-    found = what_would_fit(shape, recipe, machine.gpu, trainer, machine.memory, compiled)
+    found = what_would_fit(shape, recipe, machine.gpu, trainer, machine.memory, compiled, share)
     if found is None:
         return f"{told} No change of the recipe makes it fit: take {'gpu-trial' if machine.gpu else 'cpu-trial'}."
     return f"{told} With {found[0]} it takes {found[1].total / GIB:.1f} GiB and would fit."

@@ -19,6 +19,8 @@ def parse_interval(text: str) -> timedelta:
     Raises:
         InhouseError: it is written otherwise.
     """
+    if re.fullmatch(r"0+[mhdw]", text):
+        raise InhouseError(f"{text!r} is not longer than 0.", "Write a number from 1 to 9999 and a unit, such as 12h.")
     if not re.fullmatch(INTERVAL, text):
         raise InhouseError(f"{text!r} is not a length of time.", "Write a number and a unit, such as 12h, 7d or 2w.")
     return timedelta() if text == "0" else timedelta(**{_UNITS[text[-1]]: int(text[:-1])})

@@ -79,6 +79,13 @@ def memory_here() -> int:
         return installed
 
 
+def gpus_here() -> int:
+    """How many GPUs this machine has."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
 def _tflops(device: str, dtype: object) -> float:
     import torch
 

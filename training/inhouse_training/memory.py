@@ -15,6 +15,8 @@ The parts, with their sources:
 - logits: of a batch with their gradient, unless the loss takes them in chunks; with checkpointing, the one layer that
   is computed again if that is more, since the two are never there at once.
 - overhead: measured, see the constants.
+- several GPUs: each with the whole model, the gradients once more, for their sum; or weights, adapter and optimiser
+  divided, with what is gathered of them for a layer (Zhao et al., "PyTorch FSDP", 2023). Not measured yet.
 
 ``docs/measurements.md`` compares the sum with what was measured.
 """
@@ -30,6 +32,7 @@ from typing import Literal
 
 from .base_model import BaseModel
 from .recipe import Recipe
+from .sharing import ALONE, Share, rows_of_a_worker
 
 Checkpointing = Literal["none", "selective", "full"]
 
@@ -127,8 +130,28 @@ def _shape(config: dict[str, int | bool]) -> Shape | None:
         return None  # another kind of model: nothing is predicted
 
 
+def share_of(shape: Shape | None, recipe: Recipe, workers: int, gpu: bool, total: int) -> Share:
+    """How ``workers`` share a run: the model is split where the recipe says so, or one GPU does not hold it whole.
+
+    Args:
+        total: memory of one GPU, in bytes.
+    """
+    asked = recipe.trainer.sharding
+    if workers == 1 or asked != "auto" or shape is None or not gpu:
+        return Share(workers, workers > 1 and asked == "full")
+    whole = Share(workers)
+    fits = predict_memory(shape, recipe, gpu, "trl", total, share=whole).total <= total
+    return whole if fits else Share(workers, True)
+
+
 def checkpointing_of(
-    shape: Shape | None, recipe: Recipe, gpu: bool, trainer: str, total: int, compiled: bool = False
+    shape: Shape | None,
+    recipe: Recipe,
+    gpu: bool,
+    trainer: str,
+    total: int,
+    compiled: bool = False,
+    share: Share = ALONE,
 ) -> Checkpointing:
     """What the recipe's ``checkpointing`` is on a machine with ``total`` bytes of memory.
 
@@ -139,7 +162,8 @@ def checkpointing_of(
         asked = "full"
         for least in _EVERY if shape is not None else ():
             assert shape is not None
-            if predict_memory(shape, _with(recipe, least), gpu, trainer, total, compiled).total <= _ROOM * total:
+            memory = predict_memory(shape, _with(recipe, least), gpu, trainer, total, compiled, share)
+            if memory.total <= _ROOM * total:
                 asked = least
                 break
     return "full" if asked == "selective" and trainer == "unsloth" else asked
@@ -156,22 +180,38 @@ def _with(recipe: Recipe, checkpointing: Checkpointing) -> Recipe:
     return recipe.model_copy(update={"trainer": trainer})
 
 
-def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int, compiled: bool = False) -> Memory:
-    """The peak of training with full rows.
+def predict_memory(
+    shape: Shape,
+    recipe: Recipe,
+    gpu: bool,
+    trainer: str,
+    total: int,
+    compiled: bool = False,
+    share: Share = ALONE,
+) -> Memory:
+    """The peak of training with full rows, of each of the workers that share the run.
 
     Args:
         gpu: bf16 on a GPU, or float32 on a CPU.
         trainer: ``"trl"`` or ``"unsloth"``.
         total: memory of the GPU, in bytes, which decides whether the loss is chunked.
         compiled: whether the layers are compiled, on a GPU.
+        share: what each of several workers has.
     """
     number = 2 if gpu else 4
-    tokens = recipe.optimizer.batch_rows * recipe.data.max_tokens
+    tokens = rows_of_a_worker(recipe, share.workers)[0] * recipe.data.max_tokens
     per_linear = _FOUR_BIT if recipe.trainer.load_in_4bit else number
     weights = shape.linear_parameters * per_linear + shape.other_parameters * number
     wide = 2 if gpu and recipe.lora.dtype == "bfloat16" else 4
     parameters = shape.adapter_parameters(recipe)
     adapter = parameters * 4 * wide
+    if share.split:
+        # Of the layers two are whole at a time, one in use and one on its way; embeddings and output layer stay whole.
+        layers = 2 * (shape.linear_parameters + parameters) // shape.layers
+        weights = weights / share.workers + layers * number + shape.other_parameters * number
+        adapter //= share.workers
+    elif share.workers > 1:
+        adapter += parameters * wide  # the buckets in which gradients are summed
     targets = 7 if isinstance(recipe.lora.targets, str) else len(recipe.lora.targets)
     # Inputs of the norms (float32), of q, k and v, of o, of gate and up, of down; q, k, v; gate, up and their product.
     layer = number * (6 * shape.hidden + 2 * shape.key_values + 4 * shape.inner + targets * recipe.lora.rank)
@@ -180,7 +220,7 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
         # The norms' inputs stay in bf16, and the activation of the gate is computed again.
         layer -= 8 * shape.hidden + number * shape.inner
     # Under autocast: bf16 copies of a float32 adapter, one layer's and all layers', and of the inputs.
-    copied = parameters * 2 if gpu and trainer == "trl" and wide == 4 and not compiled else 0
+    copied = parameters * 2 if gpu and trainer == "trl" and wide == 4 and not compiled and not share.split else 0
     if copied:
         layer += number * shape.hidden * _copied_inputs(recipe)
     # As the trainer decides it (trainers/loop.py); Unsloth's loss is always fused.
@@ -189,7 +229,8 @@ def predict_memory(shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total:
     if not gpu:
         layer, logits = int(layer * _CPU_SLACK), int(tokens * shape.vocabulary * 16 * _CPU_SLACK)
     checkpointed = round(
-        shape.layers * checkpointed_share(shape.layers, checkpointing_of(shape, recipe, gpu, trainer, total, compiled))
+        shape.layers
+        * checkpointed_share(shape.layers, checkpointing_of(shape, recipe, gpu, trainer, total, compiled, share))
     )
     # Unsloth keeps the layers' inputs in the host's memory.
     inputs = 0 if trainer == "unsloth" else shape.hidden * number
@@ -211,7 +252,13 @@ def _copied_inputs(recipe: Recipe) -> int:
 
 
 def what_would_fit(
-    shape: Shape, recipe: Recipe, gpu: bool, trainer: str, total: int, compiled: bool = False
+    shape: Shape,
+    recipe: Recipe,
+    gpu: bool,
+    trainer: str,
+    total: int,
+    compiled: bool = False,
+    share: Share = ALONE,
 ) -> tuple[str, Memory] | None:
     """The smallest change of the recipe that fits, as a sentence's part, with its memory; ``None`` when none does."""
     data, changes = recipe.data, list[str]()
@@ -235,7 +282,9 @@ def what_would_fit(
         recipe = recipe.model_copy(update=update)
         key = words.split(" = ")[0]
         changes = [change for change in changes if not change.startswith(key)] + [words]
-        memory = predict_memory(shape, recipe, gpu, trainer, total, compiled)
+        if (recipe.optimizer.batch_rows * recipe.optimizer.accumulate) % share.workers:
+            continue  # fewer rows than the GPUs can share
+        memory = predict_memory(shape, recipe, gpu, trainer, total, compiled, share)
         if memory.total <= total:
             return " and ".join(changes), memory
     return None

@@ -145,12 +145,17 @@ class TrainerSettings(_Section):
             ``"none"``, every second one (``"selective"``) or all (``"full"``). ``"auto"`` takes the first of these
             whose predicted memory fits the machine. Unsloth knows none and all.
         compile: each layer is compiled by itself, on a GPU with TRL. ``"auto"`` compiles packed rows where the run is
-            predicted to take ten minutes at least, since compiling takes up to half of one.
+            predicted to take ten minutes at least, since compiling takes up to half of one. Not the default: the
+            losses differ a little from those of layers that are not compiled.
         attention: ``"documents"`` computes only what lies within a document of a packed row, where ``"sdpa"`` masks the
             rest. ``"auto"`` takes the first on a GPU that has the kernel for it (Ampere and newer). Unsloth brings its
-            own. Neither this nor compiling is the default: their steps were measured on a GPU, whole runs were not.
+            own.
         checkpoint_seconds: a checkpoint is written after the first step that ends this long after the last
         one.
+        gpus: how many GPUs of this machine train together, by TRL; ``"all"`` takes as many as share the rows of a step
+            evenly. A step has the same rows whatever their number.
+        sharding: with several GPUs, ``"none"`` has the whole model on each, ``"full"`` splits it between them.
+            ``"auto"`` splits where the whole one does not fit by prediction.
     """
 
     kind: Literal["auto", "trl", "unsloth"] = "auto"
@@ -158,8 +163,10 @@ class TrainerSettings(_Section):
     load_in_4bit: bool = False
     checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
     compile: Literal["auto", True, False] = False
-    attention: Literal["auto", "sdpa", "documents"] = "sdpa"
+    attention: Literal["auto", "sdpa", "documents"] = "auto"
     checkpoint_seconds: int = Field(60, ge=0)
+    gpus: Literal["all"] | Annotated[int, Field(ge=1)] = 1
+    sharding: Literal["auto", "none", "full"] = "auto"
 
 
 class EvaluationSettings(_Section):
@@ -251,12 +258,24 @@ def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             raise InhouseError(f"The recipe {path} cannot be read ({error}).", "Name a TOML file.") from error
         return parse_recipe(content, path.name.removesuffix(".toml"), str(path))
+    check_recipe_name(text)
+    return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
+
+
+def check_recipe_name(text: str) -> None:
+    """See whether a recipe is called ``text``, or a file ending in `.toml` is there; nothing is read.
+
+    Raises:
+        InhouseError: it is not so.
+    """
     names = recipe_names()
-    if text not in names:
+    if text.endswith(".toml"):
+        if not Path(text).is_file():
+            raise InhouseError(f"There is no file {text}.", f"Name one, or one of {', '.join(names)}.")
+    elif text not in names:
         near = difflib.get_close_matches(text, names, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(names)}, or name a .toml file."
         raise InhouseError(f"There is no recipe called {text!r}.", hint)
-    return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
 
 
 def parse_recipe(content: str, name: str, file: str) -> Recipe:

@@ -107,6 +107,11 @@ class TransformersEngine:
         return int(self._causal.config.max_position_embeddings)
 
     @property
+    def streams(self) -> int:
+        """Answers that are made at once."""
+        return 1
+
+    @property
     def loaded_adapters(self) -> tuple[str, ...]:
         return tuple(self._loaded.copy())
 

@@ -4,7 +4,7 @@ import * as vscode from 'vscode'
 import { ProgressType, State, WorkDoneProgress, type LanguageClient } from 'vscode-languageclient/node'
 import type { Connection } from './client'
 import {
-  historyOf, newTurn, placeLabel, provenanceLine, type FromView, type Source, type ToView, type Turn,
+  historyOf, newTurn, placeLabel, type FromView, type Source, type ToView, type Turn,
 } from './conversation'
 import type { Answer, Question } from './protocol'
 
@@ -47,7 +47,7 @@ export class Chat implements vscode.WebviewViewProvider {
       turn.text += answer.answer
       turn.sources = answer.citations.map(({ uri, range }) => this.source(uri, range.start.line, range.end.line))
       turn.notes = answer.notes
-      turn.provenance = provenanceLine(answer.provenance)
+      turn.provenance = answer.provenance_line
       turn.state = 'answered'
     } catch (error) {
       turn.state = running.token.isCancellationRequested ? 'stopped' : 'failed'

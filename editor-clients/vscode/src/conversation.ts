@@ -1,5 +1,5 @@
 /** A conversation as the chat view shows it and as a follow-up question repeats it. Nothing here knows VS Code. */
-import type { Message, Provenance } from './protocol'
+import type { Message } from './protocol'
 
 export interface Source {
   label: string
@@ -54,15 +54,6 @@ export function historyOf(turns: readonly Turn[]): Message[] {
 /** `path:3-9` for the lines from `start` to before `end`, 0-based. */
 export function placeLabel(path: string, start: number, end: number): string {
   return end - start > 1 ? `${path}:${start + 1}-${end}` : `${path}:${start + 1}`
-}
-
-/** One sentence that says which model, adapter and commit produced an answer. */
-export function provenanceLine(given: Provenance): string {
-  const adapter = given.adapter ? `adapter ${given.adapter}` : 'no adapter'
-  const line = `Answered by ${given.base_model} with ${adapter}`
-  if (given.index_commit === null) return `${line}, without the index.`
-  const at = `${line}, index at ${given.index_commit.slice(0, 12)}`
-  return given.pending ? `${at}, ${pendingFiles(given.pending)}.` : `${at}.`
 }
 
 export function pendingFiles(count: number): string {

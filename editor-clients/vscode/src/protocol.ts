@@ -30,6 +30,8 @@ export interface Answer {
   notes: string[]
   reason: string
   provenance: Provenance
+  /** One sentence that says which model, adapter and commit produced it. */
+  provenance_line: string
 }
 
 export interface Status extends Provenance {

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from inhouse_server.access.audit import Audit, Handled
+from inhouse_server.access.asking import Asking, Noting, TooMuch, uncounted
+from inhouse_server.access.audit import Audit, Handled, Work
 from inhouse_server.access.limits import RequestLimits
 from inhouse_server.access.tokens import Caller, Callers, Scope, Token, TokenStore, token_file
 
 __all__ = [
+    "Asking",
     "Audit",
     "Caller",
     "Callers",
     "Handled",
+    "Noting",
     "RequestLimits",
     "Scope",
     "Token",
     "TokenStore",
+    "TooMuch",
+    "Work",
     "token_file",
+    "uncounted",
 ]

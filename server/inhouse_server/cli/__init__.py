@@ -56,10 +56,11 @@ def _run(arguments: list[str] | None) -> int:
 
     from inhouse_server.cli.app import app
     from inhouse_server.cli.terminal import log_to_stderr
+    from inhouse_server.cli.usage import plain_message
 
     log_to_stderr()
     try:
-        result = app(args=arguments, standalone_mode=False)
+        result = app(args=arguments, prog_name="inhouse", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Exit as error:
         return error.exit_code
@@ -67,6 +68,7 @@ def _run(arguments: list[str] | None) -> int:
         raise KeyboardInterrupt from None
     except TyperException as error:
         # Typer's usage errors show themselves with the usage line; the base class has only a message.
+        error.message = plain_message(error.message)
         show = getattr(error, "show", None)
         show() if show else _explain(error.message)
         return error.exit_code

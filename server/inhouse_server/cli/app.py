@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from inhouse_server.cli import (
+    about,
     adapters,
     ask,
     dataset,
@@ -63,24 +64,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=about.show_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """What comes before the name of a command."""
+
+
 app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("ask")(ask.ask)
-app.command("sync")(sync.sync)
+app.command("sync", short_help="Read the forge's merged pull requests.")(sync.sync)
 app.add_typer(dataset.app, name="dataset")
-app.command("train")(train.train)
-app.command("sweep")(sweep.sweep)
+app.command("train", short_help="Fine-tune, without evaluating or promoting.")(train.train)
+app.command("sweep", short_help="Search for better settings of a recipe.")(sweep.sweep)
 app.add_typer(evaluate.app, name="eval")
-app.add_typer(retrain.app, name="retrain")
+app.add_typer(retrain.app, name="retrain", short_help="Train a candidate, and promote it only if it is better.")
 app.add_typer(adapters.app, name="adapters")
-app.add_typer(_review, name="review")
+app.add_typer(_review, name="review", short_help="Review a change: what is missing, what is unlike the house.")
 app.command("post-review", hidden=True)(post_review.post_review)
 app.add_typer(webhook.app, name="webhook")
 app.command("serve")(serve.serve)
 app.add_typer(token.app, name="token")
-app.command("status")(status.status)
+app.command("status", short_help="Show model, index, retraining, and what is at work.")(status.status)
 app.command("lsp")(lsp.lsp)
-app.command("mcp")(mcp.mcp)
-app.command("slack")(slack.slack)
+app.command("mcp", short_help="Serve tools for an MCP client on standard input and output.")(mcp.mcp)
+app.command("slack", short_help="Answer in Slack, in the channels that you name.")(slack.slack)

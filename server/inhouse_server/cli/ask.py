@@ -11,10 +11,11 @@ from inhouse_server.answers import CURRENT
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import location, plain, print_json
+from inhouse_server.cli.usage import asked
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question.")],
+    question: Annotated[str, typer.Argument(help="The question.", callback=asked)],
     repo: RepoOption = HERE,
     adapter: Annotated[str, typer.Option("--adapter", help="'current', 'base' or an adapter version.")] = CURRENT,
     retrieval: Annotated[
@@ -24,7 +25,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask about the repository."""
-    with open_backend(repo, "ask", refresh=True) as (root, backend):
+    with open_backend(repo, "ask", reading=True, with_model=True) as (root, backend):
         for event in backend.ask(question, adapter, retrieval):
             if isinstance(event, dict):
                 if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +16,22 @@ from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_retrieval.within import EVERYWHERE
 from inhouse_retrieval.work_tree import top_of_work_tree
 from inhouse_server.answers import CURRENT, Question
-from inhouse_server.cli.terminal import progress_bar, start_logging
+from inhouse_server.cli.terminal import progress_bar, start_logging, tell
 from inhouse_server.elsewhere import REPOSITORY_HEADER
-from inhouse_server.owner import OwnerAddress, find_owner, wait_for_owner
+from inhouse_server.holder import Holder, read_holder
+from inhouse_server.owner import SERVE, OwnerAddress, find_owner, wait_for_owner
 from inhouse_server.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import httpx
+
+    from inhouse_server.workspace import Workspace
+
+_PATIENCE_S = 2.0
+"""Most commands are done by then, and what they leave is better than what can be read beside them."""
+_LOOK_AGAIN_S = 0.1
+_WITHOUT_A_MODEL = frozenset({"index", "index --watch", "search", "retrain"})
+"""Commands that hold a repository to read it: `retrain` lets go before it loads anything."""
 
 
 class Backend(Protocol):
@@ -39,44 +49,73 @@ class Backend(Protocol):
     def index(self, progress: Progress) -> dict[str, Any]:
         """Bring the index up to the work tree."""
 
-    def status(self) -> dict[str, Any]:
-        """Adapter, index, and where the owner listens."""
-
 
 @contextmanager
-def open_backend(repo: Path, command: str, refresh: bool = False) -> Iterator[tuple[Path, Backend]]:
+def open_backend(
+    repo: Path, command: str, reading: bool = False, with_model: bool = False
+) -> Iterator[tuple[Path, Backend]]:
     """The root of the repository and what answers for it.
 
     Args:
         command: which of `inhouse`'s commands asks; others are told when they must wait for it.
-        refresh: bring the index up to date first, unless an owner runs, which keeps it so. Its progress bar is gone
-            when this returns: what streams to the terminal next has it to itself.
+        reading: it only searches or asks. The index is brought up to date first, unless an owner runs, which keeps it
+            so; the progress bar is gone when this returns: what streams to the terminal next has it to itself. While
+            another process holds the repository, it is answered from what that has read so far.
+        with_model: it loads the model, and so waits for a process that holds the model as well.
 
     Raises:
         InhouseError: not a repository, wrong settings, or held by a process that does not answer.
     """
     root, _, state_dir = locate(repo)
-    owner, workspace = find_owner(state_dir), None
-    if owner is None:
-        from inhouse_server.workspace import Workspace
-
-        try:
-            workspace = Workspace.open(root, command)
-        except Busy:
-            # An owner that has just been started holds the repository before it listens.
-            if (owner := wait_for_owner(state_dir)) is None:
-                raise
-    if workspace is None:
-        assert owner is not None
+    found = _answering(root, state_dir, command, reading, with_model)
+    if isinstance(found, OwnerAddress):
         start_logging(state_dir, "client")
-        yield root, OwnerBackend(owner)
+        yield root, OwnerBackend(found)
         return
-    with workspace:
+    with found as workspace:
         start_logging(state_dir, "inhouse")
-        if refresh:
+        if reading and workspace.holds:
             with progress_bar() as progress:
                 workspace.refresh(progress)
         yield root, LocalBackend(workspace)
+
+
+def _answering(root: Path, state_dir: Path, command: str, reading: bool, with_model: bool) -> OwnerAddress | Workspace:
+    """The owner; else this process, holding the repository or, where it may, beside the process that holds it."""
+    began, waiting = time.monotonic(), False
+    while (owner := find_owner(state_dir)) is None:
+        from inhouse_server.workspace import Workspace  # loads much that an owner's client does without
+
+        try:
+            return Workspace.open(root, command)
+        except Busy:
+            holder = read_holder(state_dir)
+            # An owner that has just been started holds the repository before it listens.
+            if (owner := wait_for_owner(state_dir)) is not None:
+                return owner
+            if not reading or holder.command == SERVE:
+                raise
+        if time.monotonic() - began < _PATIENCE_S:
+            time.sleep(_LOOK_AGAIN_S)
+        elif beside := _beside(root, state_dir, command, holder, with_model):
+            return beside
+        else:
+            if not waiting:
+                tell(f"{holder.doing}; waiting until it has read enough or lets go. Ctrl-C ends this.")
+            waiting = True
+            time.sleep(_LOOK_AGAIN_S)
+    return owner
+
+
+def _beside(root: Path, state_dir: Path, command: str, holder: Holder, with_model: bool) -> Workspace | None:
+    """This process beside ``holder``; ``None`` while it has read nothing, or has a model that ours would double."""
+    from inhouse_retrieval import readable_beside
+    from inhouse_server.beside import WorkspaceBeside
+
+    if (with_model and holder.command not in _WITHOUT_A_MODEL) or not readable_beside(state_dir):
+        return None
+    tell(f"{holder.doing}: searching what it has read so far, by words alone.")
+    return WorkspaceBeside.open(root, command)
 
 
 def locate(repo: Path) -> tuple[Path, Settings, Path]:
@@ -125,9 +164,6 @@ class LocalBackend:
 
         return index_json(self._workspace.refresh(progress))
 
-    def status(self) -> dict[str, Any]:
-        return {**self._workspace.status(), "owner": None}
-
 
 class OwnerBackend:
     """The work, done by a running owner."""
@@ -167,11 +203,14 @@ class OwnerBackend:
         return self._job("/inhouse/review", {"revisions": revisions, "staged": staged}, progress, cancel)
 
     def status(self) -> dict[str, Any]:
-        """With ``repositories`` where the owner's token opens several: the status of each, or its ``problem``."""
+        """Adapter, index, and where the owner listens.
+
+        ``repositories``, where the token opens several, has the status of each, or its ``problem``.
+        """
         told = self._answer("GET", "/inhouse/repositories")
         each = {name: self._status_of(name, told["failed"]) for name in told["repositories"]}
         several = {"repositories": each} if len(each) > 1 else {}
-        return {**self._answer("GET", "/inhouse/status"), "owner": self._owner.url, **several}
+        return {**self._answer("GET", "/inhouse/status"), "busy": None, "owner": self._owner.url, **several}
 
     def _status_of(self, name: str, failed: dict[str, str]) -> dict[str, Any]:
         if name in failed:

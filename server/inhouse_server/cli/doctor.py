@@ -7,6 +7,7 @@ import platform
 import shutil
 import sqlite3
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, start_logging
+from inhouse_server.settings import Settings
 
 
 def doctor(repo: RepoOption = HERE, json: JsonOption = False) -> int:
@@ -61,13 +63,14 @@ def _checks(repo: Path) -> Any:
         return
     start_logging(state_dir, "doctor")
     yield check("repository", True, str(root))
-    free = shutil.disk_usage(root).free / 2**30
-    yield check("disk", free > 2, f"{free:.1f} GiB free where the state lies (2 GiB are enough to begin)")
+    yield check("data folder", True, data_folder(state_dir))
+    free = shutil.disk_usage(state_dir if state_dir.is_dir() else root).free / 2**30
+    yield check("disk", free > 2, f"{free:.1f} GiB free where the data lies (2 GiB are enough to begin)")
     from inhouse_server.owner import find_owner
 
     owner = find_owner(state_dir)
     yield check("owner", True, f"runs at {owner.url}" if owner else "does not run; it starts when needed")
-    yield check("base model", True, settings.base_model)
+    yield check("base model", True, place_of_base_model(settings))
     from inhouse_retrieval import load_encoder
 
     try:
@@ -77,3 +80,29 @@ def _checks(repo: Path) -> Any:
     else:
         yield check("encoder", True, f"{encoder.name}; {encoder.dimension} dimensions, on {settings.encoder.device}")
     yield check("inline completion", True, settings.no_inline_completion() or "offered to editors")
+
+
+def data_folder(state_dir: Path) -> str:
+    """Where what inhouse keeps of the repository lies, and its size."""
+    return f"{state_dir}, {_size(state_dir)}" if state_dir.is_dir() else f"{state_dir}, not made yet"
+
+
+def place_of_base_model(settings: Settings) -> str:
+    """The base model, where it lies, and its size."""
+    from inhouse_training import base_model_folder
+
+    name, folder = settings.base_model, base_model_folder(settings.base_model)
+    if folder is None and settings.engine.kind != "transformers":
+        return f"{name}, answered by another server ([engine] kind = {settings.engine.kind!r})"
+    if folder is None:
+        return f"{name}, not on this machine yet; it is fetched when first needed"
+    return f"{name}, in {folder}, {_size(folder)}"
+
+
+def _size(folder: Path) -> str:
+    """How much the files in ``folder`` hold; what disappears meanwhile is left out."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return f"{total / 1e6:,.0f} MB" if total >= 1e6 else f"{total / 1e3:,.0f} kB"

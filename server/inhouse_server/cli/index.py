@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,29 +13,28 @@ from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar
 
-_LISTED = 20
-"""Lines shown of each list; --json has all of them."""
+_EXAMPLES = 3
+"""Shown of what was skipped or redacted for one reason; --verbose shows all."""
 
 
 def index(
     repo: RepoOption = HERE,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and refresh after every change.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List all that was skipped or redacted.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Bring the index up to the work tree."""
     with open_backend(repo, "index") as (_, backend), progress_bar() as progress:
         report = backend.index(progress)
-    _show(report, json)
+    _show(report, json, verbose)
     if watch:
-        _watch(repo, json)
+        _watch(repo, json, verbose)
 
 
-def _show(report: dict[str, object], json: bool) -> None:
+def _show(report: dict[str, Any], json: bool, verbose: bool) -> None:
     if json:
         print_json(report)
         return
-    skipped = report["skipped"]
-    assert isinstance(skipped, list)
     typer.echo(
         f"{report['files']} files, {report['chunks']} chunks: {report['embedded']} embedded, "
         f"{report['reused']} reused, in {report['seconds']} s at {str(report['commit'])[:12]}"
@@ -44,25 +44,35 @@ def _show(report: dict[str, object], json: bool) -> None:
         typer.echo(
             f"  and is now {report['encoder']}: everything was embedded again, apart from what it had embedded before"
         )
-    without = report["without_syntax"]
-    assert isinstance(without, dict)
-    if without:
+    if without := report["without_syntax"]:
         kinds = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in sorted(without.items()))
         typer.echo(f"  cut by indentation, for want of a grammar: {kinds}")
-    _list([f"skipped {entry['path']!r}: {entry['reason']}" for entry in skipped])
-    redactions = report["redactions"]
-    assert isinstance(redactions, list)
-    _list([f"redacted in {entry['path']!r}, line {entry['line']}: {entry['kind']}" for entry in redactions])
+    skipped = [(entry["reason"], repr(entry["path"])) for entry in report["skipped"]]
+    _by_kind("not indexed, file(s)", skipped, verbose)
+    redactions = [(entry["kind"], f"{entry['path']!r}:{entry['line']}") for entry in report["redactions"]]
+    _by_kind("redacted, secret(s)", redactions, verbose)
 
 
-def _list(entries: Sequence[str]) -> None:
-    for entry in entries[:_LISTED]:
-        typer.echo(f"  {entry}")
-    if len(entries) > _LISTED:
-        typer.echo(f"  … and {len(entries) - _LISTED} more; --json lists them all")
+def _by_kind(what: str, entries: Sequence[tuple[str, str]], verbose: bool) -> None:
+    """A line for each kind of ``(kind, place)``, the most frequent first, with a few places, or with all of them."""
+    if not entries:
+        return
+    more = False
+    typer.echo(f"  {what}: {len(entries)}")
+    for kind, count in Counter(kind for kind, _ in entries).most_common():
+        places = [place for each, place in entries if each == kind]
+        if verbose:
+            typer.echo(f"    {count} {kind}:")
+            for place in places:
+                typer.echo(f"      {place}")
+        else:
+            more = more or count > _EXAMPLES
+            typer.echo(f"    {count} {kind}: {', '.join(places[:_EXAMPLES])}{', …' if count > _EXAMPLES else ''}")
+    if more:
+        typer.echo("    --verbose lists them all")
 
 
-def _watch(repo: RepoOption, json: bool) -> None:
+def _watch(repo: RepoOption, json: bool, verbose: bool) -> None:
     from threading import Event
 
     from inhouse_retrieval import watch
@@ -75,4 +85,4 @@ def _watch(repo: RepoOption, json: bool) -> None:
         raise InhouseError("The owner process watches this repository already.", "Nothing more is needed.")
     with Workspace.open(root, "index --watch") as workspace:
         typer.echo("Watching for changes; Ctrl-C ends it.", err=True)
-        watch(workspace.index, Event(), lambda report: _show(index_json(report), json))
+        watch(workspace.index, Event(), lambda report: _show(index_json(report), json, verbose))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.progress import Progress
+from inhouse_server.access import Work
 from inhouse_server.background import run_in_thread
 from inhouse_server.cli.backend import OwnerBackend, locate
 from inhouse_server.cli.options import HERE, RepoOption
@@ -64,7 +65,7 @@ class _AnyOwner:
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         return self._owner().read_passage(path, start_line, end_line)
 
-    def ask(self, question: str, cancel: Event) -> Iterator[str | dict[str, Any]]:
+    def ask(self, question: str, cancel: Event, worked: Callable[[Work], None]) -> Iterator[str | dict[str, Any]]:
         return self._owner().ask(question, cancel=cancel)
 
     def review(self, revisions: str | None, staged: bool, progress: Progress, cancel: Event) -> dict[str, Any]:

@@ -94,7 +94,9 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         parts = ("weights", "adapter", "activations", "logits", "overhead")
         told = ", ".join(f"{part} {getattr(memory, part) / _GIB:.1f}" for part in parts)
         room = f"{machine.memory / _GIB:.1f} on {machine.name}"
-        lines.append(f"memory: about {memory.total / _GIB:.1f} GiB ({told}) of {room}")
+        split = "the model split between them" if forecast.share.split else "the whole model on each"
+        shared = f", on each of {forecast.share.workers} GPUs, {split}" if forecast.share.workers > 1 else ""
+        lines.append(f"memory: about {memory.total / _GIB:.1f} GiB ({told}) of {room}{shared}")
     else:
         lines.append("memory: not predicted, since this base model's shape is not known")
     cost = f", cost {forecast.cost:.2f}" if forecast.cost is not None else ""

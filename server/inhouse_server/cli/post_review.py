@@ -15,7 +15,7 @@ import typer
 
 from inhouse_retrieval.errors import Busy
 from inhouse_server.cli.backend import locate
-from inhouse_server.cli.forge import open_forge, require_forge_and_token
+from inhouse_server.cli.forge import forget_token, open_forge, require_forge_and_token
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar, start_logging
 
@@ -35,15 +35,21 @@ def post_review(
 
     from filelock import FileLock, Timeout
 
+    from inhouse_retrieval import Repository
     from inhouse_server.review.posting.memory import Posted
     from inhouse_server.review.posting.post import post
     from inhouse_server.review.posting.request import MAX_BYTES, read_request
+    from inhouse_server.review.trusted import require_trusted_forge
     from inhouse_server.state_dir import prepare_state_dir
 
     # Settings and token are read before the request: what it says cannot change where it goes.
-    _, settings, state_dir = locate(repo)
+    root, settings, state_dir = locate(repo)
     require_forge_and_token(settings.forge)
     forge = open_forge(settings.forge, "so there is nowhere to post to")
+    # No program that is started from here on finds the token, git included.
+    forget_token(settings.forge)
+    repository = Repository.open(root)
+    require_trusted_forge(repository, repository.head())
     prepare_state_dir(state_dir)
     start_logging(state_dir, "post-review")
     request = read_request(sys.stdin.buffer.read(MAX_BYTES + 1), forge.token)

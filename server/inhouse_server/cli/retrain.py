@@ -17,6 +17,7 @@ from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_
 from inhouse_server.cli.schedules import Job, Timer, schedule
 from inhouse_server.cli.terminal import print_json, progress_bar, warn
 from inhouse_server.cli.training_job import AllDataOption, RecipeOption, training_job
+from inhouse_server.cli.usage import interval
 
 if TYPE_CHECKING:
     from inhouse_training import LastRun, RetrainResult
@@ -28,7 +29,9 @@ REJECTED = 3
 
 EveryOption = Annotated[
     str | None,
-    typer.Option("--every", metavar="7d", help="Run only when the last run is this old; 0 runs now."),
+    typer.Option(
+        "--every", metavar="7d", help="Run only when the last run is this old; 0 runs now.", callback=interval
+    ),
 ]
 AfterPrsOption = Annotated[
     int | None, typer.Option("--after-prs", min=1, help="Run only when this many changes have landed since.")

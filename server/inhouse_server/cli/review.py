@@ -19,7 +19,7 @@ from inhouse_server.cli.terminal import progress_bar, start_logging, warn
 from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
-    from inhouse_server.review.diff import Change
+    from inhouse_server.review.change import Change
     from inhouse_server.review.finding import Review
 
 FOUND = 4
@@ -82,6 +82,7 @@ def review(
         prepare_state_dir(state_dir)
     start_logging(state_dir, "review")
     repository = Repository.open(root).excluding(settings.exclude)
+    repository.head()  # without a commit nothing can be reviewed, which is best said first
     shown = ShownFindings(state_dir) if once else None
     most = limit or settings.review.findings
     patch = _patch(diff) if diff else None

@@ -40,7 +40,7 @@ def search(
         raise typer.BadParameter("give a query, --queries FILE or --users NAME")
     if query is not None and not query.strip():
         raise typer.BadParameter("the query is empty")
-    with open_backend(repo, "search", refresh=True) as (root, backend):
+    with open_backend(repo, "search", reading=True) as (root, backend):
         if users is not None:
             found = backend.uses(users, limit or _USES)
             print_json(found) if json else show_uses(root, users, found)

@@ -1,42 +1,104 @@
-"""`inhouse status`: adapter, index, retraining, owner; what else the owner serves."""
+"""`inhouse status`: model, index, retraining, owner, and what is at work. It waits for nobody and changes nothing."""
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from inhouse_server.cli.backend import open_backend
+from inhouse_server.cli.backend import OwnerBackend, locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json
+from inhouse_server.cli.terminal import plain, print_json, start_logging
+from inhouse_server.holder import Holder
 
 
 def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
-    """Show the current adapter, the index, the last and the next retraining, and the owner with all that it serves."""
-    with open_backend(repo, "status") as (_, backend):
-        held = backend.status()
+    """Show model, index, retraining, owner, what it serves and what is at work; also while a command holds it."""
+    held = _held(repo)
     if json:
         print_json(held)
         return
-    if last := held["last_retrain"]:
-        held["last_retrain"] = f"{last['decision']}, candidate {last['candidate']}, finished {last['finished']}"
-    held["adapters_loaded"] = ", ".join(held["adapters_loaded"]) or None
-    servers, repositories = held.pop("servers", []), held.pop("repositories", {})
-    for key, value in held.items():
-        typer.echo(f"{key}: {value if value is not None else 'none'}")
-    for server in servers:
-        state = f"ready for {', '.join(server['ready']) or 'the base model'}" if server["up"] else server["problem"]
-        typer.echo(f"server {server['url']}: {state}")
-        for version, reason in server["failed"].items():
-            typer.echo(f"  {version}: {reason}")
-        for version in server["not_telling"]:
-            typer.echo(f"  {version}: checked, but it is too close to the base model to tell whether it was left out")
-    for name, each in repositories.items():
-        typer.echo(f"repository {name}: {_in_short(each)}")
+    for label, value in _lines(held):
+        typer.echo(f"{label + ':':<{_WIDTH}}{value}")
+    for server in held.get("servers", []):
+        _show_server(server)
+    for name, each in held.get("repositories", {}).items():
+        typer.echo(plain(f"repository {name}: {_in_short(each)}"))
+
+
+def _held(repo: Path) -> dict[str, Any]:
+    from inhouse_server.owner import SERVE, find_owner, holder_of, wait_for_owner
+
+    _, _, state_dir = locate(repo)
+    start_logging(state_dir, "client")
+    owner = find_owner(state_dir)
+    if owner is None and (holder := holder_of(state_dir)) and holder.command == SERVE:
+        # An owner that has just been started holds the repository before it listens.
+        owner = wait_for_owner(state_dir)
+    if owner is not None:
+        return OwnerBackend(owner).status()
+    from inhouse_server.beside import look
+
+    return look(repo)
+
+
+_WIDTH = 18
+
+
+def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and value of each line."""
+    lines = [
+        ("Repository", held["root"]),
+        ("At work now", Holder(**held["busy"]).doing if held["busy"] else ""),
+        ("Index", _index(held)),
+        ("Base model", f"{held['base_model']}{', loaded' if held['model_loaded'] else ''}"),
+        ("Adapter", held["adapter"] or "none: the base model answers"),
+        ("Adapters loaded", ", ".join(held["adapters_loaded"])),
+        ("Served now", held.get("serving") or ""),
+        ("Waited for", held.get("waiting") or ""),
+        ("Last retraining", _retraining(held["last_retrain"])),
+        ("Next retraining", f"due from {_moment(held['next_retrain'])}" if held["next_retrain"] else "by hand"),
+        ("Owner process", held["owner"] or "does not run; editors and 'inhouse serve' start it"),
+    ]
+    return [(label, plain(value)) for label, value in lines if value]
+
+
+def _index(held: dict[str, Any]) -> str:
+    if not held["index_commit"]:
+        read = f"; {held['files']} file(s) read so far" if held["files"] else ""
+        return "being made" + read if held["busy"] else "none yet; 'inhouse index' makes it"
+    told = f"{held['files']} files in {held['chunks']} chunks, at commit {held['index_commit'][:12]}"
+    if held["pending"]:
+        told += f"; {held['pending']} changed file(s) to read"
+    if held["unembedded"]:
+        told += f"; {held['unembedded']} chunk(s) have no vector yet and are found by words"
+    return told
 
 
 def _in_short(held: dict[str, Any]) -> str:
+    """One of several repositories in a line."""
     if "problem" in held:
         return f"not served: {held['problem']}"
-    adapter, commit = held["adapter"] or "no adapter", held["index_commit"][:12] or "no commit yet"
-    return f"{held['root']}, {adapter}, {held['files']} files at {commit}, {held['pending']} pending"
+    return f"{held['root']}; {held['adapter'] or 'no adapter'}; {_index({**held, 'busy': None})}"
+
+
+def _retraining(last: dict[str, Any] | None) -> str:
+    if not last:
+        return "none yet"
+    return f"{last['decision']}, candidate {last['candidate'] or 'none'}, finished {_moment(last['finished'])}"
+
+
+def _moment(written: str) -> str:
+    """A time as a person reads it, in the zone of this machine."""
+    return datetime.fromisoformat(written).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _show_server(server: dict[str, Any]) -> None:
+    state = f"ready for {', '.join(server['ready']) or 'the base model'}" if server["up"] else server["problem"]
+    typer.echo(f"server {server['url']}: {state}")
+    for version, reason in server["failed"].items():
+        typer.echo(f"  {version}: {reason}")
+    for version in server["not_telling"]:
+        typer.echo(f"  {version}: checked, but it is too close to the base model to tell whether it was left out")

@@ -11,6 +11,7 @@ from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.plan import CardOption, PriceOption, forecast_lines
 from inhouse_server.cli.terminal import print_json, progress_bar
 from inhouse_server.cli.training_job import training_job
+from inhouse_server.cli.usage import interval, known_recipe
 
 if TYPE_CHECKING:
     from inhouse_training import SweepForecast, SweepPlan, SweepResult
@@ -20,14 +21,16 @@ _SHOWN = 5
 
 def sweep(
     recipe: Annotated[
-        str | None, typer.Argument(help="A shipped recipe or a path; its [sweep] says what is tried.")
+        str | None,
+        typer.Argument(help="A shipped recipe or a path; its [sweep] says what is tried.", callback=known_recipe),
     ] = None,
     trials: Annotated[
         int,
         typer.Option("--trials", min=1, help="How many settings are tried in all, those of a stopped sweep included."),
     ] = 20,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="8h", help="Begin no further trial after this time.")
+        str | None,
+        typer.Option("--timeout", metavar="8h", help="Begin no further trial after this time.", callback=interval),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be tried and what it would take, and write nothing.")

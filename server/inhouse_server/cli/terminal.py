@@ -17,6 +17,19 @@ from inhouse_server.locations import file_uri
 from inhouse_server.logs import JsonLines, PlainLines
 
 LOG_VARIABLE = "INHOUSE_LOG"
+_MEGABYTES = "MB"
+UNITS = {
+    "reading": "files",
+    "embedding": "chunks",
+    "embedding the history": "titles",
+    "embedding pull requests": "passages",
+    "reading pull requests": "pull requests",
+    "storing vectors": "vectors",
+    "download base model": _MEGABYTES,
+    "check base model": _MEGABYTES,
+    "convert base model": _MEGABYTES,
+}
+"""What a stage counts, where its name does not say so."""
 
 
 def explain(problem: str, remedy: str = "") -> None:
@@ -28,6 +41,14 @@ def explain(problem: str, remedy: str = "") -> None:
     console.print(Text("error: ", style="bold red").append(Text(problem, style="not bold")))
     if remedy:
         console.print(Text(remedy, style="dim"))
+
+
+def tell(sentence: str) -> None:
+    """Say on standard error what the user should know meanwhile."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text(sentence, style="dim"))
 
 
 def warn(sentence: str) -> None:
@@ -83,7 +104,7 @@ def _log_to(handlers: list[logging.Handler], level: int, json: bool = False) -> 
 def progress_bar(shown: bool = True) -> Iterator[Progress]:
     """A progress bar with time left, on standard error; one line per stage where that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not shown:
@@ -95,18 +116,30 @@ def progress_bar(shown: bool = True) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[how_far]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars.add_task(stage, total=total, how_far="", left="")
+            left = "" if total is None or done >= total else "left"
+            bars.update(tasks[stage], completed=done, total=total, how_far=how_far(stage, done, total), left=left)
 
         yield update
+
+
+def how_far(stage: str, done: int, total: int | None) -> str:
+    """``"1,204 of 5,210 chunks"``; empty where nothing was counted yet."""
+    unit = UNITS.get(stage, "")
+    if unit == _MEGABYTES:
+        done, total = done // 1_000_000, None if total is None else total // 1_000_000
+    if total is None:
+        return f"{done:,} {unit}".rstrip() if done else ""
+    return f"{done:,} of {total:,} {unit}".rstrip()
 
 
 def _stage_lines(console: Any) -> Progress:
@@ -115,7 +148,8 @@ def _stage_lines(console: Any) -> Progress:
     def update(stage: str, done: int, total: int | None) -> None:
         if stage not in seen:
             seen.add(stage)
-            console.print(f"{stage} …", highlight=False, markup=False)
+            count = f", {how_far(stage, done, total)}" if total and done < total else ""
+            console.print(f"{stage}{count} …", highlight=False, markup=False)
 
     return update
 

@@ -15,9 +15,9 @@ from inhouse_server.access.tokens import SCOPES, Token
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import plain, print_json
+from inhouse_server.cli.usage import NEVER, lifetime
 from inhouse_server.settings import Settings
 
-NEVER = "never"
 app = typer.Typer(help="Tokens for a team: named, scoped, expiring, kept as hashes.", no_args_is_help=True)
 _SCOPE_HELP = "May be given more than once. " + "; ".join(f"{scope.value}: {what}" for scope, what in SCOPES.items())
 
@@ -26,7 +26,9 @@ _SCOPE_HELP = "May be given more than once. " + "; ".join(f"{scope.value}: {what
 def create(
     name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
     scope: Annotated[list[Scope] | None, typer.Option("--scope", help=f"{_SCOPE_HELP}.", show_default="ask")] = None,
-    expires: Annotated[str, typer.Option("--expires", help="After how long, such as 12h or 90d; or never.")] = "90d",
+    expires: Annotated[
+        str, typer.Option("--expires", help="After how long, such as 12h or 90d; or never.", callback=lifetime)
+    ] = "90d",
     within: Annotated[
         list[str] | None,
         typer.Option("--within", help="Folder or file that it may see, alone. May be given more than once."),

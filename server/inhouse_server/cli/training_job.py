@@ -14,6 +14,7 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.terminal import start_logging
+from inhouse_server.cli.usage import known_recipe
 from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ AllDataOption = Annotated[
     bool,
     typer.Option("--all-data", help="Hold nothing out: a version that is not evaluated, and promoted only by hand."),
 ]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A shipped recipe or a path.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="A shipped recipe or a path.", callback=known_recipe)
+]
 
 
 @dataclass(frozen=True, slots=True)

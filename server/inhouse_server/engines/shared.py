@@ -78,6 +78,11 @@ class RepositoryEngine:
         here = (adapter for adapter in self._model.loaded_adapters if adapter.startswith(self._prefix))
         return tuple(adapter.removeprefix(self._prefix) for adapter in here)
 
+    @property
+    def streams(self) -> int:
+        """Answers that the model makes at once, those of other repositories among them."""
+        return self._model.streams
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return self._model.count_tokens(messages)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 from starlette.applications import Starlette
@@ -26,6 +27,7 @@ from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.http_api.metrics import Metrics, metrics
 from inhouse_server.http_api.repositories import Repositories, repositories, workspace_of
+from inhouse_server.lsp_capabilities import INLINE_COMPLETION
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
 
@@ -83,6 +85,13 @@ def build_app(
     named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
     mcp = McpEndpoint()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with mcp.lifespan(app):
+            yield
+        audit.close()
+
     app: Starlette = Starlette(
         routes=[
             Route("/healthz", _health),
@@ -114,6 +123,7 @@ def build_app(
                 callers=callers,
                 browser=BrowserSession(owners, port, callers, secure),
                 limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
+                by_itself={INLINE_COMPLETION: RequestLimits(server.completions_per_minute, 0)},
                 allowed_hosts=hosts,
                 activity=activity,
                 repositories=held,
@@ -131,7 +141,7 @@ def build_app(
             ClientDisconnect: _left,
             Exception: _unexpected,
         },
-        lifespan=mcp.lifespan,
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a path is a route's or it is none
     app.state.repositories = held

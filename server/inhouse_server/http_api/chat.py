@@ -22,7 +22,7 @@ from inhouse_server.answers import CURRENT, AnswerFinished, Question, Sampling
 from inhouse_server.background import cancellable
 from inhouse_server.http_api.errors import Refused, error_body
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest
-from inhouse_server.http_api.reading import read_openai, within_of
+from inhouse_server.http_api.reading import assistant_of, read_openai, within_of
 from inhouse_server.http_api.repositories import asked_of, named_by, usable_by, workspace_of
 from inhouse_server.http_api.streaming import refused_at_once, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
@@ -128,7 +128,7 @@ async def _answer(
     body: ChatRequest | CompletionRequest,
     shape: _Shape,
 ) -> Response:
-    assistant = workspace.assistant(within_of(request))
+    assistant = assistant_of(request, workspace)
     events = cancellable(lambda cancel: assistant.ask(question, cancel))
     identity = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if body.stream:

@@ -16,7 +16,7 @@ from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
-from inhouse_server.http_api.reading import read_body, within_of
+from inhouse_server.http_api.reading import assistant_of, read_body, within_of
 from inhouse_server.http_api.repositories import workspace_of
 from inhouse_server.http_api.streaming import server_sent
 from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
@@ -97,7 +97,7 @@ async def ask(request: Request) -> Response:
     contract has it, text and all.
     """
     body = await read_body(request, AskRequest)
-    assistant = workspace_of(request).assistant(within_of(request))
+    assistant = assistant_of(request, workspace_of(request))
     question = Question(
         body.question,
         history=tuple(Message(turn.role, turn.content) for turn in body.history),

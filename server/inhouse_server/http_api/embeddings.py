@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from inhouse_server.access import Work
 from inhouse_server.http_api.errors import Refused
 from inhouse_server.http_api.openai_requests import EmbeddingRequest
 from inhouse_server.http_api.reading import read_openai
@@ -26,7 +27,9 @@ async def embeddings(request: Request) -> Response:
     name = workspace.settings.encoder.name
     if model != name:
         raise Refused(404, f"The encoder here is {name!r}.", "model_not_found", "model")
-    return JSONResponse(await run_in_threadpool(lambda: _embedded(body, workspace.index.encoder)))
+    answer = await run_in_threadpool(lambda: _embedded(body, workspace.index.encoder))
+    request.scope["worked"](Work("embedding", None, None, answer["usage"]["prompt_tokens"], texts=len(answer["data"])))
+    return JSONResponse(answer)
 
 
 def _embedded(body: EmbeddingRequest, encoder: Encoder) -> dict[str, Any]:

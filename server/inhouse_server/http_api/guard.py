@@ -12,7 +12,8 @@ import contextlib
 import functools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,8 +22,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from inhouse_server.access import Caller, Callers, Handled, RequestLimits
+from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_server.access import Caller, Callers, Handled, Noting, RequestLimits, Scope, TooMuch, Work
 from inhouse_server.elsewhere import REPOSITORY_HEADER
+from inhouse_server.engines.failures import Overloaded
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
@@ -59,10 +62,14 @@ class Guard:
     """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence.
 
     The application finds the caller under ``scope["caller"]``; under ``scope["repository"]`` the name of the repository
-    that the request is about, which the caller may use, or ``None`` where it does not say; under ``scope["asking"]``
-    what it calls with the name of each question that comes over a WebSocket.
+    that the request is about, which the caller may use, or ``None`` where it does not say; under ``scope["worked"]``
+    what it tells what a model did for the request; and under ``scope["asking"]`` what it calls around each question
+    that comes over a WebSocket (:data:`~inhouse_server.access.Asking`).
 
     Args:
+        limits: of each token's requests.
+        by_itself: other limits, for what an editor asks without being told to, by the name of that question; so that
+            typing uses up no questions.
         routes: gives the routes of the application that it stands before.
         repositories: what the owner holds, and who may use which.
         handled: told of each request after it ended, and of each WebSocket when it opened, too.
@@ -74,6 +81,7 @@ class Guard:
         callers: Callers,
         browser: BrowserSession,
         limits: RequestLimits,
+        by_itself: Mapping[str, RequestLimits],
         allowed_hosts: frozenset[str],
         activity: Activity,
         repositories: Repositories,
@@ -84,6 +92,7 @@ class Guard:
         self._callers = callers
         self._browser = browser
         self._limits = limits
+        self._by_itself = by_itself
         self._hosts = allowed_hosts
         self._activity = activity
         self._repositories = repositories
@@ -104,6 +113,7 @@ class Guard:
         connection = exchange.connection
         route = matched(self._routes(), connection.scope)
         exchange.route = route.path
+        exchange.scope = route.access.scope if route.access is not None else None
         refusal = self._foreign(connection)
         signing_in = False
         if refusal is None:
@@ -184,6 +194,7 @@ class Guard:
         caller = exchange.caller
         scope = exchange.connection.scope
         scope["caller"] = caller
+        scope["worked"] = exchange.worked
         scope["asking"] = functools.partial(self._asking, exchange)
         taking = _limited(receive) if scope["type"] == "http" else receive
         if caller is None:  # a route for everyone
@@ -201,13 +212,21 @@ class Guard:
             self._limits.end(caller.id)
             self._activity.end(lasting)
 
-    def _asking(self, exchange: _Exchange, what: str) -> float:
-        """Count and note a question that came over a connection which is open already; the seconds to wait, or 0."""
-        caller = exchange.caller
-        wait = 0.0 if caller is None or caller.is_owner else self._limits.take(caller.id)
-        status = 429 if wait else 200
-        self._handled(Handled(caller, "LSP", what, status, 0.0, exchange.client, exchange.repository))
-        return wait
+    @contextmanager
+    def _asking(self, exchange: _Exchange, what: str) -> Iterator[Noting]:
+        """Count a question that came over a connection which is open already, and note it when it has ended."""
+        caller, noting, began = exchange.caller, Noting(), time.perf_counter()
+        limits = self._by_itself.get(what, self._limits)
+        try:
+            wait = 0.0 if caller is None or caller.is_owner else limits.take(caller.id)
+            if wait:
+                raise TooMuch(wait)
+            yield noting
+        except BaseException as error:
+            noting.status = _status_of(error)
+            raise
+        finally:
+            self._handled(exchange.of("LSP", what, noting, time.perf_counter() - began, what in self._by_itself))
 
     async def _run_while_valid(self, caller: Caller, exchange: _Exchange, receive: Receive) -> None:
         running = asyncio.ensure_future(self._app(exchange.connection.scope, receive, exchange.send))
@@ -237,6 +256,8 @@ class _Exchange:
         self.client = self.connection.client.host if self.connection.client else ""
         self.caller: Caller | None = None
         self.route = ""
+        self.scope: Scope | None = None
+        self.work: Work | None = None
         self.status = 0
         self._send = send
         self._handled = handled
@@ -249,7 +270,19 @@ class _Exchange:
 
     def note(self, status: int) -> None:
         seconds = time.perf_counter() - self._started
-        self._handled(Handled(self.caller, self.method, self.route, status, seconds, self.client, self.repository))
+        self._handled(self.of(self.method, self.route, Noting(self.work, status), seconds))
+
+    def worked(self, work: Work) -> None:
+        """A model did something for this request; from any thread."""
+        self.work = work
+
+    def of(self, method: str, route: str, noting: Noting, seconds: float, by_itself: bool = False) -> Handled:
+        """What is noted: the request itself, or a question that came over the connection that it opened."""
+        scope = self.scope.value if self.scope is not None else None
+        status, work = noting.status, noting.work
+        return Handled(
+            self.caller, method, route, status, seconds, self.client, scope, work, by_itself, self.repository
+        )
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -270,6 +303,19 @@ class _Exchange:
                 await asyncio.wait_for(self._send(closing), 1)
             elif self.status == 0:
                 await error_response(401, reason, "invalid_api_key")(self.connection.scope, _nothing, self.send)
+
+
+def _status_of(error: BaseException) -> int:
+    match error:
+        case TooMuch():
+            return 429
+        case Overloaded():
+            return error.status
+        case Cancelled() | asyncio.CancelledError():
+            return 499
+        case InhouseError():
+            return 400
+    return 500
 
 
 async def _nothing() -> Message:

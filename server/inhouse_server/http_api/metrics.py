@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inhouse_server.access import Handled
+from inhouse_server.access import Handled, Work
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.repositories import usable_by
@@ -52,6 +52,7 @@ class Metrics:
         )
         self._answers = Counter("inhouse_answers", "Answers by why they ended", ["reason"], registry=registry)
         self._tokens = Counter("inhouse_tokens", "Tokens read and written", ["kind"], registry=registry)
+        self._texts = Counter("inhouse_embedded_texts", "Texts that were embedded for clients", registry=registry)
         self._first_token = Histogram(
             "inhouse_first_token_seconds", "Time to the first token", buckets=_SECONDS, registry=registry
         )
@@ -82,6 +83,17 @@ class Metrics:
             self._seconds.labels(handled.route).observe(handled.seconds)
         if handled.repository:
             self._by_repository[0].labels(handled.repository, str(handled.status)).inc()
+        if (work := handled.work) is not None:
+            self._worked(work)
+
+    def _worked(self, work: Work) -> None:
+        if work.kind == "embedding":
+            self._tokens.labels("embedded").inc(work.prompt_tokens)
+            self._texts.inc(work.texts)
+        elif work.kind == "completion":
+            self._tokens.labels("inline prompt").inc(work.prompt_tokens)
+            self._tokens.labels("inline completion").inc(work.completion_tokens)
+        # An answer is counted when it has ended, also where its client left before.
 
     def answer(self, repository: str, finished: AnswerFinished) -> None:
         """Count an answer, of whatever surface, about a repository; by its name where it has one."""

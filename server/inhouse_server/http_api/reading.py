@@ -13,6 +13,8 @@ from inhouse_server.http_api.openai_requests import NO_TOOLS, not_served
 if TYPE_CHECKING:
     from inhouse_retrieval.within import Within
     from inhouse_server.access import Caller
+    from inhouse_server.assistant import Assistant
+    from inhouse_server.workspace import Workspace
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -21,6 +23,11 @@ def within_of(request: Request) -> Within:
     """The part of the repository whose passages the caller may see."""
     caller: Caller = request.scope["caller"]
     return caller.within
+
+
+def assistant_of(request: Request, workspace: Workspace) -> Assistant:
+    """The assistant over what the caller may see of it; what it does is noted with the request."""
+    return workspace.assistant(within_of(request), request.scope["worked"])
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

@@ -27,7 +27,7 @@ from inhouse_server.language_server.questions import (
     current_text,
     marked_lines,
 )
-from inhouse_server.review.diff import ReviewedFile
+from inhouse_server.review.change import ReviewedFile
 from inhouse_server.review.proof import applied, prove
 from inhouse_server.text_sync import Edit, Position, apply_edits, split_lines, units
 from inhouse_training import change_question

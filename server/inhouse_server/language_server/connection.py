@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -26,7 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
-    from inhouse_server.access import Caller
+    from inhouse_server.access import Asking, Caller
     from inhouse_server.http_api.activity import Activity
     from inhouse_server.workspace import Workspace
 
@@ -53,14 +52,14 @@ async def serve_connection(
     websocket: WebSocket,
     workspace: Workspace,
     activity: Activity,
-    asking: Callable[[str], float],
+    asking: Asking,
     caller: Caller,
 ) -> None:
     """Serve one accepted connection until the editor exits or goes away; what is unfinished is cancelled.
 
     Args:
         activity: told how many requests are being answered.
-        asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        asking: called with the name of a question around its answer, which it counts and notes.
         caller: whose editor it is; the owner's may name files of the server's own checkout.
     """
     server = build_server(workspace, caller.within, caller.is_owner, asking)

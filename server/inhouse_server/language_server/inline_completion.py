@@ -1,7 +1,8 @@
 """textDocument/inlineCompletion (LSP 3.18): the text that a base model trained to fill in puts at the cursor.
 
 Off unless `[inline_completion]` turns it on, and offered only where the base model has the tokens for it. Nobody waits
-for it: a question goes first, the next key stroke ends it, and while the model loads there is none.
+for it: a question goes first, the next key stroke ends it, and while the model loads there is none. Only what reaches
+the model is counted and noted.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 from lsprotocol import types
 
 from inhouse_retrieval import redact
+from inhouse_server.access import TooMuch, Work
 from inhouse_server.background import run_in_thread
 from inhouse_server.completions import Gap, fitting
+from inhouse_server.lsp_capabilities import INLINE_COMPLETION
 from inhouse_server.text_sync import index_in_line, split_lines
 from inhouse_training import BASE, TextDelta
 from inhouse_training.documents import file_document
@@ -22,6 +25,8 @@ from inhouse_training.fill_in import FillIn
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
+    from inhouse_server.engines.shared import RepositoryEngine
+    from inhouse_training import TransformersEngine
 
 PAUSE_S = 0.075
 """What the editor asks for by itself waits this long for the next key stroke: who types does not want it."""
@@ -55,7 +60,12 @@ async def inline_completion(
             await asyncio.sleep(PAUSE_S)
         if cancel.is_set():
             return None
-        text = await run_in_thread(lambda: _fill_in(ls, gap, cancel))
+        # By itself, so that what was ended is noted with what the model did for it.
+        text = await asyncio.shield(ls.spawn(_noted(ls, gap, cancel)))
+    except TooMuch:
+        if params.context.trigger_kind == types.InlineCompletionTriggerKind.Automatic:
+            return None  # nobody asked, so nobody is told
+        raise
     finally:
         cancel.set()
     if not text:
@@ -79,11 +89,25 @@ def _gap(ls: InhouseServer, params: types.InlineCompletionParams) -> Gap | None:
     return Gap(path, before, "\n".join([lines[row][column:], *lines[row + 1 :]]))
 
 
-def _fill_in(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
-    """What the model writes there, made fit; empty when it was ended before."""
-    engine, settings = ls.house.filler(), ls.house.settings.inline_completion
+async def _noted(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
+    """What the model writes there, made fit; empty when it was ended before, or nothing fits.
+
+    Raises:
+        TooMuch: the token had as many as it may have a minute.
+    """
+    engine = ls.house.filler()
     if engine is None:
         return ""
+    with ls.asking(INLINE_COMPLETION) as noting:
+        text, noting.work = await run_in_thread(lambda: _fill_in(ls, engine, gap, cancel))
+        noting.status = 499 if cancel.is_set() else 200 if text else 204
+    return text
+
+
+def _fill_in(
+    ls: InhouseServer, engine: TransformersEngine | RepositoryEngine, gap: Gap, cancel: Event
+) -> tuple[str, Work | None]:
+    settings = ls.house.settings.inline_completion
     asked = FillIn(
         header=file_document(gap.path, "").header,
         prefix=redact(gap.before)[0],
@@ -94,10 +118,13 @@ def _fill_in(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
         max_tokens=settings.max_tokens,
         stop=("\n",) if gap.in_line else ("\n\n",),
     )
-    middle = ""
+    middle, text, work = "", "", None
     for event in engine.fill_in(asked, cancel):
         if isinstance(event, TextDelta):
             middle += event.text
-        elif event.reason != "cancelled" and not redact(middle)[1]:
-            return fitting(gap, middle, event.reason)
-    return ""
+            continue
+        adapter = None if asked.adapter == BASE else asked.adapter
+        work = Work("completion", adapter, None, event.prompt_tokens, event.completion_tokens)
+        if event.reason != "cancelled" and not redact(middle)[1]:
+            text = fitting(gap, middle, event.reason)
+    return text, work

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from inhouse_retrieval import InhouseError, Passage
+from inhouse_retrieval import Passage
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
 from inhouse_server.background import iterate_in_thread
 from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.uris import file_of
+from inhouse_server.markdown import provenance_line
 from inhouse_server.text_sync import split_lines
 from inhouse_training import Message, TextDelta
 
@@ -73,10 +74,16 @@ async def answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Call
     """Ask the assistant in a thread; deltas arrive on the loop. ``job.cancel`` stops it within one token.
 
     Raises:
-        InhouseError: the assistant cannot answer, with the reason, or too much was asked in the last minute.
+        InhouseError: the assistant cannot answer, with the reason.
+        TooMuch: too much was asked in the last minute.
     """
-    if wait := ls.asking("inhouse/ask"):
-        raise InhouseError("This token has asked too much in the last minute.", f"Ask again in {wait:.0f} s.")
+    with ls.asking("inhouse/ask") as noting:
+        answered = await _answer(ls, params, job, on_delta)
+        noting.work = answered.finished.work
+    return answered
+
+
+async def _answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]) -> Answered:
     question, notes = question_from(ls, params)
     pieces: list[str] = []
     finished: AnswerFinished | None = None
@@ -153,7 +160,10 @@ def location(passage: Passage, checkout: Checkout) -> dict[str, Any]:
 
 
 def result(answered: Answered, checkout: Checkout, streamed: bool) -> dict[str, Any]:
-    """The result of ``inhouse/ask``. As the protocol asks, a text that was streamed is not sent again."""
+    """The result of ``inhouse/ask``. As the protocol asks, a text that was streamed is not sent again.
+
+    ``provenance_line`` says in a sentence what produced it, the same one in every editor.
+    """
     finished = answered.finished
     return {
         "answer": "" if streamed else answered.text,
@@ -161,5 +171,6 @@ def result(answered: Answered, checkout: Checkout, streamed: bool) -> dict[str, 
         "notes": list(finished.notes),
         "reason": finished.reason,
         "provenance": asdict(finished.provenance),
+        "provenance_line": provenance_line(finished.provenance),
         "timings": asdict(finished.timings),
     }

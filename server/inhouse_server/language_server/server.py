@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cattrs import Converter
 from lsprotocol import types
@@ -16,6 +16,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
 from inhouse_retrieval import Cancelled, InhouseError
+from inhouse_server.access import Asking, uncounted
 from inhouse_server.elsewhere import NOWHERE
 from inhouse_server.language_server import (
     ask,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from inhouse_server.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+Made = TypeVar("Made")
 # pygls logs a traceback for every error that a request is answered with; ours are logged below, once.
 logging.getLogger("pygls").setLevel(logging.CRITICAL)
 
@@ -78,7 +80,7 @@ class InhouseServer(LanguageServer):
 
     Attributes:
         house: the repository, its index and its assistant, shared by every connection.
-        asking: counts a question by its method; the seconds to wait where there were too many, or 0.
+        asking: called with the name of a question around its answer, which it counts and notes.
         within: the part of the repository whose passages the editor may see.
         on_this_machine: the editor may name files of the server's own checkout.
         checkout: where this editor's files lie.
@@ -98,7 +100,7 @@ class InhouseServer(LanguageServer):
         house: Workspace,
         within: Within,
         on_this_machine: bool = True,
-        asking: Callable[[str], float] = lambda method: 0.0,
+        asking: Asking = uncounted,
     ) -> None:
         super().__init__(
             "inhouse",
@@ -120,7 +122,7 @@ class InhouseServer(LanguageServer):
         self.last_answer = ""
         self.exited = False
         self.stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def work_in(self, checkout: Checkout) -> None:
         """Take the editor's files to lie there; nothing is open yet."""
@@ -142,11 +144,12 @@ class InhouseServer(LanguageServer):
     def shutting_down(self) -> bool:
         return self.protocol.shutting_down
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Made]) -> asyncio.Task[Made]:
         """Run ``work`` beside the messages, until it ends or the connection does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """Cancel what this connection still has under way."""
@@ -160,7 +163,7 @@ def build_server(
     house: Workspace,
     within: Within,
     on_this_machine: bool = True,
-    asking: Callable[[str], float] = lambda method: 0.0,
+    asking: Asking = uncounted,
 ) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, and what else is offered here, for one connection."""
     server = InhouseServer(house, within, on_this_machine, asking)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from inhouse_retrieval import InhouseError, Progress, SkippedFile
+from inhouse_server.access import Work
 from inhouse_server.answers import Question
 from inhouse_server.json_contracts import answer_json, search_json
 from inhouse_server.review.diff import read_change
@@ -32,9 +33,9 @@ class InOwner:
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         return read_passage(self._workspace, self._within, path, start_line, end_line)
 
-    def ask(self, question: str, cancel: Event) -> Iterator[str | dict[str, Any]]:
+    def ask(self, question: str, cancel: Event, worked: Callable[[Work], None]) -> Iterator[str | dict[str, Any]]:
         text = ""
-        for event in self._workspace.assistant(self._within).ask(Question(question), cancel):
+        for event in self._workspace.assistant(self._within, worked).ask(Question(question), cancel):
             if isinstance(event, TextDelta):
                 text += event.text
                 yield event.text

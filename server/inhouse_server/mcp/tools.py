@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
+from inhouse_server.access import Work
 from inhouse_server.background import cancellable, job_events, run_in_thread
 from inhouse_server.version import VERSION
 
@@ -54,8 +55,8 @@ class ToolBackend(Protocol):
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         """Lines of a file as the index reads it."""
 
-    def ask(self, question: str, cancel: Event) -> Iterator[str | dict[str, Any]]:
-        """Pieces of the answer's text, then the whole contract."""
+    def ask(self, question: str, cancel: Event, worked: Callable[[Work], None]) -> Iterator[str | dict[str, Any]]:
+        """Pieces of the answer's text, then the whole contract; ``worked`` is told what the model did, where it is."""
 
     def review(self, revisions: str | None, staged: bool, progress: Progress, cancel: Event) -> dict[str, Any]:
         """Findings about a change."""
@@ -179,11 +180,21 @@ class ReviewFound(BaseModel):
     provenance: ReviewProvenance
 
 
+def _unnoted(work: Work) -> None:
+    """Where nobody notes."""
+
+
 class _Reporter:
-    """Progress for a client that wants it, seldom enough to be read; pieces in between are joined."""
+    """Progress for a client that wants it, seldom enough to be read; pieces in between are joined.
+
+    Attributes:
+        worked: told what a model did for the request.
+    """
 
     def __init__(self, context: ServerRequestContext[Any]) -> None:
         self._session = context.session
+        # On stdio there is no request: the owner that is asked notes it.
+        self.worked: Callable[[Work], None] = context.request.scope["worked"] if context.request else _unnoted
         self._steps = 0
         self._waiting = ""
         self._last = 0.0
@@ -212,7 +223,7 @@ async def _read_passage(backend: ToolBackend, asked: ReadArguments, report: _Rep
 
 async def _ask(backend: ToolBackend, asked: AskArguments, report: _Reporter) -> dict[str, Any]:
     await report.stage("searching the repository\n")
-    async with aclosing(cancellable(lambda cancel: backend.ask(asked.question, cancel))) as events:
+    async with aclosing(cancellable(lambda cancel: backend.ask(asked.question, cancel, report.worked))) as events:
         async for event in events:
             if isinstance(event, dict):
                 return event

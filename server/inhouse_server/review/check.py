@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from inhouse_retrieval import InhouseError, Repository
-from inhouse_server.review.diff import ReviewedFile
+from inhouse_server.review.change import ReviewedFile
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.proof import applied
 from inhouse_server.review.sandbox import FOLDER, Ran, Sandbox, find_sandbox

@@ -18,8 +18,8 @@ import numpy as np
 from inhouse_retrieval import HistoryChange, InhouseError, Progress, Repository, no_progress, read_changes
 from inhouse_retrieval.benchmark import bootstrap
 from inhouse_server.review.companions import WINDOW, History
-from inhouse_server.review.conventions import Import, imports
 from inhouse_server.review.diff import read_change
+from inhouse_server.review.imports import Import, imports
 from inhouse_server.review.reviewer import House, know_house, review
 
 _THIRTY_DAYS = 30 * 86_400

@@ -6,18 +6,17 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from inhouse_server.review.change import Change, ReviewedFile
 from inhouse_server.review.companions import Companion, History, is_code
 from inhouse_server.review.conventions import (
     Conventions,
-    Import,
+    DictatedNames,
     Usual,
     defined_names,
-    imports,
-    is_defined_by,
     name_style,
 )
-from inhouse_server.review.diff import Change, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
+from inhouse_server.review.imports import Import, imports, is_defined_by
 from inhouse_server.review.proof import prove
 
 _ONE_NAME = re.compile(
@@ -96,6 +95,8 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
     """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
     findings: list[Finding] = []
     dropped: dict[str, int] = {}
+    named = {file.path: list(defined_names(file.path, file.new_text)) for file in change.files if file.hunks}
+    dictated = DictatedNames(defined for names in named.values() for defined in names)
     gone = [file.former for file in change.files if file.status in ("removed", "renamed")]
     for file in change.files:
         added = {number for hunk in file.hunks for number in hunk.added}
@@ -106,10 +107,12 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
             # What the change takes away nobody can import any more.
             if other is not None and not any(is_defined_by(former, other[0].spelling) for former in gone):
                 findings.append(_import_finding(file, found, *other, dropped, prove_it=len(findings) < _MOST_PROVEN))
-        for line, name in defined_names(file.path, file.new_text):
-            usual = conventions.usual_style(file.path, name) if line in added else None
+        for defined in named[file.path]:
+            if defined.line not in added or defined in dictated or conventions.is_method(file.path, defined.name):
+                continue
+            usual = conventions.usual_style(file.path, defined.name)
             if usual is not None:
-                findings.append(_name_finding(file, line, name, usual))
+                findings.append(_name_finding(file, defined.line, defined.name, usual))
     return findings, dropped
 
 
@@ -132,7 +135,8 @@ def _import_finding(
     return Finding(
         file.path, found.line, found.line, "warning", "import-spelling", message,
         file.shown(found.line, found.line), replacement,
-        _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1), key=found.name,
+        _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1),
+        key=f"{found.name} from {found.module}",
     )  # fmt: skip
 
 

@@ -60,6 +60,17 @@ def hidden_characters(text: str) -> int:
     return sum(ord(character) in _HIDDEN and ord(character) not in _OF_EMOJI for character in text)
 
 
+def spoils(text: str) -> str:
+    """What in a text of the change is taken out of the prompt, as a note says it; empty when nothing is."""
+    told: list[str] = []
+    if count := hidden_characters(text):
+        told.append(f"{count} {'character' if count == 1 else 'characters'} that no reader sees")
+    if count := control_tokens(text):
+        words = "word that some models take" if count == 1 else "words that some models take"
+        told.append(f"{count} {words} for the end of a turn")
+    return " and ".join(told)
+
+
 def visible(text: str) -> str:
     """``text`` without hidden and control characters, line ends and tabs aside: code as a reader sees it."""
     return "".join(

@@ -21,7 +21,8 @@ from inhouse_retrieval import syntax_errors
 from inhouse_retrieval.convention_spans import convention_spans
 from inhouse_retrieval.syntax import language
 from inhouse_server.review.calibration import LINES_PER_ALARM
-from inhouse_server.review.conventions import Conventions, Import, defined_names, imports, name_style
+from inhouse_server.review.conventions import Conventions, defined_names, name_style
+from inhouse_server.review.imports import Import, imports
 from inhouse_server.review.line_evaluation import Interval, interval_of
 from inhouse_server.review.line_scores import Floats
 from inhouse_server.review.wanting import JudgedChange
@@ -90,7 +91,7 @@ class HouseNames:
         self._raised: Counter[tuple[str, str]] = Counter()
         for path, text in held:
             tongue = language(path)
-            self._defined.update((tongue, name) for _, name in defined_names(path, text))
+            self._defined.update((tongue, defined.name) for defined in defined_names(path, text))
             spans = convention_spans(path, text) or ()
             self._called.update((tongue, text[span.start : span.end]) for span in spans if span.kind == "callee")
             if tongue in _RAISES:
@@ -157,10 +158,10 @@ def _candidates(
                 at,
                 exchanged(at, found.at, found.at + len(found.module), _MODULES[tongue].format(last)),
             )
-    for number, name in defined_names(path, text):
-        other = _other_style(name)
+    for defined in defined_names(path, text):
+        number, other = defined.line, _other_style(defined.name)
         if number in added and other is not None and house.conventions.usual_style(path, other) is not None:
-            yield "naming", number, re.sub(rf"\b{re.escape(name)}\b", other, lines[number - 1])
+            yield "naming", number, re.sub(rf"\b{re.escape(defined.name)}\b", other, lines[number - 1])
     if tongue in _RAISES:
         pattern, general = _RAISES[tongue]
         for number in added:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from inhouse_retrieval import syntax_errors
-from inhouse_server.review.diff import CONTEXT, Hunk, ReviewedFile
+from inhouse_server.review.change import CONTEXT, Hunk, ReviewedFile
 
 FUZZY = 0.9
 """Similarity (Ratcliff and Obershelp, as in difflib) from which a quotation counts as found."""

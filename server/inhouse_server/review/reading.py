@@ -16,7 +16,7 @@ from threading import Event
 from typing import Any
 
 from inhouse_retrieval import InhouseError, Passage, redact
-from inhouse_server.review.diff import Change, Hunk, ReviewedFile
+from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.plain_text import plain_text

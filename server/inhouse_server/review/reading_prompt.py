@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from inhouse_retrieval import Passage, redact
-from inhouse_server.review.diff import Change, Hunk, ReviewedFile
+from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.past_remarks import Remark
 from inhouse_server.review.plain_text import (
-    control_tokens,
     hidden_characters,
     plain_text,
     visible,
@@ -59,16 +58,6 @@ def notes_on(passages: Sequence[Passage], remarks: Sequence[Remark]) -> tuple[st
         if remark.altered
     ]
     return tuple(notes)
-
-
-def spoils(text: str) -> str:
-    """What in a text of the change is taken out of the prompt, as a note says it; empty when nothing is."""
-    told: list[str] = []
-    if count := hidden_characters(text):
-        told.append(f"{count} characters that no reader sees")
-    if count := control_tokens(text):
-        told.append(f"{count} words that some models take for the end of a turn")
-    return " and ".join(told)
 
 
 def _line(text: str) -> str:

@@ -9,16 +9,15 @@ from pathlib import Path
 from threading import Event
 
 from inhouse_retrieval import Progress, Repository, SkippedFile, no_progress, read_changes, redact
+from inhouse_server.review.change import Change
 from inhouse_server.review.check import Check
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
-from inhouse_server.review.diff import Change
 from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
 from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
-from inhouse_server.review.plain_text import plain_text
+from inhouse_server.review.plain_text import plain_text, spoils
 from inhouse_server.review.reading import Search, read_hunks
-from inhouse_server.review.reading_prompt import spoils
 from inhouse_training import BASE, Engine
 
 _SECRET = "it holds a secret"
@@ -46,11 +45,16 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What the base of a change says: its past, how it spells things, and what reviewers said."""
+    """What the base of a change says: its past, how it spells things, and what reviewers said.
+
+    Attributes:
+        notes: what is to be said about how much of the past is here.
+    """
 
     history: History
     conventions: Conventions
     remarks: PastRemarks = field(default_factory=lambda: PastRemarks(()))
+    notes: tuple[str, ...] = ()
 
 
 def know_house(
@@ -75,7 +79,19 @@ def know_house(
             if not isinstance(item, SkippedFile):
                 yield item[0].path, item[1]
 
-    return House(history, Conventions(texts()), PastRemarks(()) if state_dir is None else PastRemarks.of(state_dir))
+    remarks = PastRemarks(()) if state_dir is None else PastRemarks.of(state_dir)
+    return House(history, Conventions(texts()), remarks, _cut_off(repository, commit))
+
+
+def _cut_off(repository: Repository, commit: str) -> tuple[str, ...]:
+    """That a shallow clone knows little of the past, if this is one."""
+    if not repository.is_shallow():
+        return ()
+    here = repository.git("rev-list", commit).decode().split()
+    return (
+        f"The history ends at {here[-1][:12]}, since this clone is shallow, so habits are drawn from "
+        f"{len(here):,} {'commit' if len(here) == 1 else 'commits'}; `git fetch --unshallow` brings the rest.",
+    )
 
 
 def review(
@@ -148,7 +164,7 @@ def review(
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
         worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
-        notes=tuple(dict.fromkeys((*_notes(change), *beside)))[:_MOST_NOTES],
+        notes=tuple(dict.fromkeys((*change.notes, *house.notes, *_notes(change), *beside)))[:_MOST_NOTES],
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
     )
@@ -194,7 +210,8 @@ def _notes(change: Change) -> tuple[str, ...]:
             notes.append(f"The name of {plain_text(file.path)} holds {what}.")
     for file in change.files:
         for number, text in file.added_lines():
-            if what := spoils(text):
+            # At the start of a file it is a byte order mark, which hides nothing.
+            if what := spoils(text.removeprefix("\ufeff") if number == 1 else text):
                 notes.append(f"{plain_text(file.path)}:{number} adds {what}.")
     return tuple(notes)
 

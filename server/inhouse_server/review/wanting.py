@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 
 from inhouse_retrieval import HistoryChange, InhouseError, Progress, Repository, no_progress, read_changes
 from inhouse_retrieval.benchmark import is_routine
+from inhouse_server.review.change import Change, ReviewedFile, split_lines
 from inhouse_server.review.companions import is_source
-from inhouse_server.review.diff import Change, ReviewedFile, read_change, split_lines
+from inhouse_server.review.diff import read_change
 
 DAYS = 30
 MOST_FILES = 30

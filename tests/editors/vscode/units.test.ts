@@ -1,7 +1,7 @@
 // The parts of the extension that know no VS Code. Bundled by esbuild, run by `node --test`.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { historyOf, newTurn, placeLabel, provenanceLine } from '../../../editor-clients/vscode/src/conversation'
+import { historyOf, newTurn, placeLabel } from '../../../editor-clients/vscode/src/conversation'
 import { render } from '../../../editor-clients/vscode/webview/markdown'
 
 const HOSTILE = [
@@ -50,12 +50,4 @@ test('a follow-up repeats the turns that have an answer', () => {
 test('lines are counted from one', () => {
   assert.equal(placeLabel('a.py', 0, 3), 'a.py:1-3')
   assert.equal(placeLabel('a.py', 4, 5), 'a.py:5')
-})
-
-test('the provenance line names model, adapter, commit and what is pending', () => {
-  const given = { base_model: 'M', adapter: null, index_commit: null, pending: 0 }
-  assert.equal(provenanceLine(given), 'Answered by M with no adapter, without the index.')
-  const whole = { base_model: 'M', adapter: 'v1', index_commit: '0123456789abcdef', pending: 1 }
-  const line = 'Answered by M with adapter v1, index at 0123456789ab, 1 changed file not indexed yet.'
-  assert.equal(provenanceLine(whole), line)
 })

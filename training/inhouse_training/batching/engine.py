@@ -80,6 +80,10 @@ class BatchedEngine(TransformersEngine):
         )
 
     @property
+    def streams(self) -> int:
+        return self._streams
+
+    @property
     def loaded_adapters(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*super().loaded_adapters, *self._stack.versions]))
 

@@ -72,6 +72,19 @@ class Job:
         return Job(base, Path(stored["dataset"]), stored["rows_sha256"], stored["passes"], recipe)
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The processes that train together, and which of them this is."""
+
+    rank: int
+    size: int
+
+
+def workers() -> Workers:
+    """As torch.distributed's variables tell it; one worker where they are not set."""
+    return Workers(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
 class TrainingStopped(Exception):
     """Training cannot go on; the message is the reason, as the end of the sentence "Training stopped: …"."""
 
@@ -87,7 +100,9 @@ class Reporter:
         self._pipe = os.fdopen(pipe, "w", encoding="utf-8", buffering=1)
 
     def send(self, event: str, **values: object) -> None:
-        """Send one event."""
+        """Send one event; of several workers only the first tells more than failures."""
+        if workers().rank and event != "failed":
+            return
         self._pipe.write(json.dumps({"event": event, **values}) + "\n")
 
 
@@ -127,11 +142,13 @@ def tell_failure(reporter: Reporter, error: Exception) -> None:
         )
     else:
         traceback.print_exception(error)
+        # Where several train together, the others' calls to one that ended fail in many ways.
         first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
         reporter.send(
             "failed",
             problem=f"It met a problem that inhouse does not know: {type(error).__name__}: {first}.",
             remedy="The log in its folder says more.",
+            unforeseen=True,
         )
 
 

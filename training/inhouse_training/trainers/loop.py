@@ -19,8 +19,10 @@ from trl import SFTConfig, SFTTrainer
 from ..dataset import Dataset
 from ..forecast import compiles
 from ..machines import memory_here, this_machine
-from ..memory import Checkpointing, checkpointing_of, shape_of
-from . import Job, Reporter, TrainingStopped, last_checkpoint
+from ..memory import Checkpointing, checkpointing_of, shape_of, share_of
+from ..sharing import Share, rows_of_a_worker
+from . import Job, Reporter, TrainingStopped, last_checkpoint, workers
+from .several import SeveralWorkers, agreed, shard, whole_adapter
 
 
 class PlainLossTrainer(SFTTrainer):  # type: ignore[misc]
@@ -38,6 +40,22 @@ class PlainLossTrainer(SFTTrainer):  # type: ignore[misc]
         return super(SFTTrainer, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
+class SharedPlainLossTrainer(SeveralWorkers, PlainLossTrainer):
+    """:class:`PlainLossTrainer` in one worker among several."""
+
+
+class SharedTrainer(SeveralWorkers, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer in one worker among several."""
+
+
+def trainer_class(arguments: SFTConfig) -> type[SFTTrainer]:
+    """Which of the trainers above runs, by the loss and the number of workers."""
+    plain = arguments.loss_type == "nll"
+    if workers().size > 1:
+        return SharedPlainLossTrainer if plain else SharedTrainer
+    return PlainLossTrainer if plain else SFTTrainer
+
+
 def load_rows(job: Job) -> datasets.Dataset:
     """The rows as the trainer takes them: token ids and labels, nothing to prepare."""
     rows = datasets.Dataset.from_file(str(job.dataset / "rows.arrow"))
@@ -47,13 +65,20 @@ def load_rows(job: Job) -> datasets.Dataset:
 def checkpointing_here(job: Job, trainer: str, compiled: bool = False) -> Checkpointing:
     """Which layers are computed again on this machine; ``trainer`` is ``"trl"`` or ``"unsloth"``."""
     on_gpu = torch.cuda.is_available()
-    return checkpointing_of(shape_of(job.base), job.recipe, on_gpu, trainer, memory_here(), compiled)
+    return checkpointing_of(shape_of(job.base), job.recipe, on_gpu, trainer, memory_here(), compiled, share_here(job))
+
+
+def share_here(job: Job) -> Share:
+    """How the workers of this run share it."""
+    return share_of(shape_of(job.base), job.recipe, workers().size, torch.cuda.is_available(), memory_here())
 
 
 def compiles_here(job: Job) -> bool:
     """Whether TRL's trainer compiles the layers on this machine (:func:`~inhouse_training.forecast.compiles`)."""
     if not torch.cuda.is_available() or job.recipe.trainer.compile is False:
         return False
+    if workers().size > 1:
+        return job.recipe.trainer.compile is True
     tokens = job.passes * int(Dataset(job.dataset).manifest["row_tokens"])
     return compiles(job.recipe, shape_of(job.base), tokens, this_machine(), "trl")
 
@@ -86,13 +111,15 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
     filled up by tokens that nothing is learned from. Checkpoints are written by time, not by step.
     """
     recipe, optimizer = job.recipe, job.recipe.optimizer
+    rows, accumulate = rows_of_a_worker(recipe, workers().size)
+    sharded = share_here(job).split
     on_gpu = torch.cuda.is_available()
     packing = on_gpu and recipe.trainer.packing
     return SFTConfig(
         output_dir=str(run_dir / "checkpoints"),
         num_train_epochs=job.passes,
-        per_device_train_batch_size=optimizer.batch_rows,
-        gradient_accumulation_steps=optimizer.accumulate,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=accumulate,
         learning_rate=optimizer.learning_rate,
         lr_scheduler_type=optimizer.schedule,
         warmup_steps=optimizer.warmup,
@@ -110,6 +137,9 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
         },
         bf16=on_gpu,
         use_cpu=not on_gpu,
+        fsdp=sharded,
+        fsdp_config={"version": 2, "reshard_after_forward": True} if sharded else None,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         # Where all logits fit, the plain loss is faster; a large model's are its largest tensor.
         loss_type="chunked_nll" if on_gpu and not _logits_fit(job) else "nll",
@@ -154,7 +184,9 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.stopping = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.stopping or time.monotonic() - self.saved >= self.interval:
+        late = time.monotonic() - self.saved >= self.interval
+        self.stopping, late = agreed(self.stopping, late, device=args.device)
+        if self.stopping or late:
             control.should_save = True
         if self.stopping:
             control.should_training_stop = True
@@ -190,24 +222,32 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             "seconds": round(now - self.step_began, 3),
         }
         self.step_began = now
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(step) + "\n")
+        if state.is_world_process_zero:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(step) + "\n")
         self.reporter.send("step", **step)
 
 
 def run(trainer: Any, callback: RunCallback, job: Job, run_dir: Path) -> bool:
     """Train from the last checkpoint on and save the adapter; whether it came to its end."""
     trainer.add_callback(callback)
+    if workers().size > 1:
+        trainer.fill_up(job.recipe)
+        if trainer.args.fsdp:
+            shard(trainer)
     checkpoint = last_checkpoint(run_dir / "checkpoints")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if callback.stopping and trainer.state.global_step < trainer.state.max_steps:
         return False
     model = trainer.model
+    weights = whole_adapter(model)
+    if workers().rank:
+        return True
     for config in model.peft_config.values():
         # The name, not this machine's folder: the adapter travels.
         config.base_model_name_or_path = job.base.name
     partial = run_dir / "adapter.partial"
-    model.save_pretrained(partial, save_embedding_layers=False)
+    model.save_pretrained(partial, save_embedding_layers=False, state_dict=weights)
     (partial / "README.md").unlink(missing_ok=True)
     partial.rename(run_dir / "adapter")
     return True

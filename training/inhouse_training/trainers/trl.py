@@ -15,12 +15,10 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     """Train one adapter; whether the run came to its end."""
     from peft import LoraConfig
     from transformers import set_seed
-    from trl import SFTTrainer
 
-    from ..base_model import load_model, load_tokenizer
+    from ..base_model import best_device, best_dtype, load_model, load_tokenizer
     from ..speed import compile_layers, cudnn_first, use_documents_attention
     from .loop import (
-        PlainLossTrainer,
         RunCallback,
         checkpointing_here,
         compiles_here,
@@ -29,19 +27,23 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
         load_rows,
         run,
         sft_arguments,
+        share_here,
+        trainer_class,
     )
+    from .several import take_own_device
 
     # The trainer sets the seed only after it has drawn the adapter's first weights.
+    take_own_device()
     set_seed(job.recipe.seed)
     lora = job.recipe.lora
     compiled = compiles_here(job)
     arguments = sft_arguments(job, run_dir, checkpointing_here(job, "trl", compiled), compiled)
-    trainer_class = PlainLossTrainer if arguments.loss_type == "nll" else SFTTrainer
-    model = load_model(job.base)
+    # What is split is never whole on one GPU.
+    model = load_model(job.base, "cpu", best_dtype(best_device())) if share_here(job).split else load_model(job.base)
     documents = documents_here(job, model)
     if documents:
         use_documents_attention(model)
-    trainer = trainer_class(
+    trainer = trainer_class(arguments)(
         model=model,
         args=arguments,
         train_dataset=load_rows(job),

@@ -92,7 +92,7 @@ function Answer:finish(result, root)
   for _, note in ipairs(result.notes) do
     self:append('\n\n*' .. note .. '*')
   end
-  self:append('\n\n---\n' .. M.provenance_line(result.provenance))
+  self:append('\n\n---\n' .. result.provenance_line)
   vim.fn.setqflist({}, ' ', { title = 'inhouse: sources', items = items })
 end
 
@@ -117,26 +117,6 @@ function Answer:open_citation()
     vim.api.nvim_set_current_win(previous)
   end
   vim.lsp.util.show_document(location, 'utf-16', { focus = true })
-end
-
---- One sentence that says which model, adapter and commit produced an answer.
---- @param provenance table
---- @return string
-function M.provenance_line(provenance)
-  local function given(value)
-    return value ~= nil and value ~= vim.NIL
-  end
-  local adapter = given(provenance.adapter) and 'adapter ' .. provenance.adapter or 'no adapter'
-  local line = ('Answered by %s with %s'):format(provenance.base_model, adapter)
-  if not given(provenance.index_commit) then
-    return line .. ', without the index.'
-  end
-  line = ('%s, index at %s'):format(line, provenance.index_commit:sub(1, 12))
-  if provenance.pending > 0 then
-    local files = provenance.pending == 1 and 'file' or 'files'
-    line = ('%s, %d changed %s not indexed yet'):format(line, provenance.pending, files)
-  end
-  return line .. '.'
 end
 
 return M

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from inhouse_retrieval import ForgeClient, ForgeRefusal
-from inhouse_server.review.diff import ReviewedFile, Status
+from inhouse_server.review.change import ReviewedFile, Status
 from inhouse_server.review.posting.pull import Marker, Pull, hunks_of, marker_of
 from inhouse_server.review.posting.request import PostRequest, Remark
 from inhouse_server.review.renderers.harmless import fence

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from unidiff.errors import UnidiffParseError
 
-from inhouse_server.review.diff import Hunk, ReviewedFile, parse_hunks
+from inhouse_server.review.change import Hunk, ReviewedFile, parse_hunks
 from inhouse_server.review.posting.request import PostRequest, Remark
 from inhouse_server.review.renderers import text
 from inhouse_server.review.renderers.harmless import code

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inhouse_retrieval import InhouseError
-from inhouse_server.review.diff import Change
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Review
 from inhouse_server.review.renderers import github, gitlab, json_format, markdown, rdjsonl, request, sarif
 

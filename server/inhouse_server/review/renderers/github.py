@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inhouse_server.review.diff import Change
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers import text
 from inhouse_server.review.renderers.harmless import code, fence, harmless_line

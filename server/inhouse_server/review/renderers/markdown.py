@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from inhouse_retrieval import redact
-from inhouse_server.review.diff import Change
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers import text
 from inhouse_server.review.renderers.harmless import code, fence, harmless_line, visible

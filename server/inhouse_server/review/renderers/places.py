@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inhouse_server.review.diff import Change, Hunk, ReviewedFile
+from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.finding import Finding
 
 

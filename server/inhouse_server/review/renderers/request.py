@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from inhouse_retrieval import InhouseError, redact
-from inhouse_server.review.diff import Change
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.posting.inert import why_code_acts
 from inhouse_server.review.posting.request import PostRequest, Remark

@@ -12,7 +12,7 @@ from rich.text import Text
 from inhouse_retrieval import redact
 from inhouse_server.cli.terminal import plain
 from inhouse_server.locations import file_uri
-from inhouse_server.review.diff import Change
+from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers import text
 from inhouse_server.review.renderers.markdown import difference
