@@ -24,8 +24,8 @@ from inhouse_training.documents import file_document
 from inhouse_training.fill_in import FillIn
 
 if TYPE_CHECKING:
-    from inhouse_server.language_server.server import InhouseServer
     from inhouse_server.engines.shared import RepositoryEngine
+    from inhouse_server.language_server.server import InhouseServer
     from inhouse_training import TransformersEngine
 
 PAUSE_S = 0.075
