@@ -48,6 +48,7 @@ class Echo:
     base_model = "echo"
     context_tokens = 8192
     loaded_adapters = ()
+    streams = 1
 
     def __init__(self) -> None:
         self.adapters: list[str] = []
