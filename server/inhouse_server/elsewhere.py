@@ -15,6 +15,8 @@ from inhouse_retrieval.errors import InhouseError
 CHECKOUT_OPTION = "inhouseCheckout"
 WRITE_ANSWER = "inhouse/writeAnswer"
 """Notification: ``{"name", "text"}``, a document for the relay's folder of answers."""
+REPOSITORY_HEADER = "Inhouse-Repository"
+"""Names the repository that a request is about, where a server has several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from inhouse_retrieval.errors import Busy, InhouseError
 from inhouse_server.holder import Holder, read_holder
@@ -31,6 +31,7 @@ from inhouse_server.tls import Protected, check_certificate, check_listener, tru
 
 if TYPE_CHECKING:
     from inhouse_retrieval import IndexReport
+    from inhouse_server.holding import Holding
     from inhouse_server.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ SERVE = "serve"
 _HEALTH_BYTES = 1 << 16
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
+TRY_AGAIN_S = 10.0
+"""How often a repository is tried that could not be held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,14 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
         written = json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
         url, pid = str(written["url"]), int(written["pid"])
         certificate = Path(written["certificate"]) if written.get("certificate") else None
+        repository = str(written.get("repository") or "")
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if token is None:
         return None
     found = OwnerAddress(url, token, certificate)
     nonce = secrets.token_hex(16)
-    health = _health(found, nonce)
+    health = _health(found, nonce, repository)
     try:
         proven = health["pid"] == pid and hmac.compare_digest(health["proof"], proof(token, nonce))
         return found if proven and health["status"] == "ok" else None
@@ -101,8 +105,11 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
         return None
 
 
-def _health(found: OwnerAddress, nonce: str) -> Any:
-    """What ``/healthz`` says; ``None`` without a readable answer. Editors wait for this, and httpx imports slowly."""
+def _health(found: OwnerAddress, nonce: str, repository: str) -> Any:
+    """What ``/healthz`` says to who means that repository; ``None`` without a readable answer.
+
+    Editors wait for this, and httpx imports slowly.
+    """
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
     try:
@@ -114,15 +121,20 @@ def _health(found: OwnerAddress, nonce: str) -> Any:
         else:
             connection = HTTPConnection(*place, timeout=5)
         with contextlib.closing(connection):
-            connection.request("GET", f"/healthz?nonce={nonce}")
+            named = f"&repository={quote(repository)}" if repository else ""
+            connection.request("GET", f"/healthz?nonce={nonce}{named}")
             return json.loads(connection.getresponse().read(_HEALTH_BYTES))
     except (OSError, HTTPException, InhouseError, ValueError):
         return None
 
 
 def proof(token: str, nonce: str) -> str:
-    """What only a holder of ``token`` can answer to ``nonce``: HMAC-SHA-256, in hex."""
-    return hmac.new(token.encode(), nonce.encode(), "sha256").hexdigest()
+    """What only a holder of ``token`` can answer to ``nonce``: HMAC-SHA-256, in hex.
+
+    Whoever asks chooses the nonce, so what is signed begins with what it is for: a browser's cookie is made from the
+    same token, and nobody may have one signed here.
+    """
+    return hmac.new(token.encode(), f"alive:{nonce}".encode(), "sha256").hexdigest()
 
 
 def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
@@ -266,7 +278,7 @@ def serve(
     told: Callable[[str], None] | None = None,
     protected: Protected | None = None,
 ) -> None:
-    """Hold the repository and serve until a signal comes.
+    """Hold the repository, and those that its ``[server.repositories]`` names, and serve until a signal comes.
 
     Args:
         told: called with the address once the owner listens.
@@ -276,9 +288,10 @@ def serve(
         InhouseError: the repository is held already, the port cannot be had, the certificate cannot be used, or tokens
             would cross a network in the clear.
     """
-    from inhouse_server.workspace import Workspace
+    from inhouse_server.holding import Holding
 
-    with Workspace.open(root, SERVE) as workspace:
+    with Holding(root) as holding:
+        workspace = holding.workspaces[0]
         server = workspace.settings.server
         protected = protected or Protected.of(server, workspace.root)
         check_listener(host or server.host, protected.certificate is not None, protected.behind_proxy)
@@ -286,17 +299,18 @@ def serve(
             check_certificate(protected.certificate, protected.key)
         listener = bind(host or server.host, server.port if port is None else port)
         try:
-            asyncio.run(_serve(workspace, listener, exit_when_idle, told, protected))
+            asyncio.run(_serve(holding, listener, exit_when_idle, told, protected))
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
         finally:
             listener.close()
-            (workspace.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
+            for each in holding.workspaces:
+                (each.state_dir / ADDRESS_FILE).unlink(missing_ok=True)
 
 
 async def _serve(
-    workspace: Workspace,
+    holding: Holding,
     listener: socket.socket,
     exit_when_idle: bool,
     told: Callable[[str], None] | None,
@@ -306,30 +320,58 @@ async def _serve(
     from inhouse_server.listening import owner_server
 
     host, port = listener.getsockname()[:2]
+    workspace, *beside = holding.workspaces
     token = ensure_token(workspace.state_dir)
     scheme = "http" if protected.certificate is None else "https"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    app = build_app(workspace, token, host, port, secure=scheme == "https" or protected.behind_proxy)
+    tokens = [(each, ensure_token(each.state_dir)) for each in beside]
+    secure = scheme == "https" or protected.behind_proxy
+    app = build_app(workspace, token, host, port, secure, tokens, holding.failed)
     drain_s = workspace.settings.server.drain_seconds
     server = owner_server(app, app.state.activity, drain_s, protected.certificate, protected.key)
     app.state.stop = server.drain
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    _write_address(workspace.state_dir, url, protected.certificate)
+    for each in holding.workspaces:
+        _write_address(each, url, protected.certificate)
     log.info("listening on %s", url)
     if told is not None:
         told(url)
-    # Daemons: an owner that is told to stop waits neither for a model that is loading nor for a refresh.
     stopping = threading.Event()
-    threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
-    threading.Thread(target=_load, args=(workspace,), name="load", daemon=True).start()
+    for each in holding.workspaces:
+        _begin(each, stopping)
+
+    def late(workspace: Workspace) -> None:
+        app.state.take_in(workspace, ensure_token(workspace.state_dir))
+        _write_address(workspace, url, protected.certificate)
+        _begin(workspace, stopping)
+
+    trying = asyncio.create_task(_hold_later(holding, late))
     if exit_when_idle:
         while not serving.done() and not app.state.activity.idle_for(IDLE_EXIT_S):
             await asyncio.sleep(1)
         server.should_exit = True
     await serving
+    trying.cancel()
     stopping.set()
+
+
+async def _hold_later(holding: Holding, late: Callable[[Workspace], None]) -> None:
+    """Try again what could not be held, until all is; ``late`` is called with each that is held then."""
+    from inhouse_server.background import run_in_thread
+
+    while holding.failed:
+        await asyncio.sleep(TRY_AGAIN_S)
+        for workspace in await run_in_thread(holding.try_again):
+            late(workspace)
+
+
+def _begin(workspace: Workspace, stopping: threading.Event) -> None:
+    """What goes on beside the answers; daemons: an owner that is told to stop waits neither for a model that is loading
+    nor for a refresh."""
+    threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
+    threading.Thread(target=_load, args=(workspace,), name="load", daemon=True).start()
 
 
 def _follow(workspace: Workspace, stopping: threading.Event) -> None:
@@ -354,9 +396,16 @@ def _load(workspace: Workspace) -> None:
         log.error("%s", error)
 
 
-def _write_address(state_dir: Path, url: str, certificate: Path | None) -> None:
+def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> None:
+    state_dir = workspace.state_dir
     partial = state_dir / f"{ADDRESS_FILE}.{os.getpid()}"
     shown = str(certificate) if certificate else None
-    address = {"url": url, "pid": os.getpid(), "started": time.time(), "certificate": shown}
+    address = {
+        "url": url,
+        "pid": os.getpid(),
+        "started": time.time(),
+        "certificate": shown,
+        "repository": workspace.name,
+    }
     partial.write_text(json.dumps(address), encoding="utf-8")
     partial.replace(state_dir / ADDRESS_FILE)

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.answer_files import answers_folder, write_answer
 from inhouse_server.background import run_in_thread
-from inhouse_server.elsewhere import CHECKOUT_OPTION, WRITE_ANSWER, checkout_here
+from inhouse_server.elsewhere import CHECKOUT_OPTION, REPOSITORY_HEADER, WRITE_ANSWER, checkout_here
 from inhouse_server.framing import FrameReader, frame
 from inhouse_server.greeting import Greeting
 from inhouse_server.lsp_capabilities import initialize_response
@@ -58,10 +58,12 @@ _STABLE_S = 5.0
 _STOPPED = (1001, 1012)
 """WebSocket close codes of a server that was told to stop: going away, and restarting."""
 _REFUSED = {
+    400: "has several repositories for this token, and --repository names none",
     401: "refused the token",
     403: "refused the token, or does not answer for that host name",
+    404: "has no repository of that name for this token",
     429: "says that this token is used too much",
-    503: "is stopping",
+    503: "is stopping, or does not serve that repository now",
 }
 _GONE = 1
 """Exit code when the editor closed its pipe without ``shutdown``."""
@@ -75,6 +77,7 @@ def run_relay(
     authority: Path | None = None,
     inline_completion: bool = False,
     greeting: Greeting | None = None,
+    repository: str | None = None,
 ) -> int:
     """Relay between this process's stdio and the server until the editor leaves.
 
@@ -86,6 +89,7 @@ def run_relay(
         authority: a file of certificates to trust instead of the system's.
         inline_completion: what the local owner will offer, for the answer to ``initialize``.
         greeting: what the editor has said already; see :func:`inhouse_server.greeting.greet`.
+        repository: which one of ``server_url``; without it, the only one that the token opens.
 
     Returns:
         Exit code: 0 after ``shutdown`` and ``exit``, 1 when the editor went away without them.
@@ -98,9 +102,8 @@ def run_relay(
         trust = trusting(authority) if web_socket_address(server_url).startswith("wss") else None
         # What it imports is imported now: in the middle of a handshake it could take longer than the server waits.
         checkout_here(root, answers_folder(state_dir))
-    return asyncio.run(
-        Relay(root, state_dir, server_url, token, trust, inline_completion, greeting or Greeting()).run()
-    )
+    relay = Relay(root, state_dir, server_url, token, trust, inline_completion, greeting or Greeting(), repository)
+    return asyncio.run(relay.run())
 
 
 class Relay:
@@ -115,6 +118,7 @@ class Relay:
         trust: ssl.SSLContext | None,
         inline_completion: bool,
         greeting: Greeting,
+        repository: str | None,
     ) -> None:
         self._root = root
         self._answers = answers_folder(state_dir)
@@ -123,6 +127,7 @@ class Relay:
         self._trust = trust
         self._inline_completion = inline_completion
         self._greeting = greeting
+        self._repository = repository
         self._memory = SessionMemory()
         self._to_server: asyncio.Queue[str | None] | None = None
         self._held: list[Message] = []
@@ -313,7 +318,7 @@ class Relay:
             return await connect(
                 web_socket_address(url),
                 ssl=trust,
-                additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+                additional_headers=self._headers(token),
                 proxy=None if local else True,
                 compression=None if local else "deflate",
                 # A local owner that is busy is not a lost one: the system says when it dies.
@@ -325,12 +330,18 @@ class Relay:
         except InvalidStatus as error:
             status = error.response.status_code
             refused = _REFUSED.get(status, f"answered with HTTP status {status}")
-            raise InhouseError(f"The inhouse server at {url} {refused}.", "Check the address and the token.") from None
+            raise InhouseError(
+                f"The inhouse server at {url} {refused}.", "Check the address, the token and the repository."
+            ) from None
         except (OSError, InvalidHandshake, InvalidURI, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise InhouseError(
                 f"The inhouse server at {url} cannot be reached ({reason}).", "Check that it runs."
             ) from None
+
+    def _headers(self, token: str | None) -> dict[str, str]:
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
+        return bearer | ({REPOSITORY_HEADER: self._repository} if self._repository else {})
 
     async def _serve(self, socket: ClientConnection) -> None:
         """Carry messages over one connection until it is lost."""

@@ -262,6 +262,10 @@ class ServerSettings(_Section):
     tokens: str | None = Field(
         None, description="file of the team's tokens instead of tokens.json in the state directory"
     )
+    repositories: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], str] = Field(
+        default_factory=dict,
+        description="name -> folder of each repository that the owner serves, its own folder among them",
+    )
     requests_per_minute: int = Field(120, ge=0, description="requests of one team token a minute; 0 for any number")
     completions_per_minute: int = Field(
         240, ge=0, description="inline completions of one team token a minute; 0 for any number"

@@ -46,6 +46,7 @@ from inhouse_server.state_dir import prepare_state_dir, unwritable
 from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
 
 if TYPE_CHECKING:
+    from inhouse_server.engines.shared import BaseModels, RepositoryEngine
     from inhouse_server.vllm.engine import VllmEngine
     from inhouse_training import TransformersEngine
 
@@ -56,12 +57,15 @@ class Workspace:
     """One repository, held by this process until :meth:`close`. Methods may be called from any thread.
 
     Attributes:
+        name: what requests, rights, the audit log and the metrics call it where there are several; empty where not.
         answered: told of each answer when it has ended, in the thread that made it.
     """
 
     def __init__(self, repository: Repository, settings: Settings, state_dir: Path, command: str) -> None:
         self.repository = repository
         self.root = repository.root
+        self.name = ""
+        self._models: BaseModels | None = None
         self.settings = settings
         self.state_dir = state_dir
         self.registry = Registry(state_dir / "adapters")
@@ -97,6 +101,11 @@ class Workspace:
         workspace = cls(*find_repository(path), command)
         workspace._hold()
         return workspace
+
+    def among_others(self, name: str, models: BaseModels) -> Workspace:
+        """Itself, with its name among others of this process, and the base models that it shares with them."""
+        self.name, self._models = name, models
+        return self
 
     def _hold(self) -> None:
         prepare_state_dir(self.state_dir)
@@ -197,12 +206,16 @@ class Workspace:
         """Answers that the engine of this process makes at once; one while it loads."""
         if self.settings.engine.kind != "transformers":
             return None
-        engine = cast("TransformersEngine | None", self._engine)
+        engine = cast("TransformersEngine | RepositoryEngine | None", self._engine)
         return engine.streams if engine is not None else 1
 
-    def filler(self) -> TransformersEngine | None:
+    def filler(self) -> TransformersEngine | RepositoryEngine | None:
         """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
-        return cast("TransformersEngine | None", self._engine) if self.offers_inline_completion else None
+        return (
+            cast("TransformersEngine | RepositoryEngine | None", self._engine)
+            if self.offers_inline_completion
+            else None
+        )
 
     def serving(self) -> str | None:
         """The version that answers: the promoted one, or until all model servers have that, the one before."""
@@ -297,6 +310,8 @@ class Workspace:
         from inhouse_training import load_engine, resolve_base_model
 
         log.info("loading %s", self.settings.base_model)
+        if self._models is not None:
+            return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched)
         return load_engine(resolve_base_model(self.settings.base_model), self.registry.verify, engine.batched)
 
 

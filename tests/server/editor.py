@@ -87,9 +87,9 @@ class Editor:
         assert "error" not in answer, answer
         return answer["result"]
 
-    async def initialize(self, root: Path, capabilities: Message = FULL_CAPABILITIES) -> Message:
+    async def initialize(self, root: Path, capabilities: Message = FULL_CAPABILITIES, timeout: float = 60) -> Message:
         params = {"processId": os.getpid(), "rootUri": root.as_uri(), "capabilities": capabilities}
-        result: Message = await self.request("initialize", params)
+        result: Message = await self.request("initialize", params, timeout)
         self.notify("initialized", {})
         return result
 

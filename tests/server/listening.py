@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,16 @@ class Served:
 
 @contextmanager
 def listening(
-    workspace: Workspace, certificate: Path | None = None, key: Path | None = None, drain_s: float = 5
+    workspace: Workspace,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    drain_s: float = 5,
+    beside: Sequence[tuple[Workspace, str]] = (),
 ) -> Iterator[Served]:
     """Serve ``workspace`` on a free port of loopback until the block ends."""
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    app = build_app(workspace, TOKEN, "127.0.0.1", port, secure=certificate is not None)
+    app = build_app(workspace, TOKEN, "127.0.0.1", port, secure=certificate is not None, beside=beside)
     server = owner_server(app, app.state.activity, drain_s, certificate, key)
     app.state.stop = server.drain
     started = threading.Event()

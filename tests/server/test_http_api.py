@@ -121,7 +121,9 @@ def test_hosts_are_named_as_requests_name_them(listening: str, header: str) -> N
 def test_health_proves_that_it_knows_the_token(owner: OwnerAddress) -> None:
     nonces = "one", "two"
     proofs = [httpx.get(f"{owner.url}/healthz", params={"nonce": nonce}).json()["proof"] for nonce in nonces]
-    assert proofs == [hmac.new(owner.token.encode(), nonce.encode(), "sha256").hexdigest() for nonce in nonces]
+    assert proofs == [
+        hmac.new(owner.token.encode(), f"alive:{nonce}".encode(), "sha256").hexdigest() for nonce in nonces
+    ]
 
 
 def test_a_page_of_the_owner_itself_is_let_in(owner: OwnerAddress) -> None:

@@ -48,6 +48,7 @@ class Echo:
     base_model = "echo"
     context_tokens = 8192
     loaded_adapters = ()
+    streams = 1
 
     def __init__(self) -> None:
         self.adapters: list[str] = []
@@ -116,6 +117,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/v1/models": ("GET", None),
     "/v1/embeddings": ("POST", {"model": "all-MiniLM-L6-v2", "input": QUESTION}),
     "/openapi.json": ("GET", None),
+    "/inhouse/repositories": ("GET", None),
     "/inhouse/status": ("GET", None),
     "/inhouse/adapters": ("GET", None),
     "/inhouse/feedback": ("POST", {"question": QUESTION}),

@@ -175,12 +175,13 @@ def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, tu
         ["--repo", "a shop"],
         ["--server", "wss://inhouse.example", "--repo", "/shop"],
         ["--ca", "team.pem", "--server", "wss://inhouse.example"],
+        ["--server", "wss://inhouse.example", "--repository", "till"],
     ],
 )
 def test_plain_options_mean_what_typer_reads_in_them(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = plain_options(arguments)
     assert plain is not None
-    expected = (plain.get("repo", "."), plain.get("server"), plain.get("authority"))
+    expected = (plain.get("repo", "."), plain.get("server"), plain.get("authority"), plain.get("repository"))
     assert told(arguments, monkeypatch) == (0, expected)
 
 

@@ -270,7 +270,7 @@ def test_the_audit_log_says_who_what_when_and_how_it_ended_and_no_more(
     client.get("/v1/models", headers=bearer("wrong-token-given"))
     asked, unknown, page, refused, stranger = audit_lines(workspace)
     assert (asked["token"], asked["name"], asked["route"], asked["status"]) == (token.id, "Ada", "/inhouse/ask", 200)
-    assert asked.keys() == {"at", "token", "name", "scope", "from", "method", "route", "status", "ms"}
+    assert asked.keys() == {"at", "token", "name", "scope", "from", "method", "repository", "route", "status", "ms"}
     assert datetime.fromisoformat(asked["at"]).tzinfo is not None
     assert (unknown["route"], unknown["status"]) == ("unknown", 404)
     assert (page["token"], page["status"]) == (token.id, 303)

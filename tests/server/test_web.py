@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ def test_a_wrong_cookie_opens_nothing(stranger: TestClient, cookie: str) -> None
     headers = {"Cookie": f"inhouse-{PORT}={cookie}".encode(), **{k: v.encode() for k, v in PAGE.items()}}
     for path in ("/", "/web/chat.js", "/inhouse/status"):
         assert stranger.get(path, headers=headers).status_code == 401
+
+
+def test_nobody_has_a_cookie_signed_by_asking_whether_the_owner_lives(stranger: TestClient) -> None:
+    """``/healthz`` signs what a stranger chooses, with the token that cookies are made from."""
+    _, _, signed = stranger.get("/", params={"token": TOKEN}).cookies[f"inhouse-{PORT}"].rpartition(".")
+    stranger.cookies.clear()
+    expires = str(int(time.time()) + 3600)
+    for nonce in (f"browser:{PORT}:owner:{expires}", f"owner.{expires}", f"owner:{expires}", expires):
+        forged = stranger.get("/healthz", params={"nonce": nonce}).json()["proof"]
+        assert len(forged) == len(signed), "what could stand in a cookie"
+        cookie = {"Cookie": f"inhouse-{PORT}=owner.{expires}.{forged}"}
+        assert stranger.get("/inhouse/status", headers=PAGE | cookie).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ export class Connection implements vscode.Disposable {
     const settings = vscode.workspace.getConfiguration('inhouse', folder)
     const server = settings.get('server', '')
     const token = server && (await this.secrets.get(tokenKey(server)))
-    const child = spawn(settings.get('command', 'inhouse'), ['lsp', ...(server ? ['--server', server] : [])], {
+    const repository = settings.get('repository', '')
+    const elsewhere = server ? ['--server', server, ...(repository ? ['--repository', repository] : [])] : []
+    const child = spawn(settings.get('command', 'inhouse'), ['lsp', ...elsewhere], {
       cwd: folder.uri.fsPath,
       env: token ? { ...process.env, INHOUSE_TOKEN: token } : process.env,
     })

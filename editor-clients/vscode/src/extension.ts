@@ -25,8 +25,8 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.window.registerWebviewViewProvider(Chat.view, chat),
     ...Object.entries(commands).map(([id, run]) => vscode.commands.registerCommand(id, run)),
     vscode.workspace.onDidChangeConfiguration((change) => {
-      const restarts = ['inhouse.command', 'inhouse.server'].some((name) => change.affectsConfiguration(name))
-      if (restarts) void connection.restart()
+      const restarts = ['command', 'server', 'repository']
+      if (restarts.some((name) => change.affectsConfiguration(`inhouse.${name}`))) void connection.restart()
     }),
   )
   void connection.ready()

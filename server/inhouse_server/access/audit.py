@@ -59,6 +59,7 @@ class Handled:
         scope: which of the caller's the route needed.
         work: ``None`` where no model did any, or the client left before it ended.
         by_itself: an editor asked without being told to; see :data:`TOGETHER_S`.
+        repository: the name of what it was about; ``None`` where that has none, or its caller may not use it.
     """
 
     caller: Caller | None
@@ -70,6 +71,7 @@ class Handled:
     scope: str | None = None
     work: Work | None = None
     by_itself: bool = False
+    repository: str | None = None
 
 
 class Audit:
@@ -168,7 +170,7 @@ class _Several:
 def _alike(handled: Handled) -> _Alike:
     work = handled.work
     model = (work.adapter, work.commit) if work is not None else None
-    return (handled.caller, handled.client, handled.method, handled.route, handled.status, model)
+    return (handled.caller, handled.client, handled.method, handled.route, handled.repository, handled.status, model)
 
 
 def _line(handled: Handled) -> dict[str, object]:
@@ -179,6 +181,7 @@ def _line(handled: Handled) -> dict[str, object]:
         "scope": handled.scope,
         "from": handled.client,
         "method": handled.method,
+        "repository": handled.repository,
         "route": handled.route,
         "status": handled.status,
         "ms": round(handled.seconds * 1000, 1),

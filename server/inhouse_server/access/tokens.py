@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 FILE_NAME = "tokens.json"
 PREFIX = "inhouse_"
 OWNER = "owner"
-"""The id of the owner's own token."""
+"""The id of the owner's own token; that of another repository which it serves is followed by a colon and a name."""
 NAME = re.compile(r"[\w.@ -]{1,64}")
 _SHAPE = re.compile(r"inhouse_(?P<id>[0-9a-f]{12})_[\w-]{43}", re.ASCII)
 
@@ -61,12 +61,14 @@ class Caller:
 
     Attributes:
         within: the part of the repository whose passages it may see.
+        repositories: names of those that it may use; ``None`` for the one that the owner was started in, alone.
     """
 
     id: str
     name: str
     scopes: frozenset[Scope]
     within: Within
+    repositories: tuple[str, ...] | None = None
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
@@ -74,6 +76,11 @@ class Caller:
     @property
     def is_owner(self) -> bool:
         """Whoever can read the state directory, and so is on this machine."""
+        return self.id.partition(":")[0] == OWNER
+
+    @property
+    def opens_all(self) -> bool:
+        """Whether it may use every repository, also one that is added later."""
         return self.id == OWNER
 
 
@@ -90,6 +97,7 @@ class Token:
         expires: ``None`` for never.
         revoked: ``None`` unless it was.
         within: the part of the repository whose passages it shows.
+        repositories: names of those that it opens; ``None`` for the one that the owner was started in, alone.
     """
 
     id: str
@@ -100,6 +108,7 @@ class Token:
     expires: datetime | None = None
     revoked: datetime | None = None
     within: Within = EVERYWHERE
+    repositories: tuple[str, ...] | None = None
 
     def state(self, now: datetime) -> str:
         """``"valid"``, ``"expired"`` or ``"revoked"``."""
@@ -108,7 +117,7 @@ class Token:
         return "expired" if self.expires is not None and now >= self.expires else "valid"
 
     def caller(self) -> Caller:
-        return Caller(self.id, self.name, self.scopes, self.within)
+        return Caller(self.id, self.name, self.scopes, self.within, self.repositories)
 
     def to_json(self) -> dict[str, Any]:
         def moment(value: datetime | None) -> str | None:
@@ -123,6 +132,7 @@ class Token:
             "expires": moment(self.expires),
             "revoked": moment(self.revoked),
             "within": None if self.within.paths is None else list(self.within.paths),
+            "repositories": None if self.repositories is None else list(self.repositories),
         }
 
     @classmethod
@@ -139,6 +149,8 @@ class Token:
             expires=moment(said["expires"]),
             revoked=moment(said["revoked"]),
             within=EVERYWHERE if said.get("within") is None else Within.of(said["within"]),
+            # A token from before there were several is for the one that there was.
+            repositories=None if said.get("repositories") is None else tuple(map(str, said["repositories"])),
         )
 
 
@@ -196,19 +208,30 @@ class TokenStore:
         return token.caller() if token else None
 
     def create(
-        self, name: str, scopes: Iterable[Scope], lifetime: timedelta | None, within: Within = EVERYWHERE
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        lifetime: timedelta | None,
+        within: Within = EVERYWHERE,
+        repositories: Iterable[str] | None = None,
     ) -> tuple[str, Token]:
         """A new token: its text, which is kept nowhere, and what is kept.
 
         Args:
             within: the part of the repository whose passages it shows; with the scope ``ask`` alone, since reviews
-                and indexing are of the whole.
+                and indexing are of the whole, and with one repository, whose paths these are.
+            repositories: names of those that it opens; without any, the one that the owner was started in.
 
         Raises:
-            InhouseError: the name is not usable or taken by a valid token, the scopes see more than ``within``, or the
-                file cannot be used.
+            InhouseError: the name is not usable or taken by a valid token, the scopes see more than ``within``, that
+                is not of one repository, or the file cannot be used.
         """
         scopes = frozenset(scopes)
+        opens = None if repositories is None else tuple(dict.fromkeys(repositories))
+        if not within.everywhere and opens is not None and len(opens) != 1:
+            raise InhouseError(
+                "A token for a part of a repository can only be for that one.", "Make one for each repository."
+            )
         if not within.everywhere and scopes != {Scope.ASK}:
             raise InhouseError(
                 "A token for a part of the repository can only have the scope 'ask'.",
@@ -228,7 +251,7 @@ class TokenStore:
                 expires = now + lifetime if lifetime is not None else None
             except OverflowError:
                 raise InhouseError("That is beyond the calendar.", "Write --expires never.") from None
-            token = Token(token_id, name, scopes, _hash(text), now, expires, within=within)
+            token = Token(token_id, name, scopes, _hash(text), now, expires, within=within, repositories=opens)
             tokens.append(token)
         return text, token
 
@@ -287,21 +310,34 @@ class TokenStore:
 
 
 class Callers:
-    """Who is who: the owner by its own token, and the team by theirs."""
+    """Who is who: the owner by its own tokens, and the team by theirs.
 
-    def __init__(self, owner_token: str, team: TokenStore) -> None:
-        self._owner_token = owner_token.encode()
+    Args:
+        owners: the owner's own token of each repository, by its name, beginning with the one that it was started in;
+            others may come later. The first opens them all, each other its own alone.
+    """
+
+    def __init__(self, owners: Mapping[str, str], team: TokenStore) -> None:
+        self._owners = owners
         self._team = team
 
     def by_token(self, text: str) -> Caller | None:
         """Whose token ``text`` is, in a time that does not tell how much of it was right."""
-        if hmac.compare_digest(text.encode("utf-8", "surrogatepass"), self._owner_token):
-            return OWNER_CALLER
-        return self._team.find(text)
+        given = text.encode("utf-8", "surrogatepass")
+        own = [name for name, token in self._owners.items() if hmac.compare_digest(given, token.encode())]
+        return self._owner(own[0]) if own else self._team.find(text)
 
     def by_id(self, token_id: str) -> Caller | None:
         """Whose token has this id, while it is valid."""
-        return OWNER_CALLER if token_id == OWNER else self._team.caller(token_id)
+        if token_id == OWNER:
+            return OWNER_CALLER
+        kind, _, name = token_id.partition(":")
+        return self._owner(name) if kind == OWNER and name in self._owners else self._team.caller(token_id)
+
+    def _owner(self, name: str) -> Caller:
+        if name == next(iter(self._owners)):
+            return OWNER_CALLER
+        return replace(OWNER_CALLER, id=f"{OWNER}:{name}", repositories=(name,))
 
 
 def _hash(text: str) -> str:

@@ -17,6 +17,7 @@ from inhouse_retrieval.within import EVERYWHERE
 from inhouse_retrieval.work_tree import top_of_work_tree
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.cli.terminal import progress_bar, start_logging, tell
+from inhouse_server.elsewhere import REPOSITORY_HEADER
 from inhouse_server.holder import Holder, read_holder
 from inhouse_server.owner import SERVE, OwnerAddress, find_owner, wait_for_owner
 from inhouse_server.settings import Settings, load_settings
@@ -202,14 +203,30 @@ class OwnerBackend:
         return self._job("/inhouse/review", {"revisions": revisions, "staged": staged}, progress, cancel)
 
     def status(self) -> dict[str, Any]:
-        """Adapter, index, and where the owner listens."""
-        return {**self._answer("GET", "/inhouse/status"), "busy": None, "owner": self._owner.url}
+        """Adapter, index, and where the owner listens.
+
+        ``repositories``, where the token opens several, has the status of each, or its ``problem``.
+        """
+        told = self._answer("GET", "/inhouse/repositories")
+        each = {name: self._status_of(name, told["failed"]) for name in told["repositories"]}
+        several = {"repositories": each} if len(each) > 1 else {}
+        return {**self._answer("GET", "/inhouse/status"), "busy": None, "owner": self._owner.url, **several}
+
+    def _status_of(self, name: str, failed: dict[str, str]) -> dict[str, Any]:
+        if name in failed:
+            return {"problem": failed[name]}
+        try:
+            return self._answer("GET", "/inhouse/status", repository=name)
+        except InhouseError as error:  # one that is broken hides no other
+            return {"problem": str(error)}
 
     @property
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._owner.token}"}
 
-    def _answer(self, method: str, route: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _answer(
+        self, method: str, route: str, body: dict[str, Any] | None = None, repository: str | None = None
+    ) -> dict[str, Any]:
         import httpx
 
         with _plain_connection_errors():
@@ -217,7 +234,7 @@ class OwnerBackend:
                 method,
                 f"{self._owner.url}{route}",
                 json=body,
-                headers=self._headers,
+                headers=self._headers | ({REPOSITORY_HEADER: repository} if repository else {}),
                 timeout=60,
                 trust_env=False,
                 verify=self._owner.verify(),

@@ -19,6 +19,10 @@ def lsp(
     authority: Annotated[
         Path | None, typer.Option("--ca", help="Certificates to trust for --server instead of the system's, in PEM.")
     ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option("--repository", help="Which repository of --server, where the token opens several."),
+    ] = None,
 ) -> int:
     """Speak LSP on standard input and output, for an editor."""
-    return start(str(repo), server, str(authority) if authority else None)
+    return start(str(repo), server, str(authority) if authority else None, repository)

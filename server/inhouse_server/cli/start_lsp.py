@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +11,9 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_server.greeting import Greeting, greet
 
 TOKEN_VARIABLE = "INHOUSE_TOKEN"
-PLAIN = {"--repo": "repo", "--server": "server", "--ca": "authority"}
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+"""Of a repository in ``[server.repositories]``, and so what may stand in the header."""
+PLAIN = {"--repo": "repo", "--server": "server", "--ca": "authority", "--repository": "repository"}
 """Options of `inhouse lsp`, and the argument of :func:`start` that each sets."""
 
 
@@ -26,13 +29,16 @@ def plain_options(arguments: Sequence[str]) -> dict[str, str] | None:
     return {PLAIN[option]: value for option, value in zip(options, values, strict=True)}
 
 
-def start(repo: str = ".", server: str | None = None, authority: str | None = None) -> int:
+def start(
+    repo: str = ".", server: str | None = None, authority: str | None = None, repository: str | None = None
+) -> int:
     """Answer an editor that has asked already, then find out about the repository, and relay.
 
     Args:
         repo: a folder in the repository.
         server: a team's server, which answers for itself.
         authority: certificates to trust for ``server``, in PEM.
+        repository: which one of ``server``, where the token opens several.
 
     Returns:
         Exit code.
@@ -40,16 +46,23 @@ def start(repo: str = ".", server: str | None = None, authority: str | None = No
     Raises:
         InhouseError: not a repository, wrong settings, or a server that cannot be used.
     """
+    if repository and server is None:
+        raise InhouseError(
+            "--repository names one of a team's server, and no --server is given.",
+            "Leave it out: in a checkout on this machine, its own owner answers.",
+        )
+    if repository and not NAME.fullmatch(repository):
+        raise InhouseError(f"{repository!r} is no repository's name.", "It has letters, digits, _ and - only.")
     greeting = greet(repo) if server is None else Greeting()
     try:
-        return _relay(repo, server, authority, greeting)
+        return _relay(repo, server, authority, repository, greeting)
     except InhouseError as error:
         if greeting.answered:
             _tell_editor(error)
         raise
 
 
-def _relay(repo: str, server: str | None, authority: str | None, greeting: Greeting) -> int:
+def _relay(repo: str, server: str | None, authority: str | None, repository: str | None, greeting: Greeting) -> int:
     from pathlib import Path
 
     from inhouse_retrieval.work_tree import top_of_work_tree
@@ -68,7 +81,8 @@ def _relay(repo: str, server: str | None, authority: str | None, greeting: Greet
     if server and not token:
         raise InhouseError(f"The server {server} wants a token.", f"Set {TOKEN_VARIABLE}.")
     trusted = Path(authority) if authority else None
-    return run_relay(root, state_dir, server, token, trusted, not settings.no_inline_completion(), greeting)
+    offers = not settings.no_inline_completion()
+    return run_relay(root, state_dir, server, token, trusted, offers, greeting, repository)
 
 
 def _tell_editor(error: InhouseError) -> None:

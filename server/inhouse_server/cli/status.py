@@ -15,7 +15,7 @@ from inhouse_server.holder import Holder
 
 
 def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
-    """Show model, index, retraining, owner, and what is at work; also while another command holds the repository."""
+    """Show model, index, retraining, owner, what it serves and what is at work; also while a command holds it."""
     held = _held(repo)
     if json:
         print_json(held)
@@ -24,6 +24,8 @@ def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
         typer.echo(f"{label + ':':<{_WIDTH}}{value}")
     for server in held.get("servers", []):
         _show_server(server)
+    for name, each in held.get("repositories", {}).items():
+        typer.echo(plain(f"repository {name}: {_in_short(each)}"))
 
 
 def _held(repo: Path) -> dict[str, Any]:
@@ -73,6 +75,13 @@ def _index(held: dict[str, Any]) -> str:
     if held["unembedded"]:
         told += f"; {held['unembedded']} chunk(s) have no vector yet and are found by words"
     return told
+
+
+def _in_short(held: dict[str, Any]) -> str:
+    """One of several repositories in a line."""
+    if "problem" in held:
+        return f"not served: {held['problem']}"
+    return f"{held['root']}; {held['adapter'] or 'no adapter'}; {_index({**held, 'busy': None})}"
 
 
 def _retraining(last: dict[str, Any] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from inhouse_retrieval.errors import StateUnwritable
+from inhouse_retrieval.errors import InhouseError, StateUnwritable
 from inhouse_retrieval.within import EVERYWHERE, Within
 from inhouse_server.access import Audit, Scope, TokenStore, token_file
 from inhouse_server.access.tokens import SCOPES, Token
@@ -16,6 +16,7 @@ from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import plain, print_json
 from inhouse_server.cli.usage import NEVER, lifetime
+from inhouse_server.settings import Settings
 
 app = typer.Typer(help="Tokens for a team: named, scoped, expiring, kept as hashes.", no_args_is_help=True)
 _SCOPE_HELP = "May be given more than once. " + "; ".join(f"{scope.value}: {what}" for scope, what in SCOPES.items())
@@ -32,21 +33,31 @@ def create(
         list[str] | None,
         typer.Option("--within", help="Folder or file that it may see, alone. May be given more than once."),
     ] = None,
+    repository: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repository",
+            help="Name in [server.repositories] of one that it may use, and no other. May be given more than once.",
+        ),
+    ] = None,
     repo: RepoOption = HERE,
     json: JsonOption = False,
 ) -> None:
     """Make a token and show it, once: only its hash is kept."""
     from inhouse_training import parse_interval
 
-    store, state_dir = _store(repo)
+    store, state_dir, settings = _store(repo)
+    scopes = frozenset(scope or [Scope.ASK])
+    opens = _opened(repository or [], [*settings.server.repositories], scopes)
     lifetime = None if expires == NEVER else parse_interval(expires)
     seen = Within.of(within) if within else EVERYWHERE
-    text, token = store.create(name, scope or [Scope.ASK], lifetime, seen)
+    text, token = store.create(name, scopes, lifetime, seen, opens)
     _note(state_dir, "token create", token.id, token.name)
     ends = token.expires.isoformat() if token.expires else None
     if json:
         told = {"id": token.id, "name": name, "scopes": sorted(token.scopes), "expires": ends}
-        print_json({"token": text, **told, "within": token.to_json()["within"]})
+        kept = token.to_json()
+        print_json({"token": text, **told, "within": kept["within"], "repositories": kept["repositories"]})
         return
     what = f"{', '.join(sorted(token.scopes))}{_part(token)}"
     typer.echo(f"The token of {name!r} ({what}), valid until {ends or 'revoked'}:", err=True)
@@ -78,7 +89,7 @@ def revoke(
     json: JsonOption = False,
 ) -> None:
     """Revoke a token. The owner refuses it at once, and ends what runs for it within a second."""
-    store, state_dir = _store(repo)
+    store, state_dir, _ = _store(repo)
     revoked = store.revoke(named)
     for token in revoked:
         _note(state_dir, "token revoke", token.id, token.name)
@@ -88,17 +99,34 @@ def revoke(
         typer.echo(f"Revoked {', '.join(token.id for token in revoked)}.")
 
 
+def _opened(named: list[str], served: list[str], scopes: frozenset[Scope]) -> list[str] | None:
+    """The repositories that a token is to open; ``None`` where there is one.
+
+    Raises:
+        InhouseError: one is named that is not served, or none is where there are several.
+    """
+    if unknown := [name for name in named if name not in served]:
+        there = f"There are {', '.join(served)}." if served else "This owner serves one, and its tokens are for that."
+        raise InhouseError(f"[server.repositories] names no {unknown[0]!r}.", there)
+    if served and not named and scopes != {Scope.METRICS}:
+        raise InhouseError(
+            "A token opens no repository that it is not given.", f"Add --repository; there are {', '.join(served)}."
+        )
+    return named if served else None
+
+
 def _part(token: Token) -> str:
-    """Which part of the repository it sees, where that is not all."""
-    return "" if token.within.paths is None else f" within {', '.join(map(plain, token.within.paths))}"
+    """Which repositories it opens, and which part, where that is not all there is."""
+    opens = "" if token.repositories is None else f" in {', '.join(map(plain, token.repositories)) or 'none'}"
+    return opens + ("" if token.within.paths is None else f" within {', '.join(map(plain, token.within.paths))}")
 
 
-def _store(repo: Path) -> tuple[TokenStore, Path]:
+def _store(repo: Path) -> tuple[TokenStore, Path, Settings]:
     from inhouse_server.state_dir import prepare_state_dir
 
     root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)
-    return TokenStore(token_file(settings, root, state_dir)), state_dir
+    return TokenStore(token_file(settings, root, state_dir)), state_dir, settings
 
 
 def _note(state_dir: Path, act: str, token_id: str, name: str) -> None:

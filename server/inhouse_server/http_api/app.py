@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -25,6 +26,7 @@ from inhouse_server.http_api.errors import Refused, error_body, error_response
 from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.http_api.metrics import Metrics, metrics
+from inhouse_server.http_api.repositories import Repositories, repositories, workspace_of
 from inhouse_server.lsp_capabilities import INLINE_COMPLETION
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
@@ -32,16 +34,28 @@ from inhouse_server.workspace import Workspace
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bool = False) -> Starlette:
-    """The application for one held repository.
+def build_app(
+    workspace: Workspace,
+    token: str,
+    host: str,
+    port: int,
+    secure: bool = False,
+    beside: Sequence[tuple[Workspace, str]] = (),
+    failed: Mapping[str, InhouseError] | None = None,
+) -> Starlette:
+    """The application for the repositories that one process holds.
 
     Args:
+        workspace: the one that the owner was started in: its settings say where to listen and how much may be asked,
+            and its state directory has the team's tokens and the audit log.
         token: the owner's own, which opens everything; a team's tokens open what their scopes name. A browser that
             showed one gets a cookie for the page at ``/`` and what that page asks.
         host: address that the owner listens on; requests may name it, loopback, and the configured host and
             ``allowed_hosts``.
         port: where it listens; the cookie's name holds it.
         secure: clients reach it over TLS.
+        beside: further repositories, each with the owner's own token of its state directory, which opens it alone.
+        failed: why each of those is not held that should be; ``app.state.take_in`` takes one that is held later.
 
     Raises:
         InhouseError: the file of the team's tokens cannot be used.
@@ -50,10 +64,19 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
     server = workspace.settings.server
     team = TokenStore(token_file(workspace.settings, workspace.root, workspace.state_dir))
     team.all()
-    callers = Callers(token, team)
+    held = Repositories(workspace, failed or {})
+    owners: dict[str, str] = {}
+    callers = Callers(owners, team)
     audit = Audit(workspace.state_dir)
-    figures = Metrics(activity, lambda: audit.failures, workspace.model_servers)
-    workspace.answered = figures.answer
+    figures = Metrics(activity, lambda: audit.failures, held.model_servers)
+
+    def take_in(each: Workspace, its_own: str) -> None:
+        held.add(each)
+        owners[each.name] = its_own
+        each.answered = partial(figures.answer, each.name)
+
+    for each, its_own in ((workspace, token), *beside):
+        take_in(each, its_own)
 
     def handled(request: Handled) -> None:
         audit.request(request)
@@ -61,7 +84,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
 
     named = (host, server.host, *server.allowed_hosts)
     hosts = LOOPBACK | {host_in_header(name) for name in named}
-    mcp = McpEndpoint(workspace)
+    mcp = McpEndpoint()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -80,6 +103,7 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
             Route("/v1/completions", chat.completions, methods=["POST"]),
             Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
             Route("/openapi.json", openapi.document),
+            Route("/inhouse/repositories", repositories),
             Route("/inhouse/search", commands.search, methods=["POST"]),
             Route("/inhouse/ask", commands.ask, methods=["POST"]),
             Route("/inhouse/index", commands.index, methods=["POST"]),
@@ -97,11 +121,12 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
             Middleware(
                 Guard,
                 callers=callers,
-                browser=BrowserSession(token, port, callers, secure),
+                browser=BrowserSession(owners, port, callers, secure),
                 limits=RequestLimits(server.requests_per_minute, server.requests_at_once),
                 by_itself={INLINE_COMPLETION: RequestLimits(server.completions_per_minute, 0)},
                 allowed_hosts=hosts,
                 activity=activity,
+                repositories=held,
                 routes=lambda: app.routes,
                 handled=handled,
             )
@@ -119,8 +144,9 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a path is a route's or it is none
-    app.state.workspace = workspace
-    app.state.token = token
+    app.state.repositories = held
+    app.state.owners = owners
+    app.state.take_in = take_in
     app.state.activity = activity
     app.state.metrics = figures
     app.state.stop = lambda: None
@@ -130,20 +156,30 @@ def build_app(workspace: Workspace, token: str, host: str, port: int, secure: bo
 async def _health(request: Request) -> Response:
     """Alive; says nothing about the repository, because it needs no token.
 
-    Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not.
+    Given a ``nonce``, it proves that it knows the token: whoever took over the port of a dead owner does not. Given a
+    ``repository`` too, it proves to know the token of that one. Where there is no such, the answer is of a token that
+    nobody has, and the same each time, as a real one is: a stranger is not to learn which there are.
     """
+    owners: dict[str, str] = request.app.state.owners
     draining = request.app.state.activity.draining
     health = {"status": "stopping" if draining else "ok", "pid": os.getpid()}
     if nonce := request.query_params.get("nonce"):
-        health["proof"] = proof(request.app.state.token, nonce)
+        first = next(iter(owners))
+        named = request.query_params.get("repository", first)
+        health["proof"] = proof(owners.get(named) or proof(f"of none: {owners[first]}", named), nonce)
     return JSONResponse(health, 503 if draining else 200, {"Retry-After": "5"} if draining else None)
 
 
 async def _language_server(websocket: WebSocket) -> None:
+    try:
+        workspace = workspace_of(websocket)
+    except Refused as error:
+        await websocket.send_denial_response(JSONResponse(error.body, error.status))
+        return
     await websocket.accept()
     serve_connection = await run_in_threadpool(_import_language_server)
     state, scope = websocket.app.state, websocket.scope
-    await serve_connection(websocket, state.workspace, state.activity, scope["asking"], scope["caller"])
+    await serve_connection(websocket, workspace, state.activity, scope["asking"], scope["caller"])
 
 
 def _import_language_server() -> Callable[..., Awaitable[None]]:

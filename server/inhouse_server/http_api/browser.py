@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Mapping
 
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -43,12 +44,13 @@ class BrowserSession:
     """The cookies of the owner that listens on ``port``; their name says which, since ports share a host's cookies.
 
     Args:
-        token: the owner's own, which the cookies are made from.
+        owners: the owner's own token of each repository, beginning with the one that it was started in. Cookies are
+            made from that, or from the other that somebody showed.
         secure: browsers reach the owner over TLS.
     """
 
-    def __init__(self, token: str, port: int, callers: Callers, secure: bool = False) -> None:
-        self._key = token.encode()
+    def __init__(self, owners: Mapping[str, str], port: int, callers: Callers, secure: bool = False) -> None:
+        self._owners = owners
         self._port = port
         self._callers = callers
         self._secure = secure
@@ -92,7 +94,9 @@ class BrowserSession:
         return self._callers.by_id(token_id) if time.time() < int(expires) else None
 
     def _proof(self, token_id: str, expires: str) -> str:
-        return hmac.new(self._key, f"browser:{self._port}:{token_id}:{expires}".encode(), "sha256").hexdigest()
+        first, *_ = self._owners.values()
+        key = self._owners.get(token_id.partition(":")[2], first)
+        return hmac.new(key.encode(), f"browser:{self._port}:{token_id}:{expires}".encode(), "sha256").hexdigest()
 
 
 def locked_page(connection: HTTPConnection, status: int) -> Response | None:

@@ -1,7 +1,8 @@
 """`/v1/models`, `/v1/chat/completions` and `/v1/completions`, as the `openai` client expects them.
 
 Models: ``inhouse`` (the current adapter with retrieval), the base model, and each adapter version, so that a client can
-ask two of them and compare; and the encoder of the index, for embeddings.
+ask two of them and compare; and the encoder of the index, for embeddings. Where a caller may use several repositories,
+``repository/model`` asks one of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from inhouse_server.background import cancellable
 from inhouse_server.http_api.errors import Refused, error_body
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest
 from inhouse_server.http_api.reading import assistant_of, read_openai, within_of
+from inhouse_server.http_api.repositories import asked_of, named_by, usable_by, workspace_of
 from inhouse_server.http_api.streaming import refused_at_once, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json
 from inhouse_server.workspace import Workspace
@@ -34,11 +36,11 @@ CURRENT_MODEL = "inhouse"
 
 async def models(request: Request) -> Response:
     """List what can be asked, and the encoder."""
-    workspace: Workspace = request.app.state.workspace
-    names = [CURRENT_MODEL, workspace.settings.base_model]
-    if within_of(request).everywhere:
-        names += [version.version for version in workspace.registry.list()]
-    names.append(workspace.settings.encoder.name)
+    everywhere, usable = within_of(request).everywhere, usable_by(request)
+    names = [] if request.scope["repository"] is None else _names(workspace_of(request), everywhere)
+    if len(usable) > 1 and named_by(request) is None:
+        held = [each for each in usable.values() if isinstance(each, Workspace)]
+        names += [f"{each.name}/{name}" for each in held for name in _names(each, everywhere)]
     return JSONResponse(
         {
             "object": "list",
@@ -47,35 +49,43 @@ async def models(request: Request) -> Response:
     )
 
 
+def _names(workspace: Workspace, adapters: bool) -> list[str]:
+    """What can be asked of a repository, and its encoder."""
+    versions = [version.version for version in workspace.registry.list()] if adapters else []
+    return [CURRENT_MODEL, workspace.settings.base_model, *versions, workspace.settings.encoder.name]
+
+
 async def chat_completions(request: Request) -> Response:
     """Answer the last user message."""
     body = await read_openai(request, ChatRequest, "chat")
     if body.messages[-1].role != "user":
         raise Refused(400, "The last message must have the role 'user'.", "invalid_request_error", "messages")
+    workspace, adapter = _asked(request, body.model)
     question = Question(
         text=body.messages[-1].text(),
         history=tuple(
             Message("system" if turn.role == "developer" else turn.role, turn.text()) for turn in body.messages[:-1]
         ),
-        adapter=_adapter(body.model, request.app.state.workspace),
+        adapter=adapter,
         retrieve=body.inhouse.retrieve,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         sampling=_sampling(body, body.response_format.schema_text() if body.response_format is not None else ""),
     )
-    return await _answer(request, question, body, _CHAT)
+    return await _answer(request, workspace, question, body, _CHAT)
 
 
 async def completions(request: Request) -> Response:
     """Answer the prompt as one question, without retrieval unless it is asked for."""
     body = await read_openai(request, CompletionRequest, "completion")
+    workspace, adapter = _asked(request, body.model)
     question = Question(
         text=body.prompt,
-        adapter=_adapter(body.model, request.app.state.workspace),
+        adapter=adapter,
         retrieve=body.inhouse.retrieve,
         max_tokens=body.max_tokens,
         sampling=_sampling(body),
     )
-    return await _answer(request, question, body, _COMPLETION)
+    return await _answer(request, workspace, question, body, _COMPLETION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +122,13 @@ def _sampling(body: ChatRequest | CompletionRequest, schema: str = "") -> Sampli
 
 
 async def _answer(
-    request: Request, question: Question, body: ChatRequest | CompletionRequest, shape: _Shape
+    request: Request,
+    workspace: Workspace,
+    question: Question,
+    body: ChatRequest | CompletionRequest,
+    shape: _Shape,
 ) -> Response:
-    assistant = assistant_of(request)
+    assistant = assistant_of(request, workspace)
     events = cancellable(lambda cancel: assistant.ask(question, cancel))
     identity = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if body.stream:
@@ -140,14 +154,20 @@ async def _whole(events: AsyncIterator[TextDelta | AnswerFinished]) -> tuple[str
     raise AssertionError("an answer always ends with AnswerFinished")
 
 
-def _adapter(model: str, workspace: Workspace) -> str:
+def _asked(request: Request, named: str) -> tuple[Workspace, str]:
+    """The repository and the adapter that a model's name stands for.
+
+    Raises:
+        Refused: there is no such model for this caller, or it does not tell of which repository.
+    """
+    workspace, model = asked_of(request, named, lambda each: {*_names(each, adapters=True), BASE})
     if model == CURRENT_MODEL:
-        return CURRENT
+        return workspace, CURRENT
     if model in (workspace.settings.base_model, BASE):
-        return BASE
+        return workspace, BASE
     if model not in {version.version for version in workspace.registry.list()}:
-        raise Refused(404, f"The model {model!r} does not exist here.", "model_not_found", "model")
-    return model
+        raise Refused(404, f"The model {named!r} does not exist here.", "model_not_found", "model")
+    return workspace, model
 
 
 async def _chunks(

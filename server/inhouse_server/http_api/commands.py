@@ -17,10 +17,10 @@ from inhouse_retrieval.progress import Progress
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
 from inhouse_server.http_api.reading import assistant_of, read_body, within_of
+from inhouse_server.http_api.repositories import workspace_of
 from inhouse_server.http_api.streaming import server_sent
 from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
 from inhouse_server.mcp.in_owner import read_passage, review_for_client
-from inhouse_server.workspace import Workspace
 from inhouse_training import Message, TextDelta
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class ReviewRequest(BaseModel):
 async def search(request: Request) -> Response:
     """``{"query", "limit"}`` -> the search contract."""
     body = await read_body(request, SearchRequest)
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
     within = within_of(request)
     found = await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit, within=within))
     return JSONResponse(search_json(found))
@@ -85,7 +85,7 @@ async def search(request: Request) -> Response:
 async def uses(request: Request) -> Response:
     """``{"name", "limit"}`` -> the contract of a name: where it is defined and used."""
     body = await read_body(request, UsesRequest)
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
     within = within_of(request)
     return JSONResponse(await run_in_threadpool(lambda: workspace.uses(body.name, body.limit, within)))
 
@@ -97,7 +97,7 @@ async def ask(request: Request) -> Response:
     contract has it, text and all.
     """
     body = await read_body(request, AskRequest)
-    assistant = assistant_of(request)
+    assistant = assistant_of(request, workspace_of(request))
     question = Question(
         body.question,
         history=tuple(Message(turn.role, turn.content) for turn in body.history),
@@ -124,7 +124,7 @@ async def ask(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """Server-sent events: ``progress``, then ``finished`` with the index contract, or ``error``."""
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
 
     def refresh(progress: Progress, cancel: Event) -> dict[str, Any]:
         return index_json(workspace.refresh(progress))
@@ -135,7 +135,7 @@ async def index(request: Request) -> Response:
 async def passage(request: Request) -> Response:
     """``{"path", "start_line", "end_line"}`` -> the passage contract."""
     body = await read_body(request, PassageRequest)
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
     within = within_of(request)
     return JSONResponse(
         await run_in_threadpool(lambda: read_passage(workspace, within, body.path, body.start_line, body.end_line))
@@ -145,7 +145,7 @@ async def passage(request: Request) -> Response:
 async def review(request: Request) -> Response:
     """Server-sent events: ``progress``, then ``finished`` with the review contract, or ``error``."""
     body = await read_body(request, ReviewRequest)
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
 
     def work(progress: Progress, cancel: Event) -> dict[str, Any]:
         return review_for_client(workspace, body.revisions, body.staged, progress, cancel)
@@ -168,7 +168,7 @@ def _job(work: Callable[[Progress, Event], dict[str, Any]], name: str) -> Respon
 
 async def status(request: Request) -> Response:
     """What the owner holds."""
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
     return JSONResponse(await run_in_threadpool(workspace.status))
 
 

@@ -14,7 +14,7 @@ from inhouse_server.access import Work
 from inhouse_server.http_api.errors import Refused
 from inhouse_server.http_api.openai_requests import EmbeddingRequest
 from inhouse_server.http_api.reading import read_openai
-from inhouse_server.workspace import Workspace
+from inhouse_server.http_api.repositories import asked_of
 
 if TYPE_CHECKING:
     from inhouse_retrieval.embedding import Encoder
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 async def embeddings(request: Request) -> Response:
     """A unit vector for each text; a text that is longer than the encoder reads is refused unless it may be cut."""
     body = await read_openai(request, EmbeddingRequest, "embedding")
-    workspace: Workspace = request.app.state.workspace
+    workspace, model = asked_of(request, body.model, lambda each: {each.settings.encoder.name})
     name = workspace.settings.encoder.name
-    if body.model != name:
+    if model != name:
         raise Refused(404, f"The encoder here is {name!r}.", "model_not_found", "model")
     answer = await run_in_threadpool(lambda: _embedded(body, workspace.index.encoder))
     request.scope["worked"](Work("embedding", None, None, answer["usage"]["prompt_tokens"], texts=len(answer["data"])))

@@ -24,10 +24,12 @@ from starlette.types import Scope as AsgiScope
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.access import Caller, Callers, Handled, Noting, RequestLimits, Scope, TooMuch, Work
+from inhouse_server.elsewhere import REPOSITORY_HEADER
 from inhouse_server.engines.failures import Overloaded
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession, locked_page
 from inhouse_server.http_api.errors import error_response
+from inhouse_server.http_api.repositories import Repositories
 from inhouse_server.http_api.routes import METHODS, WEBSOCKET, Matched, matched
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -59,15 +61,17 @@ class _Refusal:
 class Guard:
     """ASGI middleware; everything it refuses gets an error in OpenAI's shape, and a browser a sentence.
 
-    The application finds the caller under ``scope["caller"]``; under ``scope["worked"]`` what it tells what a model did
-    for the request; and under ``scope["asking"]`` what it calls around each question that comes over a WebSocket
-    (:data:`~inhouse_server.access.Asking`).
+    The application finds the caller under ``scope["caller"]``; under ``scope["repository"]`` the name of the repository
+    that the request is about, which the caller may use, or ``None`` where it does not say; under ``scope["worked"]``
+    what it tells what a model did for the request; and under ``scope["asking"]`` what it calls around each question
+    that comes over a WebSocket (:data:`~inhouse_server.access.Asking`).
 
     Args:
         limits: of each token's requests.
         by_itself: other limits, for what an editor asks without being told to, by the name of that question; so that
             typing uses up no questions.
         routes: gives the routes of the application that it stands before.
+        repositories: what the owner holds, and who may use which.
         handled: told of each request after it ended, and of each WebSocket when it opened, too.
     """
 
@@ -80,6 +84,7 @@ class Guard:
         by_itself: Mapping[str, RequestLimits],
         allowed_hosts: frozenset[str],
         activity: Activity,
+        repositories: Repositories,
         routes: Callable[[], Sequence[BaseRoute]],
         handled: Callable[[Handled], None],
     ) -> None:
@@ -90,6 +95,7 @@ class Guard:
         self._by_itself = by_itself
         self._hosts = allowed_hosts
         self._activity = activity
+        self._repositories = repositories
         self._routes = routes
         self._handled = handled
 
@@ -112,7 +118,11 @@ class Guard:
         signing_in = False
         if refusal is None:
             exchange.caller, signing_in = self._identify(connection, route)
-            refusal = self._forbidden(route, exchange.caller) or self._beyond_limits(connection, exchange.caller)
+            refusal = (
+                self._forbidden(route, exchange.caller)
+                or self._beyond_limits(connection, exchange.caller)
+                or self._choose_repository(connection, exchange.caller)
+            )
         if refusal is not None:
             await _refuse(refusal, connection, receive, exchange.send)
         elif signing_in and exchange.caller is not None:
@@ -152,6 +162,18 @@ class Guard:
             return _Refusal(403, "No token opens this.", "insufficient_scope") if route.named else None
         if access.scope is not None and not caller.may(access.scope):
             return _Refusal(403, f"The token lacks the scope {access.scope.value!r}.", "insufficient_scope")
+        if access.whole and not (caller.is_owner or self._repositories.opens_all(caller)):
+            return _Refusal(403, "The token is not for every repository that is served here.", "insufficient_scope")
+        return None
+
+    def _choose_repository(self, connection: HTTPConnection, caller: Caller | None) -> _Refusal | None:
+        """What the request is about; one that the caller may not use is told as one that does not exist."""
+        if caller is None:
+            return None
+        named = connection.headers.get(REPOSITORY_HEADER)
+        if named is not None and named not in self._repositories.of(caller):
+            return _Refusal(404, f"There is no repository {named!r} here.", "repository_not_found")
+        connection.scope["repository"] = named or self._repositories.default(caller)
         return None
 
     def _beyond_limits(self, connection: HTTPConnection, caller: Caller | None) -> _Refusal | None:
@@ -241,6 +263,11 @@ class _Exchange:
         self._handled = handled
         self._started = time.perf_counter()
 
+    @property
+    def repository(self) -> str | None:
+        """What it is about, where repositories have names and its caller may use it."""
+        return self.connection.scope.get("repository") or None
+
     def note(self, status: int) -> None:
         seconds = time.perf_counter() - self._started
         self._handled(self.of(self.method, self.route, Noting(self.work, status), seconds))
@@ -253,7 +280,9 @@ class _Exchange:
         """What is noted: the request itself, or a question that came over the connection that it opened."""
         scope = self.scope.value if self.scope is not None else None
         status, work = noting.status, noting.work
-        return Handled(self.caller, method, route, status, seconds, self.client, scope, work, by_itself)
+        return Handled(
+            self.caller, method, route, status, seconds, self.client, scope, work, by_itself, self.repository
+        )
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -294,7 +323,7 @@ async def _nothing() -> Message:
 
 
 async def _refuse(refusal: _Refusal, connection: HTTPConnection, receive: Receive, send: Send) -> None:
-    if connection.scope["type"] == "websocket" and not refusal.retry_s:
+    if connection.scope["type"] == "websocket" and not refusal.retry_s and refusal.status != 404:
         await receive()
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
         return

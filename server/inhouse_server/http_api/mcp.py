@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from inhouse_retrieval.within import Within
 from inhouse_server.access import Caller
 from inhouse_server.access import Scope as AccessScope
 from inhouse_server.background import run_in_thread
+from inhouse_server.http_api.repositories import workspace_of
 from inhouse_server.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 class McpEndpoint:
     """ASGI application. Callers who may do or see other things have other sessions: a session keeps its tools."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._sessions: dict[tuple[bool, Within], _Sessions] = {}
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str, bool, Within], _Sessions] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller = scope["caller"]
-        may = (caller.may(AccessScope.REVIEW), caller.within)
+        workspace = workspace_of(HTTPConnection(scope))
+        may = (workspace.name, caller.may(AccessScope.REVIEW), caller.within)
         if may not in self._sessions:
-            self._sessions[may] = _Sessions(self._workspace, *may)
+            self._sessions[may] = _Sessions(workspace, *may[1:])
         await self._sessions[may](scope, await _whole(scope, receive), send)
 
     @asynccontextmanager

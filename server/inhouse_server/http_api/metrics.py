@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from prometheus_client import (
@@ -23,6 +23,7 @@ from starlette.responses import Response
 from inhouse_server.access import Handled, Work
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.http_api.activity import Activity
+from inhouse_server.http_api.repositories import usable_by
 
 _SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
@@ -58,6 +59,14 @@ class Metrics:
         self._retrieve = Histogram(
             "inhouse_retrieve_seconds", "Time of the search before an answer", buckets=_SECONDS, registry=registry
         )
+        self._by_repository = [
+            Counter(f"inhouse_repository_{name}", what, ["repository", label], registry=registry)
+            for name, what, label in (
+                ("requests", "Requests about a repository, by status", "status"),
+                ("answers", "Its answers by why they ended", "reason"),
+                ("tokens", "Tokens read and written for it", "kind"),
+            )
+        ]
         for name, what, value in (
             ("inhouse_answering", "Requests that are being answered", lambda: activity.answering),
             ("inhouse_connections", "Those and editors that are connected", lambda: activity.open),
@@ -72,6 +81,8 @@ class Metrics:
         self._requests.labels(handled.route, handled.method, str(handled.status)).inc()
         if handled.status != 101:  # a WebSocket that has only opened
             self._seconds.labels(handled.route).observe(handled.seconds)
+        if handled.repository:
+            self._by_repository[0].labels(handled.repository, str(handled.status)).inc()
         if (work := handled.work) is not None:
             self._worked(work)
 
@@ -84,9 +95,14 @@ class Metrics:
             self._tokens.labels("inline completion").inc(work.completion_tokens)
         # An answer is counted when it has ended, also where its client left before.
 
-    def answer(self, finished: AnswerFinished) -> None:
-        """Count an answer, of whatever surface."""
+    def answer(self, repository: str, finished: AnswerFinished) -> None:
+        """Count an answer, of whatever surface, about a repository; by its name where it has one."""
         timings = finished.timings
+        if repository:
+            _, answers, tokens = self._by_repository
+            answers.labels(repository, finished.reason).inc()
+            tokens.labels(repository, "prompt").inc(timings.prompt_tokens)
+            tokens.labels(repository, "completion").inc(timings.completion_tokens)
         self._answers.labels(finished.reason).inc()
         self._tokens.labels("prompt").inc(timings.prompt_tokens)
         self._tokens.labels("completion").inc(timings.completion_tokens)
@@ -119,7 +135,21 @@ class _ModelServers(Collector):
         yield from (up, answering, refused, waiting)
 
 
+class _Shown(Collector):
+    """What of a registry's figures is shown: those of repositories only where the caller may use them."""
+
+    def __init__(self, registry: CollectorRegistry, repositories: Collection[str]) -> None:
+        self._registry = registry
+        self._repositories = repositories
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [s for s in metric.samples if s.labels.get("repository") in (None, *self._repositories)]
+            yield metric
+
+
 async def metrics(request: Request) -> Response:
     """The figures, in Prometheus' text format."""
-    text = await run_in_threadpool(generate_latest, request.app.state.metrics.registry)
+    shown = _Shown(request.app.state.metrics.registry, usable_by(request))
+    text = await run_in_threadpool(generate_latest, shown)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -85,6 +85,7 @@ _ANSWERS: dict[str, Schema] = {
                       base_model=_TEXT, adapter=_MAYBE, index_commit=_MAYBE, files=_COUNT, chunks=_COUNT,
                       pending=_COUNT, unembedded=_COUNT),
     "Adapters": _object(adapters=_list(_object("version current", version=_TEXT, current=_YES))),
+    "Repositories": _object(repositories=_list(_TEXT), default=_MAYBE, failed=_object()),
     "Kept": _object(kept={"const": True}),
     "Stopping": _object(stopping={"const": True}),
     "Error": _object(
@@ -98,6 +99,7 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, str], ...] = (
     ("/v1/chat/completions", "post", "Answer the last message", ChatRequest, "Chat"),
     ("/v1/completions", "post", "Answer a prompt as one question", CompletionRequest, "Completion"),
     ("/v1/embeddings", "post", "Vectors of the index's encoder", EmbeddingRequest, "Embeddings"),
+    ("/inhouse/repositories", "get", "Names of what the token opens", None, "Repositories"),
     ("/inhouse/search", "post", "Passages, best first", SearchRequest, "Search"),
     ("/inhouse/uses", "post", "Where a name is defined and used", UsesRequest, "Uses"),
     ("/inhouse/ask", "post", "An answer as it is written", AskRequest, _EVENTS),
@@ -133,7 +135,11 @@ def openapi() -> Schema:
         paths[path] = {method: operation}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "inhouse", "version": VERSION, "description": "Answers about one repository."},
+        "info": {
+            "title": "inhouse",
+            "version": VERSION,
+            "description": "Answers about a repository; where a token opens several, Inhouse-Repository names one.",
+        },
         "paths": paths,
         "components": {
             "schemas": {**made["$defs"], **_ANSWERS},

@@ -25,9 +25,8 @@ def within_of(request: Request) -> Within:
     return caller.within
 
 
-def assistant_of(request: Request) -> Assistant:
-    """The assistant over what the caller may see; what it does is noted with the request."""
-    workspace: Workspace = request.app.state.workspace
+def assistant_of(request: Request, workspace: Workspace) -> Assistant:
+    """The assistant over what the caller may see of it; what it does is noted with the request."""
     return workspace.assistant(within_of(request), request.scope["worked"])
 
 

@@ -29,12 +29,14 @@ class Access:
     Attributes:
         scope: a token's; ``None`` where nobody needs a token.
         cookie: whether the chat page's cookie stands for the token: never, only with the page's header, or by itself.
+        whole: it is about all repositories of the owner, so a token must open them all.
         lasting: methods whose connections stay open while nothing is asked, so that nobody waits for their end.
     """
 
     scope: Scope | None
     cookie: Literal["no", "with header", "alone"] = "no"
     lasting: frozenset[str] = frozenset()
+    whole: bool = False
 
 
 ACCESS = {
@@ -47,6 +49,7 @@ ACCESS = {
     "/v1/completions": Access(Scope.ASK),
     "/v1/embeddings": Access(Scope.ASK),
     "/openapi.json": Access(Scope.ASK),
+    "/inhouse/repositories": Access(Scope.ASK, cookie="with header"),
     "/inhouse/search": Access(Scope.ASK),
     "/inhouse/ask": Access(Scope.ASK, cookie="with header"),
     "/inhouse/passage": Access(Scope.ASK),
@@ -56,7 +59,7 @@ ACCESS = {
     "/inhouse/feedback": Access(Scope.ASK, cookie="with header"),
     "/inhouse/review": Access(Scope.REVIEW),
     "/inhouse/index": Access(Scope.ADMIN),
-    "/inhouse/shutdown": Access(Scope.ADMIN),
+    "/inhouse/shutdown": Access(Scope.ADMIN, whole=True),
     "/mcp": Access(Scope.ASK, lasting=frozenset({"GET"})),
     "/lsp": Access(Scope.ASK, lasting=frozenset({WEBSOCKET})),
 }

@@ -16,8 +16,8 @@ from inhouse_server.answers import Provenance
 from inhouse_server.feedback import Feedback, keep_feedback
 from inhouse_server.http_api.browser import HEADERS
 from inhouse_server.http_api.reading import read_body
+from inhouse_server.http_api.repositories import workspace_of
 from inhouse_server.json_contracts import adapter_json
-from inhouse_server.workspace import Workspace
 
 FOLDER = Path(__file__).parent.parent / "web"
 TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -64,7 +64,7 @@ def _file(name: str) -> Response:
 
 async def adapters(request: Request) -> Response:
     """``{"adapters": […]}``, oldest first, each as the adapter contract says."""
-    registry = request.app.state.workspace.registry
+    registry = workspace_of(request).registry
 
     def rows() -> list[dict[str, object]]:
         current = registry.current()
@@ -76,7 +76,7 @@ async def adapters(request: Request) -> Response:
 async def feedback(request: Request) -> Response:
     """``{"question", "provenance", "verdict", "note"}`` -> ``{"kept": true}``; a line in the state directory."""
     body = await read_body(request, FeedbackRequest)
-    workspace: Workspace = request.app.state.workspace
+    workspace = workspace_of(request)
     said = Feedback(
         question=body.question,
         verdict=body.verdict,

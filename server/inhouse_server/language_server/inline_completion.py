@@ -24,6 +24,7 @@ from inhouse_training.documents import file_document
 from inhouse_training.fill_in import FillIn
 
 if TYPE_CHECKING:
+    from inhouse_server.engines.shared import RepositoryEngine
     from inhouse_server.language_server.server import InhouseServer
     from inhouse_training import TransformersEngine
 
@@ -103,7 +104,9 @@ async def _noted(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
     return text
 
 
-def _fill_in(ls: InhouseServer, engine: TransformersEngine, gap: Gap, cancel: Event) -> tuple[str, Work | None]:
+def _fill_in(
+    ls: InhouseServer, engine: TransformersEngine | RepositoryEngine, gap: Gap, cancel: Event
+) -> tuple[str, Work | None]:
     settings = ls.house.settings.inline_completion
     asked = FillIn(
         header=file_document(gap.path, "").header,

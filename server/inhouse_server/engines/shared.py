@@ -1,0 +1,102 @@
+"""One base model in memory for every repository that answers with it, and no adapter of one for another.
+
+An adapter is known to the model as ``repository/version``: its folder is looked up in the registry of that repository
+alone, and a repository's :class:`RepositoryEngine` can name no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+from inhouse_training import BASE, GenerationEvent, GenerationRequest, Message, Registry, RowScore, ScoredRow
+
+if TYPE_CHECKING:
+    from inhouse_training import TransformersEngine
+    from inhouse_training.base_model import BaseModel
+    from inhouse_training.batching.engine import Batched
+    from inhouse_training.fill_in import FillIn
+
+
+class BaseModels:
+    """The base models of this process, each loaded once. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._loading = Lock()
+        self._loaded: dict[tuple[BaseModel, Batched], TransformersEngine] = {}
+        self._registries: dict[str, Registry] = {}
+
+    def engine(
+        self, base_model: str, repository: str, registry: Registry, batched: Batched = "auto"
+    ) -> RepositoryEngine:
+        """The engine of a repository; loads its base model unless another repository's is the same.
+
+        Args:
+            repository: its name in this process; each belongs to one registry.
+            batched: whether answers are made together, as :func:`~inhouse_training.load_engine` takes it.
+
+        Raises:
+            InhouseError: the base model cannot be had.
+        """
+        from inhouse_training import load_engine, resolve_base_model
+
+        base = resolve_base_model(base_model)
+        with self._loading:
+            if self._registries.setdefault(repository, registry) is not registry:
+                raise AssertionError(f"two registries cannot both be of {repository!r}")
+            if (base, batched) not in self._loaded:
+                self._loaded[base, batched] = load_engine(base, self._folder, batched)
+            return RepositoryEngine(self._loaded[base, batched], repository)
+
+    def _folder(self, adapter: str) -> Path:
+        """The verified folder of ``repository/version``; a repository's name has no slash."""
+        repository, _, version = adapter.partition("/")
+        return self._registries[repository].verify(version)
+
+
+class RepositoryEngine:
+    """Implements :class:`~inhouse_training.engine.Engine` for one repository, on a model that several may share."""
+
+    def __init__(self, model: TransformersEngine, repository: str) -> None:
+        self._model = model
+        self._prefix = f"{repository}/"
+
+    @property
+    def base_model(self) -> str:
+        return self._model.base_model
+
+    @property
+    def context_tokens(self) -> int:
+        return self._model.context_tokens
+
+    @property
+    def loaded_adapters(self) -> tuple[str, ...]:
+        """Versions of this repository that are in memory."""
+        here = (adapter for adapter in self._model.loaded_adapters if adapter.startswith(self._prefix))
+        return tuple(adapter.removeprefix(self._prefix) for adapter in here)
+
+    @property
+    def streams(self) -> int:
+        """Answers that the model makes at once, those of other repositories among them."""
+        return self._model.streams
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return self._model.count_tokens(messages)
+
+    def stream(self, request: GenerationRequest, cancel: Event) -> Iterator[GenerationEvent]:
+        """Generate; see the protocol."""
+        return self._model.stream(replace(request, adapter=self._named(request.adapter)), cancel)
+
+    def fill_in(self, asked: FillIn, cancel: Event) -> Iterator[GenerationEvent]:
+        """Write what stands between two pieces of a file; see :meth:`TransformersEngine.fill_in`."""
+        return self._model.fill_in(replace(asked, adapter=self._named(asked.adapter)), cancel)
+
+    def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
+        """Negative log-likelihood of labelled tokens; see the protocol."""
+        return self._model.score(rows, self._named(adapter))
+
+    def _named(self, version: str) -> str:
+        return version if version == BASE else f"{self._prefix}{version}"
