@@ -26,7 +26,7 @@ from ..training.conftest import make_tiny
 from .conftest import make_repository
 
 STREAMS, WAITING, TOKENS = 8, 2, 32
-ENDLESS = 4000
+ENDLESS = 1900
 PATIENCE_S = 300
 """For what takes a second on a machine with nothing else to do."""
 
@@ -130,6 +130,7 @@ def test_one_that_leaves_disturbs_nobody_and_is_not_answered_any_more(
         assert others[0].begun.wait(PATIENCE_S)
         url = f"{owner.url}/v1/chat/completions"
         with httpx.stream("POST", url, json=leaving, headers=headers, timeout=PATIENCE_S) as stream:
+            assert stream.status_code == 200, stream.read()
             deltas = (line for line in stream.iter_lines() if '"content": "' in line and '"content": ""' not in line)
             next(deltas)  # it is being written
         assert [each.result(PATIENCE_S).text for each in staying] == expected
@@ -172,7 +173,7 @@ def test_beyond_the_queue_a_client_is_told_when_to_try_again(house: tuple[OwnerA
             assert refused.json()["error"]["type"] == "overloaded"
         with pytest.raises(openai.RateLimitError):
             client(owner).completions.create(model="inhouse", prompt="Is there room?", max_tokens=4)
-        assert {each.result(PATIENCE_S).ended for each in filling} == {"length"}, "who was let in is answered"
+        assert {each.result(PATIENCE_S).ended for each in filling} <= {"length", "stop"}, "who was let in is answered"
     assert Answer(owner, 3).read().ended == "length", "and there is room again"
 
 

@@ -138,7 +138,11 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
         bf16=on_gpu,
         use_cpu=not on_gpu,
         fsdp=sharded,
-        fsdp_config={"version": 2, "reshard_after_forward": True} if sharded else None,
+        # Each keeps its own part in a checkpoint: reading a whole one back, the workers wait for each other for ever
+        # (torch 2.13, accelerate's load_fsdp_model).
+        fsdp_config={"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"}
+        if sharded
+        else None,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         # Where all logits fit, the plain loss is faster; a large model's are its largest tensor.
