@@ -189,7 +189,7 @@ def test_what_the_owner_has_loaded_is_not_collected(
 
 def test_wrong_use_is_told(inhouse: Inhouse) -> None:
     for arguments, code, problem in (
-        (("--every", "often"), 1, "'often' is not a length of time"),
+        (("--every", "often"), 2, "'often' is not a length of time"),
         (("--after-prs", "0"), 2, "--after-prs"),
         (("install", "--timer", "moon"), 2, "moon"),
         (("install", "--timer", "cron", "--at", "24:00"), 2, "24:00"),

@@ -39,7 +39,7 @@ def test_a_dry_run_tells_what_would_be_tried_and_writes_nothing(
 
 
 def test_what_cannot_be_is_said(shop: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "cpu-trail", "--repo", str(shop.root)]) == 1
+    assert main(["sweep", "cpu-trail", "--repo", str(shop.root)]) == 2
     assert "Did you mean 'cpu-trial'?" in capsys.readouterr().err
     assert main(["sweep", "--card", "h100", "--repo", str(shop.root)]) == 2
     short = make_history(tmp_path / "short", commits=14)

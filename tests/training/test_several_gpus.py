@@ -61,7 +61,8 @@ def gone(processes: list[int], seconds: float) -> bool:
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("sharding", ["none", pytest.param("full", marks=pytest.mark.long)])
+@pytest.mark.long  # 90 s each: every worker imports torch, TRL and PEFT by itself
+@pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_workers_learn_what_one_learns_also_after_one_was_killed(
     sharding: str, tiny_base: BaseModel, dataset: Dataset, tmp_path: Path
 ) -> None:
