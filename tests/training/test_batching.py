@@ -27,10 +27,10 @@ from inhouse_training import (
     TransformersEngine,
     load_model,
 )
-from inhouse_training.batching.attention import why_not_packed
 from inhouse_training.batching.engine import BatchedEngine, load_engine
 from inhouse_training.batching.pool import Places
 from inhouse_training.decoding import FairLock
+from inhouse_training.exchanged_attention import why_not_exchanged
 
 from .adapters import random_adapter
 from .conftest import make_tiny
@@ -330,7 +330,7 @@ def test_the_machine_and_the_setting_choose_the_engine(base: BaseModel, monkeypa
     assert type(load_engine(base, Path, "off")) is TransformersEngine
     monkeypatch.setattr("inhouse_training.base_model.best_device", lambda: "cpu")
     assert type(load_engine(base, Path, "auto")) is TransformersEngine
-    assert why_not_packed(load_model(base, "cpu")) == ""
+    assert why_not_exchanged(load_model(base, "cpu")) == ""
 
 
 def test_places_are_given_to_who_fits_and_kept_until_their_room_is_needed() -> None:

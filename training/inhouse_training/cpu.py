@@ -5,8 +5,6 @@ Both compute what the model's layers do, in another order of sums.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -105,14 +103,3 @@ def _attend(
 
 
 AttentionInterface.register(CACHED, cached_attention)
-
-
-@contextlib.contextmanager
-def attending_to_cache(config: Any) -> Iterator[None]:
-    """Let the model of this configuration attend as above meanwhile."""
-    usual = config._attn_implementation
-    config._attn_implementation = CACHED
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual

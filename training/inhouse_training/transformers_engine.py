@@ -26,9 +26,8 @@ from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel, load_model, load_tokenizer
 from .batched import greedy_batch
-from .batching.attention import why_not_packed
 from .chat_template import template_digest
-from .cpu import attending_to_cache, exchange_layers
+from .cpu import CACHED, exchange_layers
 from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
@@ -40,6 +39,7 @@ from .engine import (
     ScoredRow,
     TextDelta,
 )
+from .exchanged_attention import attending, why_not_exchanged
 from .fill_in import FillIn, fill_in_ids, fill_in_tokens
 from .prompts import chat_ids, end_of_turn_ids, literal_ids, raw_row
 from .registry import MANIFEST_NAME
@@ -102,7 +102,7 @@ class TransformersEngine:
         self._plain_attention = set(layers) == {"full_attention"} and not getattr(
             self._model.config, "sliding_window", None
         )
-        self._attends_in_parts = self._model.device.type == "cpu" and not why_not_packed(self._model)
+        self._attends_in_parts = self._model.device.type == "cpu" and not why_not_exchanged(self._model)
         self._kept: tuple[str, list[int], Any] | None = None  # adapter, tokens and cache of the last answer
 
     def _load(self, device: str | None, dtype: torch.dtype | None) -> Any:
@@ -392,17 +392,19 @@ class TransformersEngine:
         def forward(ids: list[int], keep: int) -> torch.Tensor:
             # Inference mode belongs to a thread, and a generator may be resumed by another: never across a
             # yield.
-            done = read.copy()
-            read.clear()  # a cache that a failed pass has left half written is not used again
             with torch.inference_mode(), self._attending():
-                output = self._causal(
-                    input_ids=torch.tensor([ids], device=device),
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=keep,
-                )
+                try:
+                    output = self._causal(
+                        input_ids=torch.tensor([ids], device=device),
+                        past_key_values=cache,
+                        use_cache=True,
+                        logits_to_keep=keep,
+                    )
+                except BaseException:
+                    read.clear()  # a cache that is half written is not used again
+                    raise
                 logits: torch.Tensor = output.logits[0]
-            read.extend(done + ids)
+            read.extend(ids)
             return logits
 
         try:
@@ -464,7 +466,7 @@ class TransformersEngine:
             self._kept = None
 
     def _attending(self) -> contextlib.AbstractContextManager[None]:
-        return attending_to_cache(self._causal.config) if self._attends_in_parts else contextlib.nullcontext()
+        return attending(self._causal.config, CACHED) if self._attends_in_parts else contextlib.nullcontext()
 
     def _chooser(self, request: GenerationRequest) -> Callable[[torch.Tensor], list[int]] | None:
         """How this request chooses tokens, where it is not just the likeliest ones."""

@@ -9,8 +9,6 @@ Source of the method: Orca (Yu et al., OSDI 2022), selective batching.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,17 +127,6 @@ def _one(
 AttentionInterface.register(PACKED, packed_attention)
 
 
-@contextlib.contextmanager
-def attending_packed(config: Any) -> Iterator[None]:
-    """Let the model of this configuration attend as above meanwhile."""
-    usual = config._attn_implementation
-    config._attn_implementation = PACKED
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
-
-
 def has_flash(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
     """Whether torch's own FlashAttention runs here: from NVIDIA's Ampere on, in half precision."""
     return (
@@ -151,20 +138,3 @@ def has_flash(device: torch.device, dtype: torch.dtype, head_width: int) -> bool
         and head_width <= 256
         and head_width % 8 == 0
     )
-
-
-def why_not_packed(model: Any) -> str:
-    """Why the answers of a model cannot be made together, as a sentence; empty when they can."""
-    config = model.config
-    layers = getattr(config, "layer_types", None) or ["full_attention"]
-    if set(layers) != {"full_attention"} or getattr(config, "sliding_window", None):
-        return "Some of its layers do not attend to everything."
-    if not getattr(model, "_supports_attention_backend", False):
-        return "Its attention cannot be exchanged."
-    kinds = {str(each.rope_type) for each in model.modules() if hasattr(each, "rope_type")}
-    if kinds - {"default", "linear", "llama3", "yarn"}:
-        return "Its positions depend on how long a conversation is."
-    odd = ("num_experts", "num_local_experts", "n_routed_experts", "kv_lora_rank", "attn_logit_softcapping")
-    if any(getattr(config, name, None) for name in odd):
-        return "It has experts, or an attention of its own kind."
-    return ""

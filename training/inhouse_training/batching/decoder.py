@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from ..exchanged_attention import attending
 from .adapters import StackedAdapters
-from .attention import Bounds, Packed, Piece, attending_packed
+from .attention import PACKED, Bounds, Packed, Piece
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +212,7 @@ class Decoder:
         self, ids: torch.Tensor, positions: torch.Tensor, adapters: torch.Tensor, packed: Packed, keep: torch.Tensor
     ) -> torch.Tensor:
         """Logits, [kept, vocabulary], of a row of tokens."""
-        with attending_packed(self._model.config), self._stack.of_rows(adapters):
+        with attending(self._model.config, PACKED), self._stack.of_rows(adapters):
             output = self._model(
                 input_ids=ids[None],
                 position_ids=positions[None],

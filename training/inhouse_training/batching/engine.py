@@ -17,9 +17,10 @@ from inhouse_retrieval import InhouseError
 
 from ..base_model import BaseModel
 from ..engine import BASE, Finished, GenerationEvent, GenerationRequest
+from ..exchanged_attention import why_not_exchanged
 from ..transformers_engine import TransformersEngine
 from .adapters import StackedAdapters, layers_of
-from .attention import has_flash, why_not_packed
+from .attention import has_flash
 from .decoder import Decoder
 from .pool import Places
 from .scheduler import Asked, Scheduler
@@ -59,7 +60,7 @@ class BatchedEngine(TransformersEngine):
         streams: int | None = None,
     ) -> None:
         super().__init__(base, adapters, device=device, dtype=dtype)
-        if reason := why_not_packed(self._causal):
+        if reason := why_not_exchanged(self._causal):
             raise InhouseError(
                 f"The answers of {base.name} cannot be made together. {reason}", 'Set engine.batched = "off".'
             )
@@ -164,7 +165,7 @@ def _allows(base: BaseModel) -> bool:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, local_files_only=True))
-    reason = why_not_packed(model)
+    reason = why_not_exchanged(model)
     if reason:
         log.warning("answers of %s are made one at a time: %s", base.name, reason)
     return not reason
