@@ -30,7 +30,7 @@ from inhouse_training.dataset import Dataset
 from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.forecast import compiles
 from inhouse_training.machines import this_machine
-from inhouse_training.memory import GIB, checkpointing_of, predict_memory, shape_of
+from inhouse_training.memory import GIB, Conditions, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import Recipe, load_recipe
 
 
@@ -78,11 +78,11 @@ def predicted(kind: str, base: BaseModel, dataset: Path, recipe: Recipe) -> dict
     assert shape is not None
     tokens = recipe.optimizer.max_passes * int(Dataset(dataset).manifest["row_tokens"])
     compiled = compiles(recipe, shape, tokens, machine, kind)
-    memory = predict_memory(shape, recipe, machine.gpu, kind, machine.memory, compiled)
+    conditions = Conditions(machine.gpu, kind, machine.memory, compiled)
     return {
         "compiled": compiled,
-        "checkpointing": checkpointing_of(shape, recipe, machine.gpu, kind, machine.memory, compiled),
-        "predicted_gib": round(memory.total / GIB, 1),
+        "checkpointing": checkpointing_of(shape, recipe, conditions),
+        "predicted_gib": round(predict_memory(shape, recipe, conditions).total / GIB, 1),
     }
 
 

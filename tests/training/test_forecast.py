@@ -11,7 +11,15 @@ from inhouse_retrieval import InhouseError, Repository
 from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
 from inhouse_training.forecast import RowCount, compiles, forecast_training
 from inhouse_training.machines import CARDS, Machine, this_machine
-from inhouse_training.memory import GIB, Shape, checkpointed_share, checkpointing_of, predict_memory, shape_of
+from inhouse_training.memory import (
+    GIB,
+    Conditions,
+    Shape,
+    checkpointed_share,
+    checkpointing_of,
+    predict_memory,
+    shape_of,
+)
 from inhouse_training.recipe import recipe_names
 
 MISTRAL, SMOLLM = "mistralai/Mistral-7B-Instruct-v0.2", "SmolLM2-135M-Instruct"
@@ -69,7 +77,7 @@ def test_memory_on_a_gpu_is_what_was_measured(
     settings = {"checkpointing": "full" if checkpointing else "none", "load_in_4bit": False}
     lora = {"rank": rank, "dtype": "bfloat16" if trainer == "trl" else "float32"}
     recipe = changed("article", lora=lora, data={"max_tokens": tokens}, trainer=settings)
-    memory = predict_memory(shape, recipe, True, trainer, 79 * GIB)
+    memory = predict_memory(shape, recipe, Conditions(True, trainer, 79 * GIB))
     assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.1)
 
 
@@ -80,7 +88,7 @@ def test_memory_of_compiled_layers_is_what_was_measured(rank: int, measured: flo
     assert shape is not None
     lora = {"rank": rank, "dtype": "bfloat16"}
     recipe = changed("article", lora=lora, trainer={"checkpointing": "none", "load_in_4bit": False})
-    memory = predict_memory(shape, recipe, True, "trl", 79 * GIB, compiled=True)
+    memory = predict_memory(shape, recipe, Conditions(True, "trl", 79 * GIB, compiled=True))
     assert (memory.total - memory.overhead) / GIB == pytest.approx(measured, rel=0.07)
 
 
@@ -128,7 +136,9 @@ def test_what_an_adapter_in_float32_keeps_more_is_counted() -> None:
         )
         for dtype in ("float32", "bfloat16")
     }
-    predicted = {dtype: predict_memory(shape, each, True, "trl", 79 * GIB) for dtype, each in recipes.items()}
+    predicted = {
+        dtype: predict_memory(shape, each, Conditions(True, "trl", 79 * GIB)) for dtype, each in recipes.items()
+    }
     kept = {dtype: kept_for_backward(shape, rank, tokens, dtype) for dtype in recipes}
     more = kept["float32"] - kept["bfloat16"]
     # The embeddings have no gradient, so the first matrices of the first layer's q, k and v need no copy.
@@ -215,20 +225,20 @@ def test_layers_are_computed_again_only_where_memory_asks_for_it(
     lora = {"rank": rank, "dtype": dtype}
     recipe = changed("article", lora=lora, trainer={"load_in_4bit": False})
     assert recipe.trainer.checkpointing == "auto"
-    assert checkpointing_of(shape, recipe, True, "trl", machine.memory) == expected
+    assert checkpointing_of(shape, recipe, Conditions(True, "trl", machine.memory)) == expected
     # Unsloth knows none and all; of an unknown shape nothing is predicted.
-    assert checkpointing_of(shape, recipe, True, "unsloth", machine.memory) in ("none", "full")
-    assert checkpointing_of(None, recipe, True, "trl", machine.memory) == "full"
+    assert checkpointing_of(shape, recipe, Conditions(True, "unsloth", machine.memory)) in ("none", "full")
+    assert checkpointing_of(None, recipe, Conditions(True, "trl", machine.memory)) == "full"
     # What is asked for is done, whatever it takes, and the forecast tells what that is.
     peaks = []
     for asked in ("none", "selective", "full"):
         explicit = changed("article", lora=lora, trainer={"load_in_4bit": False, "checkpointing": asked})
-        assert checkpointing_of(shape, explicit, True, "trl", machine.memory) == asked
+        assert checkpointing_of(shape, explicit, Conditions(True, "trl", machine.memory)) == asked
         assert shape is not None
-        peaks.append(predict_memory(shape, explicit, True, "trl", machine.memory).total)
+        peaks.append(predict_memory(shape, explicit, Conditions(True, "trl", machine.memory)).total)
     assert peaks == sorted(peaks, reverse=True)
     chosen = ("none", "selective", "full").index(expected)
-    assert predict_memory(shape, recipe, True, "trl", machine.memory).total == peaks[chosen]
+    assert predict_memory(shape, recipe, Conditions(True, "trl", machine.memory)).total == peaks[chosen]
     assert checkpointed_share(32, "selective") == 0.5 and checkpointed_share(5, "selective") == 0.6
 
 
@@ -237,7 +247,7 @@ def test_memory_on_a_cpu_is_what_was_measured(tokens: int, measured: float) -> N
     shape = shape_of(elsewhere(SMOLLM))
     assert shape is not None
     recipe = changed("cpu-trial", data={"max_tokens": tokens}, trainer={"checkpointing": "none"})
-    memory = predict_memory(shape, recipe, False, "trl", 0)
+    memory = predict_memory(shape, recipe, Conditions(False, "trl", 0))
     assert memory.total / GIB == pytest.approx(measured, rel=0.1)
 
 

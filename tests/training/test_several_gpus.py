@@ -18,7 +18,7 @@ from inhouse_training.cut import cut_repository
 from inhouse_training.dataset import Dataset, build_dataset
 from inhouse_training.finetune import finetune, trainer_kind, training_curve
 from inhouse_training.forecast import RowCount, forecast_training
-from inhouse_training.memory import GIB, predict_memory, shape_of, share_of
+from inhouse_training.memory import GIB, Conditions, predict_memory, shape_of, share_of
 from inhouse_training.recipe import Recipe, parse_recipe
 from inhouse_training.sharing import Share, rows_of_a_worker, workers_of
 
@@ -192,7 +192,7 @@ def test_a_model_is_split_where_one_card_does_not_hold_it() -> None:
     # Split, each has half of the weights; whole, each has the sums of the gradients beside all of the rest.
     full = with_gpus(checkpointing="full", kind="trl")
     peaks = {
-        each: predict_memory(shape, full, True, "trl", 79 * GIB, share=each)
+        each: predict_memory(shape, full, Conditions(True, "trl", 79 * GIB, share=each))
         for each in (Share(), Share(2), Share(2, True))
     }
     assert peaks[Share(2)].adapter == peaks[Share()].adapter * 5 // 4

@@ -14,6 +14,7 @@ from .finetune import asks_for_trl, training_passes, unsloth_installed
 from .machines import Machine, gpus_here
 from .memory import (
     GIB,
+    Conditions,
     Memory,
     Shape,
     checkpointed_share,
@@ -113,14 +114,13 @@ def forecast_training(
         refused = f"{error.problem} {error.remedy}"
         return Forecast(machine, rows, passes, steps, tokens, None, None, None, "It cannot begin.", refused)
     compiled = compiles(recipe, shape, tokens, machine, trainer, share)
-    memory = None
-    if shape is not None:
-        memory = predict_memory(shape, recipe, machine.gpu, trainer, machine.memory, compiled, share)
+    conditions = Conditions(machine.gpu, trainer, machine.memory, compiled, share)
+    memory = predict_memory(shape, recipe, conditions) if shape is not None else None
     seconds, basis = None, "How long it takes is not known."
     if tokens is not None and tokens_per_second is not None:
         seconds, basis = tokens / tokens_per_second, f"As fast as the last run here: {tokens_per_second:.0f} tokens/s."
     elif tokens is not None and shape is not None:
-        speed = share.workers * _tokens_per_second(shape, recipe, machine, trainer, compiled, share)
+        speed = share.workers * _tokens_per_second(shape, recipe, machine, conditions)
         measured = "was measured here" if machine.measured else "is from a table"
         seconds = tokens / speed
         basis = (
@@ -129,7 +129,7 @@ def forecast_training(
             + (f" {share.workers} GPUs are reckoned as so many times one." if share.workers > 1 else "")
         )
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
-    refusal = _refusal(shape, recipe, base, memory, machine, trainer, compiled, share)
+    refusal = _refusal(shape, recipe, base, memory, machine, conditions)
     return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal, share)
 
 
@@ -169,15 +169,13 @@ def compiles(
         return machine.gpu and trainer == "trl" and recipe.trainer.compile is True
     if not recipe.trainer.packing or shape is None or tokens is None or share.workers > 1:
         return False
-    return tokens / _tokens_per_second(shape, recipe, machine, trainer, False) >= _PAYS_FROM
+    plain = Conditions(machine.gpu, trainer, machine.memory)
+    return tokens / _tokens_per_second(shape, recipe, machine, plain) >= _PAYS_FROM
 
 
-def _tokens_per_second(
-    shape: Shape, recipe: Recipe, machine: Machine, trainer: str, compiled: bool, share: Share = ALONE
-) -> float:
+def _tokens_per_second(shape: Shape, recipe: Recipe, machine: Machine, conditions: Conditions) -> float:
     """Of each GPU."""
-    checkpointing = checkpointing_of(shape, recipe, machine.gpu, trainer, machine.memory, compiled, share)
-    again = checkpointed_share(shape.layers, checkpointing)
+    again = checkpointed_share(shape.layers, checkpointing_of(shape, recipe, conditions))
     return _REACHED * machine.tflops * 1e12 / _flops_a_token(shape, recipe, again)
 
 
@@ -202,28 +200,27 @@ def _refusal(
     base: BaseModel,
     memory: Memory | None,
     machine: Machine,
-    trainer: str,
-    compiled: bool,
-    share: Share,
+    conditions: Conditions,
 ) -> str:
     if recipe.trainer.load_in_4bit and not machine.gpu:
         return (
             f"The recipe {recipe.name} loads the base model in 4 bit, which needs a GPU: plan for one with --card, "
             "or take the recipe cpu-trial."
         )
-    if recipe.trainer.load_in_4bit and trainer == "trl":
+    if recipe.trainer.load_in_4bit and conditions.trainer == "trl":
         return (
             f"The recipe {recipe.name} loads the base model in 4 bit, which needs Unsloth: install it and leave "
             "trainer.kind, trainer.compile, trainer.attention and lora.dtype out, or set trainer.load_in_4bit to false."
         )
     if memory is None or memory.total <= machine.memory or shape is None:
         return ""
-    each = f" on each of {share.workers} GPUs" if share.workers > 1 else ""
+    workers = conditions.share.workers
+    each = f" on each of {workers} GPUs" if workers > 1 else ""
     told = (
         f"{base.name} with the recipe {recipe.name} needs about {memory.total / GIB:.1f} GiB{each}, and {machine.name} "
         f"has {machine.memory / GIB:.1f} GiB."
     )
-    found = what_would_fit(shape, recipe, machine.gpu, trainer, machine.memory, compiled, share)
+    found = what_would_fit(shape, recipe, conditions)
     if found is None:
         return f"{told} No change of the recipe makes it fit: take {'gpu-trial' if machine.gpu else 'cpu-trial'}."
     return f"{told} With {found[0]} it takes {found[1].total / GIB:.1f} GiB and would fit."

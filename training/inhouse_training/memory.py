@@ -130,6 +130,25 @@ def _shape(config: dict[str, int | bool]) -> Shape | None:
         return None  # another kind of model: nothing is predicted
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How and where a recipe is run, as far as its memory depends on that.
+
+    Attributes:
+        gpu: bf16 on a GPU, or float32 on a CPU.
+        trainer: ``"trl"`` or ``"unsloth"``.
+        total: memory of the machine, or of one GPU, in bytes.
+        compiled: whether the layers are compiled, on a GPU.
+        share: what each of several workers has.
+    """
+
+    gpu: bool
+    trainer: str
+    total: int
+    compiled: bool = False
+    share: Share = ALONE
+
+
 def share_of(shape: Shape | None, recipe: Recipe, workers: int, gpu: bool, total: int) -> Share:
     """How ``workers`` share a run: the model is split where the recipe says so, or one GPU does not hold it whole.
 
@@ -140,20 +159,12 @@ def share_of(shape: Shape | None, recipe: Recipe, workers: int, gpu: bool, total
     if workers == 1 or asked != "auto" or shape is None or not gpu:
         return Share(workers, workers > 1 and asked == "full")
     whole = Share(workers)
-    fits = predict_memory(shape, recipe, gpu, "trl", total, share=whole).total <= total
+    fits = predict_memory(shape, recipe, Conditions(gpu, "trl", total, share=whole)).total <= total
     return whole if fits else Share(workers, True)
 
 
-def checkpointing_of(
-    shape: Shape | None,
-    recipe: Recipe,
-    gpu: bool,
-    trainer: str,
-    total: int,
-    compiled: bool = False,
-    share: Share = ALONE,
-) -> Checkpointing:
-    """What the recipe's ``checkpointing`` is on a machine with ``total`` bytes of memory.
+def checkpointing_of(shape: Shape | None, recipe: Recipe, conditions: Conditions) -> Checkpointing:
+    """What the recipe's ``checkpointing`` is under these conditions.
 
     ``"auto"`` is the least that fits by prediction; all layers where nothing is predicted, or nothing fits.
     """
@@ -162,11 +173,11 @@ def checkpointing_of(
         asked = "full"
         for least in _EVERY if shape is not None else ():
             assert shape is not None
-            memory = predict_memory(shape, _with(recipe, least), gpu, trainer, total, compiled, share)
-            if memory.total <= _ROOM * total:
+            memory = predict_memory(shape, _with(recipe, least), conditions)
+            if memory.total <= _ROOM * conditions.total:
                 asked = least
                 break
-    return "full" if asked == "selective" and trainer == "unsloth" else asked
+    return "full" if asked == "selective" and conditions.trainer == "unsloth" else asked
 
 
 def checkpointed_share(layers: int, checkpointing: Checkpointing) -> float:
@@ -180,24 +191,9 @@ def _with(recipe: Recipe, checkpointing: Checkpointing) -> Recipe:
     return recipe.model_copy(update={"trainer": trainer})
 
 
-def predict_memory(
-    shape: Shape,
-    recipe: Recipe,
-    gpu: bool,
-    trainer: str,
-    total: int,
-    compiled: bool = False,
-    share: Share = ALONE,
-) -> Memory:
-    """The peak of training with full rows, of each of the workers that share the run.
-
-    Args:
-        gpu: bf16 on a GPU, or float32 on a CPU.
-        trainer: ``"trl"`` or ``"unsloth"``.
-        total: memory of the GPU, in bytes, which decides whether the loss is chunked.
-        compiled: whether the layers are compiled, on a GPU.
-        share: what each of several workers has.
-    """
+def predict_memory(shape: Shape, recipe: Recipe, conditions: Conditions) -> Memory:
+    """The peak of training with full rows, of each of the workers that share the run."""
+    gpu, trainer, share = conditions.gpu, conditions.trainer, conditions.share
     number = 2 if gpu else 4
     tokens = rows_of_a_worker(recipe, share.workers)[0] * recipe.data.max_tokens
     per_linear = _FOUR_BIT if recipe.trainer.load_in_4bit else number
@@ -216,22 +212,21 @@ def predict_memory(
     # Inputs of the norms (float32), of q, k and v, of o, of gate and up, of down; q, k, v; gate, up and their product.
     layer = number * (6 * shape.hidden + 2 * shape.key_values + 4 * shape.inner + targets * recipe.lora.rank)
     layer += 8 * shape.hidden if gpu else number * 5 * shape.hidden  # on a CPU keys and values are repeated as well
-    if compiled:
+    if conditions.compiled:
         # The norms' inputs stay in bf16, and the activation of the gate is computed again.
         layer -= 8 * shape.hidden + number * shape.inner
     # Under autocast: bf16 copies of a float32 adapter, one layer's and all layers', and of the inputs.
-    copied = parameters * 2 if gpu and trainer == "trl" and wide == 4 and not compiled and not share.split else 0
-    if copied:
+    autocast = gpu and trainer == "trl" and wide == 4 and not conditions.compiled and not share.split
+    copied = parameters * 2 if autocast else 0
+    if autocast:
         layer += number * shape.hidden * _copied_inputs(recipe)
     # As the trainer decides it (trainers/loop.py); Unsloth's loss is always fused.
-    chunked = gpu and (trainer == "unsloth" or 12 * tokens * shape.vocabulary >= total / 3)
+    chunked = gpu and (trainer == "unsloth" or 12 * tokens * shape.vocabulary >= conditions.total / 3)
     logits = (min(tokens, _LARGEST_CHUNK) if chunked else tokens) * shape.vocabulary * 12
     if not gpu:
         layer, logits = int(layer * _CPU_SLACK), int(tokens * shape.vocabulary * 16 * _CPU_SLACK)
-    checkpointed = round(
-        shape.layers
-        * checkpointed_share(shape.layers, checkpointing_of(shape, recipe, gpu, trainer, total, compiled, share))
-    )
+    again = checkpointed_share(shape.layers, checkpointing_of(shape, recipe, conditions))
+    checkpointed = round(shape.layers * again)
     # Unsloth keeps the layers' inputs in the host's memory.
     inputs = 0 if trainer == "unsloth" else shape.hidden * number
     kept = shape.layers - checkpointed
@@ -251,22 +246,14 @@ def _copied_inputs(recipe: Recipe) -> int:
     return shared + ("o_proj" in targets)
 
 
-def what_would_fit(
-    shape: Shape,
-    recipe: Recipe,
-    gpu: bool,
-    trainer: str,
-    total: int,
-    compiled: bool = False,
-    share: Share = ALONE,
-) -> tuple[str, Memory] | None:
+def what_would_fit(shape: Shape, recipe: Recipe, conditions: Conditions) -> tuple[str, Memory] | None:
     """The smallest change of the recipe that fits, as a sentence's part, with its memory; ``None`` when none does."""
     data, changes = recipe.data, list[str]()
     explicit = recipe.trainer.checkpointing != "auto"
     for words, changed in (
         ('trainer.checkpointing = "full"', {"trainer": {"checkpointing": "full"}} if explicit else {}),
         ("optimizer.batch_rows = 1", {"optimizer": {"batch_rows": 1}}),
-        ("trainer.load_in_4bit = true", {"trainer": {"load_in_4bit": True}} if trainer == "unsloth" else {}),
+        ("trainer.load_in_4bit = true", {"trainer": {"load_in_4bit": True}} if conditions.trainer == "unsloth" else {}),
         ("lora.rank = 64", {"lora": {"rank": min(64, recipe.lora.rank)}}),
         ("data.max_tokens = 2048", {"data": {"max_tokens": min(2048, data.max_tokens)}}),
         ("lora.rank = 16", {"lora": {"rank": min(16, recipe.lora.rank)}}),
@@ -282,9 +269,9 @@ def what_would_fit(
         recipe = recipe.model_copy(update=update)
         key = words.split(" = ")[0]
         changes = [change for change in changes if not change.startswith(key)] + [words]
-        if (recipe.optimizer.batch_rows * recipe.optimizer.accumulate) % share.workers:
+        if (recipe.optimizer.batch_rows * recipe.optimizer.accumulate) % conditions.share.workers:
             continue  # fewer rows than the GPUs can share
-        memory = predict_memory(shape, recipe, gpu, trainer, total, compiled, share)
-        if memory.total <= total:
+        memory = predict_memory(shape, recipe, conditions)
+        if memory.total <= conditions.total:
             return " and ".join(changes), memory
     return None

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from ..dataset import Dataset
 from ..forecast import compiles
 from ..machines import memory_here, this_machine
-from ..memory import Checkpointing, checkpointing_of, shape_of, share_of
+from ..memory import Checkpointing, Conditions, checkpointing_of, shape_of, share_of
 from ..sharing import Share, rows_of_a_worker
 from . import Job, Reporter, TrainingStopped, last_checkpoint, workers
 from .several import SeveralWorkers, agreed, shard, whole_adapter
@@ -64,8 +64,8 @@ def load_rows(job: Job) -> datasets.Dataset:
 
 def checkpointing_here(job: Job, trainer: str, compiled: bool = False) -> Checkpointing:
     """Which layers are computed again on this machine; ``trainer`` is ``"trl"`` or ``"unsloth"``."""
-    on_gpu = torch.cuda.is_available()
-    return checkpointing_of(shape_of(job.base), job.recipe, on_gpu, trainer, memory_here(), compiled, share_here(job))
+    conditions = Conditions(torch.cuda.is_available(), trainer, memory_here(), compiled, share_here(job))
+    return checkpointing_of(shape_of(job.base), job.recipe, conditions)
 
 
 def share_here(job: Job) -> Share:
