@@ -37,6 +37,7 @@ from ..training.conftest import make_tiny
 from .conftest import git, make_repository
 from .listening import listening
 from .test_parts_of_a_repository import BY_THEMSELVES, Echo
+from .test_parts_of_a_repository import OTHERS as NO_PASSAGES
 
 PORT = 8470
 ADDRESS = f"http://127.0.0.1:{PORT}"
@@ -57,16 +58,7 @@ SHOWS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/v1/completions": ("POST", {"model": "inhouse", "prompt": QUESTION, "inhouse": {"retrieve": True}}),
 }
 """Routes whose answers hold the word of the repository that they are about."""
-OTHERS: dict[str, tuple[str, dict[str, Any] | None]] = {
-    "/": ("GET", None),
-    "/web/{name}": ("GET", None),
-    "/v1/models": ("GET", None),
-    "/v1/embeddings": ("POST", {"model": "all-MiniLM-L6-v2", "input": QUESTION}),
-    "/openapi.json": ("GET", None),
-    "/inhouse/repositories": ("GET", None),
-    "/inhouse/adapters": ("GET", None),
-    "/inhouse/feedback": ("POST", {"question": QUESTION}),
-}
+OTHERS = {path: asked for path, asked in NO_PASSAGES.items() if path not in SHOWS}
 
 
 @pytest.fixture(scope="module")
