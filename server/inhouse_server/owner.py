@@ -358,13 +358,24 @@ async def _serve(
 
 
 async def _hold_later(holding: Holding, late: Callable[[Workspace], None]) -> None:
-    """Try again what could not be held, until all is; ``late`` is called with each that is held then."""
+    """Try again what could not be held, until all is; ``late`` is called with each that is held then, and again where
+    it met a full disk or the like: that keeps nobody from the others."""
     from inhouse_server.background import run_in_thread
 
-    while holding.failed:
+    waiting: list[Workspace] = []
+    while holding.failed or waiting:
         await asyncio.sleep(TRY_AGAIN_S)
-        for workspace in await run_in_thread(holding.try_again):
-            late(workspace)
+        waiting += await run_in_thread(holding.try_again)
+        waiting = [workspace for workspace in waiting if not _served(workspace, late)]
+
+
+def _served(workspace: Workspace, late: Callable[[Workspace], None]) -> bool:
+    try:
+        late(workspace)
+    except OSError as error:
+        log.error("the repository %s is held and cannot be served yet: %s", workspace.name, error)
+        return False
+    return True
 
 
 def _begin(workspace: Workspace, stopping: threading.Event) -> None:

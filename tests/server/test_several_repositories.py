@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -28,7 +28,7 @@ from inhouse_server.engines.shared import BaseModels
 from inhouse_server.holding import Holding
 from inhouse_server.http_api import build_app
 from inhouse_server.http_api.routes import ACCESS
-from inhouse_server.owner import OwnerAddress, find_owner
+from inhouse_server.owner import OwnerAddress, _hold_later, find_owner
 from inhouse_server.workspace import Workspace
 from inhouse_training import AdapterManifest, Registry, load_tokenizer, resolve_base_model
 
@@ -481,3 +481,26 @@ def test_the_command_gives_no_repository_that_it_was_not_told(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["repositories"] == ["till"]
     assert main(["token", "list", "--repo", str(root)]) == 0
     assert "ask in till" in capsys.readouterr().out
+
+
+async def test_a_full_disk_keeps_one_waiting_and_nobody_else(
+    held: dict[str, Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late:
+        def __init__(self) -> None:
+            self.failed = ["shop", "till"]
+
+        def try_again(self) -> list[Workspace]:
+            names, self.failed = self.failed, []
+            return [held[name] for name in names]
+
+    asked: list[str] = []
+
+    def late(workspace: Workspace) -> None:
+        asked.append(workspace.name)
+        if asked.count("shop") < 3 and workspace is held["shop"]:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("inhouse_server.owner.TRY_AGAIN_S", 0.01)
+    await _hold_later(cast("Holding", Late()), late)
+    assert asked == ["shop", "till", "shop", "shop"]
