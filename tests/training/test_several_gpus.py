@@ -38,7 +38,7 @@ def dataset(history: Repository, tokenizer: Any, tmp_path_factory: pytest.TempPa
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processors stand for them."""
-    monkeypatch.setattr("inhouse_training.finetune.gpus_here", lambda: 2)
+    monkeypatch.setattr("inhouse_training.finetune.visible_gpus", lambda: ("0", "1"))
 
 
 def shared(gpus: int | str, **settings: object) -> Recipe:
@@ -100,7 +100,7 @@ from pathlib import Path
 import inhouse_training.finetune
 from inhouse_training import BaseModel
 from inhouse_training.recipe import load_recipe
-inhouse_training.finetune.gpus_here = lambda: 2
+inhouse_training.finetune.visible_gpus = lambda: ("0", "1")
 def told(stage, done, total):
     sys.stdout.write(f"{stage} {done}\\n"); sys.stdout.flush()
 base = BaseModel("tiny", Path(sys.argv[1]), "0" * 64, "")
@@ -134,6 +134,23 @@ def test_workers_end_with_their_leader_and_stop_after_the_same_step(
     assert first_step(run) >= 2, "all have written their part of one checkpoint"
     finetune(tiny_base, dataset.directory, load_recipe(recipe_file), run)
     assert [step.step for step in training_curve(run)] == list(range(1, len(training_curve(run)) + 1))
+
+
+def test_a_run_for_one_gpu_sees_one_whatever_the_machine_has(
+    tiny_base: BaseModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inhouse_training.finetune.visible_gpus", lambda: ("3", "GPU-8f2a"))
+    strangers, seen = set(children(os.getpid())), list[bytes]()
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        for child in set(children(os.getpid())) - strangers:
+            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            seen.extend(variable for variable in variables if variable.startswith(b"CUDA_VISIBLE_DEVICES="))
+            raise Cancelled("Enough.")
+
+    with pytest.raises(Cancelled):
+        finetune(tiny_base, dataset.directory, shared(1), tmp_path / "run", told)
+    assert seen == [b"CUDA_VISIBLE_DEVICES=3"]
 
 
 @pytest.mark.parametrize(

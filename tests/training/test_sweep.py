@@ -18,14 +18,13 @@ from inhouse_training import BaseModel, Recipe, RowScore, load_recipe, run_sweep
 from inhouse_training.child import Child
 from inhouse_training.evaluation import Interval
 from inhouse_training.gate import MAX_FORGETTING
-from inhouse_training.machines import Machine
+from inhouse_training.machines import Machine, visible_gpus
 from inhouse_training.memory import GIB
 from inhouse_training.recipe import parse_recipe
 from inhouse_training.sweep import job as sweeping
 from inhouse_training.sweep.leg import LEGS, LegResult
 from inhouse_training.sweep.space import own_choice, space_around
 from inhouse_training.sweep.study import STARTUP_TRIALS, Study, within_bounds
-from inhouse_training.sweep.trials import gpus
 from inhouse_training.sweep.yardstick import Score
 
 from .conftest import TINY
@@ -155,11 +154,11 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f2a,")
-    assert gpus() == ("3", "GPU-8f2a")
+    assert visible_gpus() == ("3", "GPU-8f2a")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert gpus() == ("0", "1")
+    assert visible_gpus() == ("0", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpus() == ()
+    assert visible_gpus() == ()
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +172,7 @@ import json, sys
 from pathlib import Path
 from inhouse_retrieval import Repository
 from inhouse_training import BaseModel, load_recipe, run_sweep
-from inhouse_training.machines import Machine
+from inhouse_training.machines import Machine, visible_gpus
 base, root, state, recipe, trials = sys.argv[1:]
 base = BaseModel("tiny", Path(base), "0" * 64, "")
 machine = Machine("2 cores", False, 24 << 30, 0.1)
@@ -235,7 +234,7 @@ def test_a_sweep_that_is_killed_goes_on_and_leaves_nothing_behind(
 def test_two_gpus_work_at_two_trials_and_a_stop_ends_both(
     tiny_base: BaseModel, longer: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "gpus", lambda: ("4", "7"))
+    monkeypatch.setattr(sweeping, "visible_gpus", lambda: ("4", "7"))
     recipe = parse_recipe(SMALL, "tiny", "tiny.toml")
     strangers = set(children(os.getpid()))
     seen: list[str] = []

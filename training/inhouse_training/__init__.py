@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .machines import Machine as Machine
     from .machines import named_card as named_card
     from .machines import this_machine as this_machine
+    from .machines import visible_gpus as visible_gpus
     from .measures.model import evaluate_version as evaluate_version
     from .measures.report import write_evaluation_report as write_evaluation_report
     from .plan import RetrainPlan as RetrainPlan
@@ -101,7 +102,6 @@ if TYPE_CHECKING:
     from .sweep.job import plan_sweep as plan_sweep
     from .sweep.job import run_sweep as run_sweep
     from .sweep.report import sweep_reasons as sweep_reasons
-    from .sweep.trials import gpus as gpus
     from .synthesis.cache import Replies as Replies
     from .synthesis.cache import ReplyCache as ReplyCache
     from .synthesis.cache import stored_replies as stored_replies
@@ -129,7 +129,6 @@ _MODULE_OF = {
     "plan_sweep": "sweep.job",
     "run_sweep": "sweep.job",
     "sweep_reasons": "sweep.report",
-    "gpus": "sweep.trials",
     "DatasetRow": "dataset_rows",
     "LineRow": "scored_lines",
     "TokenScores": "scoring",
@@ -163,6 +162,7 @@ _MODULE_OF = {
     "Machine": "machines",
     "named_card": "machines",
     "this_machine": "machines",
+    "visible_gpus": "machines",
     "retrain_on_everything": "all_data",
     "training_curve": "finetune",
     "with_forecast": "plan",

@@ -23,7 +23,7 @@ from inhouse_retrieval import Cancelled, InhouseError, Progress, no_progress
 from .base_model import BaseModel
 from .child import Child, wait_for, why_it_ended
 from .dataset import Dataset
-from .machines import gpus_here
+from .machines import VISIBLE, visible_gpus
 from .recipe import Recipe
 from .sharing import workers_of
 from .trainers import STOPPED_EXIT_CODE, Job
@@ -64,7 +64,7 @@ def finetune(
     manifest = Dataset(dataset_dir).manifest
     passes = training_passes(recipe, manifest["row_tokens"])
     job = Job(base, dataset_dir.resolve(), manifest["rows_sha256"], passes, recipe)
-    kind, workers = trainer_kind(recipe), workers_of(recipe, gpus_here())
+    kind, workers = trainer_kind(recipe), workers_of(recipe, len(visible_gpus()))
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     _keep_job(run_dir, job)
@@ -234,7 +234,9 @@ def _environments(run_dir: Path, workers: int) -> list[dict[str, str]]:
     """What each worker is told: where its data lies, and how it finds the others."""
     usual = _environment(run_dir)
     if workers == 1:
-        return [usual]
+        # Transformers' trainer puts a copy of the model on each GPU that it sees, whatever was asked.
+        gpus = visible_gpus()
+        return [usual | ({VISIBLE: gpus[0]} if gpus else {})]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -11,7 +11,7 @@ from inhouse_retrieval import InhouseError
 from .base_model import BaseModel
 from .dataset import Dataset
 from .finetune import asks_for_trl, training_passes, unsloth_installed
-from .machines import Machine, gpus_here
+from .machines import Machine, visible_gpus
 from .memory import (
     GIB,
     Conditions,
@@ -140,7 +140,7 @@ def _share(shape: Shape | None, recipe: Recipe, machine: Machine) -> Share:
         InhouseError: they are not there, or cannot share the rows of a step.
     """
     asked = recipe.trainer.gpus
-    workers = workers_of(recipe, gpus_here() if machine.measured else 1 if asked == "all" else asked)
+    workers = workers_of(recipe, len(visible_gpus()) if machine.measured else 1 if asked == "all" else asked)
     return share_of(shape, recipe, workers, machine.gpu, machine.memory)
 
 

@@ -12,6 +12,8 @@ from inhouse_retrieval import InhouseError
 
 from .memory import GIB
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -79,11 +81,13 @@ def memory_here() -> int:
         return installed
 
 
-def gpus_here() -> int:
-    """How many GPUs this machine has."""
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as ``VISIBLE`` names them; none on a machine without."""
     import torch
 
-    return int(torch.cuda.device_count())
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = [name for name in os.environ.get(VISIBLE, "").split(",") if name]
+    return tuple(named[:count] if named else map(str, range(count)))
 
 
 def _tflops(device: str, dtype: object) -> float:

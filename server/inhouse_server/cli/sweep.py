@@ -96,14 +96,14 @@ def _row(number: str, gain: str, choice: Any) -> str:
 
 
 def _show_plan(repo: Path, recipe: str | None, trials: int, card: str | None, price: float | None, json: bool) -> None:
-    from inhouse_training import forecast_sweep, gpus, named_card, plan_sweep, this_machine
+    from inhouse_training import forecast_sweep, named_card, plan_sweep, this_machine, visible_gpus
 
     chosen = named_card(card) if card else None
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "sweep", look_only=True)
         machine = chosen or this_machine()
         plan = plan_sweep(job.repository, job.state_dir, job.recipe, job.base, machine, job.retrieval)
-        at_once = 1 if chosen else max(1, len(gpus()))
+        at_once = 1 if chosen else max(1, len(visible_gpus()))
         cost = price if price is not None else job.settings.retrain.price
         forecast = forecast_sweep(plan, job.repository, job.recipe, job.base, machine, trials, at_once, cost, progress)
     if json:

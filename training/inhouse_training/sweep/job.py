@@ -24,7 +24,7 @@ from ..child import Child, wait_for, why_it_ended
 from ..cut import LEAST_HELD_OUT, Cut, held_out_change, selection_cut
 from ..dataset import build_dataset
 from ..evaluation import Interval, paired_gain
-from ..machines import Machine
+from ..machines import Machine, visible_gpus
 from ..recipe import Recipe
 from ..recipe_text import recipe_text
 from ..replay import replay_source
@@ -33,7 +33,7 @@ from ..synthesis.cache import stored_replies
 from .leg import LegResult
 from .space import Choice, Space, own_choice, recipe_of, space_around, what_fits
 from .study import Study, Tried, plain_storage_errors, within_bounds
-from .trials import Work, gpus, last_leg, run_trials
+from .trials import Work, last_leg, run_trials
 from .yardstick import Yardstick, ask_for_yardstick
 
 _TICK_SECONDS = 0.5
@@ -183,7 +183,7 @@ def run_sweep(
         file = plan.directory / "study.sqlite"
         with plain_storage_errors(file):
             study = Study(file, plan.space, _first(plan.space, recipe), recipe.seed)
-            run_trials(study, work, gpus(), trials, deadline, progress)
+            run_trials(study, work, visible_gpus(), trials, deadline, progress)
             found = tuple(TrialResult(tried, last_leg(work, tried.choice)) for tried in study.tried())
         result = _result(plan, work, yardstick, found)
         for folder in [plan.directory / "datasets", *(plan.directory / "trials").glob("*/training")]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from inhouse_retrieval import InhouseError, Progress
 
 from ..base_model import BaseModel
 from ..child import Child, wait_for, why_it_ended
+from ..machines import VISIBLE
 from ..recipe import Recipe
 from .leg import LEGS, LegResult, leg_result, write_leg
 from .space import Choice, Space, recipe_of
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 0.5
 _FAILURES_IN_A_ROW = 3
 _LEG = "inhouse_training.sweep.leg"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,6 @@ class Work:
     recipe: Recipe
     space: Space
     dataset: Callable[[str], Path]
-
-
-def gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; none on a machine without."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    named = [name for name in os.environ.get(VISIBLE, "").split(",") if name]
-    return tuple(named[:count] if named else map(str, range(count)))
 
 
 def trial_folder(work: Work, choice: Choice) -> Path:
