@@ -192,6 +192,29 @@ def test_unsloth_is_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trainer_kind(shared(1, kind="auto")) == "unsloth"
 
 
+@pytest.mark.parametrize(
+    ("rank", "checkpointing", "measured"),
+    # Two H200, a 7B model in bf16, by nvidia-smi: whole on one, whole on each, split. benchmarks/several_gpus.py
+    [(64, "selective", (49.9, 51.4, 39.2)), (768, "full", (55.0, 63.4, 31.7))],
+)
+def test_memory_of_each_gpu_is_what_was_measured(
+    rank: int, checkpointing: str, measured: tuple[float, float, float]
+) -> None:
+    shape = shape_of(MISTRAL)
+    assert shape is not None
+    recipe = load_recipe("article")
+    recipe = recipe.model_copy(
+        update={
+            "lora": recipe.lora.model_copy(update={"rank": rank, "dtype": "float32"}),
+            "optimizer": recipe.optimizer.model_copy(update={"batch_rows": 1, "accumulate": 4}),
+            "trainer": recipe.trainer.model_copy(update={"checkpointing": checkpointing, "load_in_4bit": False}),
+        }
+    )
+    for share, gib in zip((Share(), Share(2), Share(2, True)), measured, strict=True):
+        told = predict_memory(shape, recipe, Conditions(True, "trl", 139 * GIB, share=share))
+        assert told.total / GIB == pytest.approx(gib, rel=0.08), share
+
+
 def test_a_model_is_split_where_one_card_does_not_hold_it() -> None:
     shape = shape_of(MISTRAL)
     assert shape is not None

@@ -16,7 +16,7 @@ The parts, with their sources:
   is computed again if that is more, since the two are never there at once.
 - overhead: measured, see the constants.
 - several GPUs: each with the whole model, the gradients once more, for their sum; or weights, adapter and optimiser
-  divided, with what is gathered of them for a layer (Zhao et al., "PyTorch FSDP", 2023). Not measured yet.
+  divided, with what is gathered of them for a layer (Zhao et al., "PyTorch FSDP", 2023).
 
 ``docs/measurements.md`` compares the sum with what was measured.
 """
@@ -39,6 +39,8 @@ Checkpointing = Literal["none", "selective", "full"]
 GIB = 2**30
 _GPU_OVERHEAD = int(0.6 * GIB)
 """CUDA's context and libraries, which the allocator does not count."""
+_JOINED_OVERHEAD = int(0.8 * GIB)
+"""NCCL and its buffers on each of several GPUs."""
 _CPU_OVERHEAD = int(0.45 * GIB)
 """Python with torch, transformers, TRL and datasets."""
 _CPU_SLACK = 1.5
@@ -235,7 +237,10 @@ def predict_memory(shape: Shape, recipe: Recipe, conditions: Conditions) -> Memo
         # The logits are gone before the first layer is computed again, and so are the copies that autocast has kept of
         # the checkpointed layers' adapters until the forward pass was over.
         logits = max(logits + copied * checkpointed // shape.layers, tokens * layer + copied // shape.layers)
-    return Memory(int(weights), adapter, int(activations), int(logits), _GPU_OVERHEAD if gpu else _CPU_OVERHEAD)
+    overhead = _GPU_OVERHEAD if gpu else _CPU_OVERHEAD
+    if gpu and share.workers > 1:
+        overhead += _JOINED_OVERHEAD
+    return Memory(int(weights), adapter, int(activations), int(logits), overhead)
 
 
 def _copied_inputs(recipe: Recipe) -> int:

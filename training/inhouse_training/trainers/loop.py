@@ -143,6 +143,8 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
         fsdp_config={"version": 2, "reshard_after_forward": True, "state_dict_type": "SHARDED_STATE_DICT"}
         if sharded
         else None,
+        # Else each holds the gradients of the whole adapter from batch to batch, and a large adapter was split in vain.
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if sharded else None,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         # Where all logits fit, the plain loss is faster; a large model's are its largest tensor.
