@@ -1,6 +1,7 @@
 """One recipe on one GPU, on two that have the whole model each, and on two that have it split: speed, memory, losses.
 
     python benchmarks/several_gpus.py [--rank 64] [--rows 4] [--tokens 8192] [--steps 5] [--seconds 230] [--out FILE]
+    python benchmarks/several_gpus.py --interrupt # those of two GPUs are stopped after two steps, and go on
     python benchmarks/several_gpus.py --tiny      # the same three runs of a tiny model on two processors
 
 Mistral-7B's shape with random weights, drawn on the first GPU; rows of random tokens, each one document of full length;
@@ -21,11 +22,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import inhouse_training.finetune
+from inhouse_retrieval import Cancelled
 from inhouse_training import BaseModel
 from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.recipe import Recipe, parse_recipe
@@ -123,17 +125,32 @@ def memory_watched(tiny: bool, every: float = 0.25) -> Iterator[list[int]]:
             watcher.join()
 
 
-def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool) -> dict[str, Any]:
+def stop_after_warm_up(stage: str, done: int, total: int | None) -> None:
+    """Progress of a run that is cancelled when two steps are done."""
+    if stage == "training" and done >= WARM_UP:
+        raise Cancelled("Enough.")
+
+
+def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, interrupt: bool) -> dict[str, Any]:
     """Train once; its figures."""
-    began = time.monotonic()
+    began, done_before = time.monotonic(), list[int]()
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        if stage == "training":
+            done_before.append(done)
+
     with memory_watched(tiny) as most:
-        finetune(base, rows, recipe, folder)
+        if interrupt:
+            with suppress(Cancelled):
+                finetune(base, rows, recipe, folder, stop_after_warm_up)
+        finetune(base, rows, recipe, folder, told)
     curve = training_curve(folder)
     later = curve[WARM_UP:]
     tokens = later[-1].tokens - curve[WARM_UP - 1].tokens
     return {
         "tokens_per_second": round(tokens / sum(step.seconds for step in later)),
         "card_gib": round(most[0] / 1024, 1),
+        "went_on_after": done_before[0],
         "losses": [step.loss for step in curve],
         "step_seconds": [step.seconds for step in curve],
         "seconds": round(time.monotonic() - began, 1),
@@ -168,6 +185,7 @@ def main() -> int:
     parser.add_argument("--checkpointing", default="selective", help="as in a recipe, the same in all runs")
     parser.add_argument("--seconds", type=float, default=230.0)
     parser.add_argument("--out", type=Path, help="a folder for the figures and the trainers' logs")
+    parser.add_argument("--interrupt", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     began, longest, told = time.monotonic(), 0.0, list[dict[str, Any]]()
@@ -188,7 +206,8 @@ def main() -> int:
                 row |= {"not_run": "out of time"}
             else:
                 try:
-                    row |= run(base, rows, recipe, folder / str(number), arguments.tiny)
+                    interrupt = arguments.interrupt and gpus > 1
+                    row |= run(base, rows, recipe, folder / str(number), arguments.tiny, interrupt)
                     longest = max(longest, row["seconds"])
                 except Exception as error:
                     row |= {"failed": str(error)}
