@@ -61,12 +61,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a user of the page sees, in the order of ``drive.mjs``."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts, with what they need."""
     for program in ("node", "npm", "chromium"):
         assert shutil.which(program), f"{program} is needed for this test: install it, or run `make test` alone"
     folder = Path(shutil.copytree(HERE, tmp_path_factory.mktemp("npm") / "web"))
     run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(root: Path, folder: Path) -> dict[str, Any]:
+    """What a user of the page sees, in the order of ``drive.mjs``."""
     with owner_in_a_terminal(root) as url:
         given = {"url": url, "chromium": shutil.which("chromium"), "file": NAME, "pictures": str(root.parent)}
         told: dict[str, Any] = json.loads(run("node", "drive.mjs", json.dumps(given), cwd=folder))
@@ -155,6 +161,25 @@ def test_what_a_model_says_is_only_shown(seen: dict[str, Any]) -> None:
         "<li>two more of two</li></ol><p>last  </p>"
         '<pre tabindex="0"><code>&lt;script&gt;alert(1)&lt;/script&gt;</code></pre>'
     )
+
+
+def test_there_is_no_choice_of_repositories_where_there_is_one(seen: dict[str, Any]) -> None:
+    assert seen["choice"] is False
+
+
+def test_one_of_several_repositories_is_chosen(folder: Path, tmp_path: Path) -> None:
+    shop = make_repository(tmp_path / "shop")
+    make_repository(tmp_path / "till")
+    named = '[server.repositories]\nshop = "."\ntill = "../till"\ngone = "../gone"\n'
+    (shop / "inhouse.toml").write_text(f"[answer]\nmax_tokens = 8\n{named}", encoding="utf-8")
+    with owner_in_a_terminal(shop) as url:
+        given = json.dumps({"url": url, "chromium": shutil.which("chromium")})
+        told = json.loads(run("node", "repositories.mjs", given, cwd=folder))
+    assert told["problems"] == []
+    assert told["first"] == ["shop", "shop"] and told["reloaded"] == ["till", "till"]
+    assert told["offered"] == [["shop", False], ["till", False], ["gone (not served now)", True]]
+    assert told["turns"] == 0, "what was said about one is not told to another"
+    assert told["asked"] == [["shop", 0], ["till", 0]]
 
 
 def test_a_page_of_another_port_reaches_nothing(seen: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 // The chat: questions, streamed answers with what they rest on, two models side by side, verdicts.
 import { draw, make } from './markdown.js'
-import { ask, events } from './owner.js'
+import { ask, askAbout, events } from './owner.js'
 import { look, short, showStatus } from './status.js'
 
 const $ = (id) => document.getElementById(id)
@@ -22,13 +22,12 @@ $('question').addEventListener('keydown', (event) => {
 })
 document.addEventListener('keydown', (event) => event.key === 'Escape' && running?.abort())
 $('stop').addEventListener('click', () => running?.abort())
-$('new-chat').addEventListener('click', () => {
-  running?.abort()
-  turns.length = 0
-  $('chat').replaceChildren($('welcome'))
-  $('welcome').hidden = false
-  $('spoken').replaceChildren()
-  $('question').focus()
+$('new-chat').addEventListener('click', newChat)
+$('repository').addEventListener('change', () => {
+  localStorage.setItem('repository', $('repository').value)
+  askAbout($('repository').value)
+  newChat() // What was said about one is not told to another.
+  refresh()
 })
 $('compare').addEventListener('change', () => { $('other-side').hidden = !$('compare').checked })
 $('show-status').addEventListener('click', () => {
@@ -37,6 +36,40 @@ $('show-status').addEventListener('click', () => {
   refresh()
 })
 
+function newChat() {
+  running?.abort()
+  turns.length = 0
+  $('chat').replaceChildren($('welcome'))
+  $('welcome').hidden = false
+  $('spoken').replaceChildren()
+  $('question').focus()
+}
+
+async function begin() {
+  try {
+    await nameRepositories()
+  } catch (error) {
+    return showFailure(error)
+  }
+  refresh()
+}
+
+/** Offers the repositories, where there are several; begins with the one chosen last, the owner's own, or the first. */
+async function nameRepositories() {
+  const { repositories, default: own, failed } = await ask('/inhouse/repositories')
+  if (repositories.length < 2) return
+  const served = repositories.filter((name) => !(name in failed))
+  const last = localStorage.getItem('repository')
+  const chosen = served.includes(last) ? last : served.includes(own) ? own : served[0] ?? repositories[0]
+  $('repository').replaceChildren(...[...served, ...Object.keys(failed)].map((name) => {
+    const option = new Option(name in failed ? `${name} (not served now)` : name, name, false, name === chosen)
+    option.disabled = name in failed
+    return option
+  }))
+  $('repository').hidden = false
+  askAbout(chosen)
+}
+
 async function refresh() {
   try {
     const found = await look()
@@ -44,9 +77,13 @@ async function refresh() {
     $('where').textContent = found.status.root.split('/').at(-1)
     nameModels(found)
   } catch (error) {
-    $('status').replaceChildren(make('p', error.message, 'state failed'))
-    $('where').textContent = error.message
+    showFailure(error)
   }
+}
+
+function showFailure({ message }) {
+  $('status').replaceChildren(make('p', message, 'state failed'))
+  $('where').textContent = message
 }
 
 function nameModels({ status, adapters }) {
@@ -217,4 +254,4 @@ function verdictOf(question, provenance) {
   return form
 }
 
-refresh()
+begin()

@@ -1,5 +1,12 @@
 // What the page asks of the owner process.
 
+let repository = ''
+
+/** Whatever is asked from now on is about the repository of that name. */
+export function askAbout(name) {
+  repository = name
+}
+
 /** An answer of the owner as JSON. Throws an Error whose message is for the user. */
 export async function ask(route, body, signal) {
   const answer = await send(route, body, signal)
@@ -26,6 +33,7 @@ export async function* events(route, body, signal) {
 async function send(route, body, signal) {
   // The header says that this page asks, which no page of another origin can say.
   const headers = { 'X-Inhouse': '1' }
+  if (repository) headers['Inhouse-Repository'] = repository
   if (body) headers['Content-Type'] = 'application/json'
   const request = { method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), signal }
   const answer = await fetch(route, request).catch(gone)

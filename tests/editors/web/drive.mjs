@@ -25,6 +25,8 @@ try {
   told.script_sees = await page.evaluate(() => document.cookie)
   await page.getByLabel('Model', { exact: true }).locator('option[value=base]').waitFor({ state: 'attached' })
 
+  told.choice = await page.getByLabel('Repository').isVisible()
+
   // An answer streams.
   await page.keyboard.type('How is the tax')
   await page.keyboard.press('Shift+Enter')
