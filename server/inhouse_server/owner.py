@@ -49,11 +49,16 @@ TRY_AGAIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class OwnerAddress:
-    """Where an owner listens, the token that it wants, and the certificate that it shows over TLS."""
+    """Where an owner listens, the token that it wants, and the certificate that it shows over TLS.
+
+    Attributes:
+        repository: what it calls the repository, where it holds several.
+    """
 
     url: str
     token: str
     certificate: Path | None = None
+    repository: str = ""
 
     def verify(self) -> ssl.SSLContext | bool:
         """What clients on this machine pass as ``verify``: they trust that certificate alone."""
@@ -95,7 +100,7 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
         return None
     if token is None:
         return None
-    found = OwnerAddress(url, token, certificate)
+    found = OwnerAddress(url, token, certificate, repository)
     nonce = secrets.token_hex(16)
     health = _health(found, nonce, repository)
     try:

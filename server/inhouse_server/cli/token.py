@@ -16,6 +16,7 @@ from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import plain, print_json
 from inhouse_server.cli.usage import NEVER, lifetime
+from inhouse_server.owner import find_owner
 from inhouse_server.settings import Settings
 
 app = typer.Typer(help="Tokens for a team: named, scoped, expiring, kept as hashes.", no_args_is_help=True)
@@ -53,6 +54,13 @@ def create(
     seen = Within.of(within) if within else EVERYWHERE
     text, token = store.create(name, scopes, lifetime, seen, opens)
     _note(state_dir, "token create", token.id, token.name)
+    owner = find_owner(state_dir)
+    if owner and owner.repository and not settings.server.repositories and not settings.server.tokens:
+        typer.echo(
+            f"Warning: the running owner was started in another repository and reads the tokens made there; make it "
+            f"there with --repository {owner.repository}.",
+            err=True,
+        )
     ends = token.expires.isoformat() if token.expires else None
     if json:
         told = {"id": token.id, "name": name, "scopes": sorted(token.scopes), "expires": ends}
