@@ -40,11 +40,12 @@ class Holding:
         self._holding = threading.Lock()
         self._held = contextlib.ExitStack()
         self._closed = False
-        self._models = BaseModels()
         self.workspaces: list[Workspace] = []
         self.failed: dict[str, InhouseError] = {}
         root = Repository.open(path).root
-        named = load_settings(root).server.repositories
+        settings = load_settings(root)
+        self._models = BaseModels(settings.engine.waiting)
+        named = settings.server.repositories
         self._folders = {name: root / Path(folder).expanduser() for name, folder in named.items()}
         if not named:
             self.workspaces.append(self._held.enter_context(Workspace.open(root, SERVE)))

@@ -105,6 +105,8 @@ class Workspace:
     def among_others(self, name: str, models: BaseModels) -> Workspace:
         """Itself, with its name among others of this process, and the base models that it shares with them."""
         self.name, self._models = name, models
+        if self.settings.engine.kind == "transformers":
+            self._admission = models.admission
         return self
 
     def _hold(self) -> None:

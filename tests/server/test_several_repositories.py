@@ -8,9 +8,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import httpx
@@ -20,10 +21,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from inhouse_retrieval import InhouseError, Within
+from inhouse_retrieval import EVERYWHERE, InhouseError, Within
 from inhouse_server.access import Scope, TokenStore
+from inhouse_server.answers import Question
 from inhouse_server.cli import main
 from inhouse_server.elsewhere import REPOSITORY_HEADER
+from inhouse_server.engines.failures import Overloaded
 from inhouse_server.engines.shared import BaseModels
 from inhouse_server.holding import Holding
 from inhouse_server.http_api import build_app
@@ -71,7 +74,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Workspa
         (root / "settle.py").write_text(f'def settle_ledger({word}):\n    """Settle the ledger of a customer."""\n')
         git(root, "add", "--all")
         git(root, "commit", "--quiet", "-m", f"Settle the ledger ({word})")
-        workspaces[name] = Workspace.open(root, "test").among_others(name, BaseModels())
+        workspaces[name] = Workspace.open(root, "test").among_others(name, BaseModels(64))
         workspaces[name]._engine = Echo()
         workspaces[name].refresh()
     yield workspaces
@@ -272,6 +275,22 @@ def test_one_repository_alone_has_no_name_that_an_earlier_token_could_mean(held:
     assert audit_lines(held)[-1]["repository"] is None
 
 
+def test_answers_of_all_repositories_wait_in_one_line(held: dict[str, Workspace]) -> None:
+    models = BaseModels(0)
+    asked = []
+    for name, each in held.items():
+        workspace = Workspace(each.repository, each.settings, each.state_dir, "test").among_others(name, models)
+        workspace._engine, workspace._index = Echo(), each.index
+        asked.append(workspace.assistant(EVERYWHERE).ask(Question("When?", retrieve=False), Event()))
+    shop, till = asked
+    next(shop)
+    with pytest.raises(Overloaded):
+        next(till)
+    cast("Generator[object]", shop).close()
+    with models.admission.enter():
+        pass  # there is room again
+
+
 def test_what_cannot_be_held_is_told_to_who_may_use_it(held: dict[str, Workspace], tokens: dict[str, str]) -> None:
     failed = {"till": InhouseError("/srv/till is no repository.")}
     asked = TestClient(build_app(held["shop"], "owner", "127.0.0.1", PORT, failed=failed), ADDRESS)
@@ -442,6 +461,10 @@ def test_each_checkout_finds_the_owner_and_a_swap_in_one_is_none_in_the_other(
     for name in roots:
         assert main(["status", "--repo", str(roots[name]), "--json"]) == 0
         assert Path(json.loads(capsys.readouterr().out)["root"]) == roots[name]
+    for name, warned in (("shop", False), ("till", True)):
+        asked = ["token", "create", "who", "--repo", str(roots[name])]
+        assert main([*asked, *(["--repository", "shop"] if name == "shop" else [])]) == 0
+        assert ("--repository till" in capsys.readouterr().err) == warned, "no server reads the tokens made in till"
     assert main(["serve", "--repo", str(roots["till"]), "--port", "0"]) != 0, "it is held"
     owner_of(roots["till"])
     assert main(["serve", "--stop", "--repo", str(roots["till"])]) == 0

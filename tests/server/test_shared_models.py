@@ -48,7 +48,7 @@ def says(engine: RepositoryEngine, adapter: str) -> str:
 
 
 def test_repositories_with_one_base_model_share_it(base: BaseModel, tmp_path: Path) -> None:
-    models = BaseModels()
+    models = BaseModels(64)
     one = models.engine(str(base.path), "one", Registry(tmp_path / "one"))
     other = models.engine(str(base.path), "other", Registry(tmp_path / "other"))
     assert one._model is other._model
@@ -57,7 +57,7 @@ def test_repositories_with_one_base_model_share_it(base: BaseModel, tmp_path: Pa
 
 
 def test_an_adapter_answers_for_its_own_repository_alone(base: BaseModel, tmp_path: Path) -> None:
-    models = BaseModels()
+    models = BaseModels(64)
     mine, (first, second) = registry_with(base, tmp_path / "shop", 4, 8)
     theirs, (third,) = registry_with(base, tmp_path / "harbour", 16)
     shop, harbour = models.engine(str(base.path), "shop", mine), models.engine(str(base.path), "harbour", theirs)
@@ -76,7 +76,7 @@ def test_an_adapter_answers_for_its_own_repository_alone(base: BaseModel, tmp_pa
 
 
 def test_a_version_that_two_repositories_have_is_looked_up_in_each(base: BaseModel, tmp_path: Path) -> None:
-    models = BaseModels()
+    models = BaseModels(64)
     mine, (version,) = registry_with(base, tmp_path / "shop", 4)
     theirs, (same,) = registry_with(base, tmp_path / "harbour", 4)
     assert version == same, "named by content"

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
+from inhouse_server.admission import Admission
 from inhouse_training import BASE, GenerationEvent, GenerationRequest, Message, Registry, RowScore, ScoredRow
 
 if TYPE_CHECKING:
@@ -22,9 +23,17 @@ if TYPE_CHECKING:
 
 
 class BaseModels:
-    """The base models of this process, each loaded once. Methods may be called from any thread."""
+    """The base models of this process, each loaded once. Methods may be called from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        waiting: answers that may wait for them, of all repositories together.
+
+    Attributes:
+        admission: counts those answers, whichever repository they are of: they wait for the same models.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        self.admission = Admission(self._at_once, waiting)
         self._loading = Lock()
         self._loaded: dict[tuple[BaseModel, Batched], TransformersEngine] = {}
         self._registries: dict[str, Registry] = {}
@@ -50,6 +59,10 @@ class BaseModels:
             if (base, batched) not in self._loaded:
                 self._loaded[base, batched] = load_engine(base, self._folder, batched)
             return RepositoryEngine(self._loaded[base, batched], repository)
+
+    def _at_once(self) -> int:
+        """Answers that are made at once; one while nothing is loaded."""
+        return sum(model.streams for model in list(self._loaded.values())) or 1
 
     def _folder(self, adapter: str) -> Path:
         """The verified folder of ``repository/version``; a repository's name has no slash."""
