@@ -258,6 +258,11 @@ async def test_saving_refreshes_the_index(connected: Editor, root: Path) -> None
             -32602,
         ),
         (b'{"jsonrpc": "2.0", "id": 900, "method": "codeAction/resolve", "params": {"title": "x"}}', -32602),
+        (
+            b'{"jsonrpc": "2.0", "id": 900, "method": "workspace/executeCommand", "params": '
+            b'{"command": "inhouse.ask", "arguments": ["When?"], "workDoneToken": [[]]}}',
+            -32602,
+        ),
     ],
 )
 async def test_a_malformed_message_gets_an_error_and_the_connection_lives(

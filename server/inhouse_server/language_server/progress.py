@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -46,7 +46,13 @@ class Work:
 async def work(
     ls: InhouseServer, title: str, token: types.ProgressToken | None = None, cancellable: bool = True
 ) -> AsyncIterator[Work]:
-    """Show progress under the client's ``token``, or under one of ours if the client can show it."""
+    """Show progress under the client's ``token``, or under one of ours if the client can show it.
+
+    Raises:
+        JsonRpcInvalidParams: ``token``, which pygls takes as it comes, is none.
+    """
+    if token is not None and not isinstance(token, int | str):
+        raise JsonRpcInvalidParams("workDoneToken is neither a number nor a string.")
     if token is None:
         token = await _create_token(ls)
     job = Work(ls, token)
