@@ -12,6 +12,7 @@ import contextlib
 import gc
 import itertools
 import json
+import logging
 import random
 import weakref
 from collections import Counter
@@ -67,6 +68,26 @@ async def test_what_comes_without_an_id_is_not_answered_for_ever(house: Workspac
     async with asyncio.timeout(WAIT_S):
         while running := server.protocol.running_requests():
             await asyncio.wait(running)
+    await server.close()
+
+
+async def test_an_answer_under_the_id_of_a_request_of_the_client_s_own_ends_nothing(
+    house: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, writer = build_server(house, EVERYWHERE), QueueWriter()
+    server.protocol.set_writer(writer, include_headers=False)
+    for message in (
+        {"id": "first", "method": "initialize", "params": {"capabilities": {}}},
+        {"id": "mine", "method": "inhouse/status"},
+        {"id": "mine", "result": 5},
+    ):
+        receive(server, writer, json.dumps({"jsonrpc": "2.0", **message}))
+    (running,) = server.protocol.running_requests()
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.wait([running])
+    await asyncio.sleep(0)
+    assert Counter(_answers(server, writer)) == Counter({"first": 1, "mine": 1})
+    assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == ["WARNING"]
     await server.close()
 
 

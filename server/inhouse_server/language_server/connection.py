@@ -114,8 +114,8 @@ def receive(server: InhouseServer, writer: QueueWriter, text: str | bytes) -> No
         else:
             logger.warning("a notification that cannot be handled: %s", error)
     except Exception:
-        # pygls answers what goes wrong in a handler; what is left is a message it did not expect, such as the
-        # answer to a request that was given up. One message must not end the connection.
+        # pygls answers what goes wrong in a handler; what is left is a message that nobody thought of. One message must
+        # not end the connection.
         logger.exception("a message that cannot be handled")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ import attrs
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 from pygls.protocol import LanguageServerProtocol
+
+logger = logging.getLogger(__name__)
 
 # pygls' own handlers of these: `exit` ends the whole process; `workspace/executeCommand` cannot be cancelled
 # and hides the client's progress token; the document ones split lines where the protocol does not, and keep a
@@ -65,6 +68,15 @@ class InhouseProtocol(LanguageServerProtocol):
         if not isinstance(msg_id, int | str):
             raise JsonRpcInvalidParams("The id of a request is a number or a string.")
         super()._handle_cancel_notification(msg_id)
+
+    def _handle_response(self, msg_id: int | str, result: object = None, error: Any = None) -> None:
+        """Take an answer of the client. pygls looks its id up among the client's own requests, too, and would fail at
+        one of those, as at a request of ours that was given up."""
+        future = self._request_futures.get(msg_id)
+        if isinstance(future, asyncio.Task) or (future is not None and future.done()):
+            logger.warning("an answer to %r, which nobody asked or waits for", msg_id)
+            return
+        super()._handle_response(msg_id, result, error)
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """A message as its type: one of the specification's, or our own."""
