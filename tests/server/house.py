@@ -33,13 +33,14 @@ def make_repository(root: Path) -> Path:
 @contextmanager
 def owner(root: Path) -> Iterator[int]:
     """`inhouse serve` on a free port; its process id."""
+    killed = owner_pid(root)
     process = subprocess.Popen(
         [INHOUSE, "serve", "--repo", root, "--port", "0"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for_owner(root)
+        wait_for_owner(root, killed)
         yield process.pid
     finally:
         # Not asked to stop: it would first finish loading the model. It may be killed at any point.

@@ -130,6 +130,8 @@ def test_a_signal_ends_it_without_a_traceback_and_what_was_answered_stays(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # Whoever runs the tests in a shell's background ignores SIGINT, and what it starts inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         assert asked.wait(timeout=60)
         child.send_signal(number)
