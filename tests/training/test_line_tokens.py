@@ -73,10 +73,16 @@ def backend(request: pytest.FixtureRequest, tokenizer: Any) -> Tokenizer:
     return twin
 
 
+@pytest.fixture(scope="module")
+def lines(backend: Tokenizer) -> LineTokens:
+    """Made once: that reads all of the tokenizer, which takes half a second for a real one."""
+    return LineTokens(backend)
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=texts.filter(_encodable))
-def test_the_tokens_of_the_parts_are_those_of_the_whole(backend: Tokenizer, text: str) -> None:
-    lines, whole = LineTokens(backend), backend.encode(text, add_special_tokens=False)
+def test_the_tokens_of_the_parts_are_those_of_the_whole(backend: Tokenizer, lines: LineTokens, text: str) -> None:
+    whole = backend.encode(text, add_special_tokens=False)
     assert lines.by_lines
     for _ in range(2):  # once tokenised, once remembered
         assert lines.ids(text) == whole.ids
