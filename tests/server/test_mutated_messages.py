@@ -91,6 +91,18 @@ async def test_an_answer_under_the_id_of_a_request_of_the_client_s_own_ends_noth
     await server.close()
 
 
+async def test_an_answer_that_nobody_waits_for_any_more_is_let_go(
+    house: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, writer = build_server(house, EVERYWHERE), QueueWriter()
+    server.protocol.set_writer(writer, include_headers=False)
+    server.protocol.send_request("workspace/applyEdit", {"edit": {}}, msg_id="ours").cancel()
+    receive(server, writer, json.dumps({"jsonrpc": "2.0", "id": "ours", "result": {"applied": True}}))
+    assert "ours" not in server.protocol._request_futures
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+    await server.close()
+
+
 async def _one_editor(house: Workspace, batch: list[bytes], greets: bool) -> weakref.ref[Any]:
     """One connection's life; a weak reference to its server.
 

@@ -73,10 +73,13 @@ class InhouseProtocol(LanguageServerProtocol):
         """Take an answer of the client. pygls looks its id up among the client's own requests, too, and would fail at
         one of those, as at a request of ours that was given up."""
         future = self._request_futures.get(msg_id)
-        if isinstance(future, asyncio.Task) or (future is not None and future.done()):
-            logger.warning("an answer to %r, which nobody asked or waits for", msg_id)
-            return
-        super()._handle_response(msg_id, result, error)
+        if isinstance(future, asyncio.Task):
+            logger.warning("an answer to %r, which is a request of the client's own", msg_id)
+        elif future is not None and future.done():
+            del self._request_futures[msg_id]
+            logger.info("an answer to %r, for which nobody waits any more", msg_id)
+        else:
+            super()._handle_response(msg_id, result, error)
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """A message as its type: one of the specification's, or our own."""
