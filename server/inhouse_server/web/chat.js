@@ -59,8 +59,8 @@ async function nameRepositories() {
   const { repositories, default: own, failed } = await ask('/inhouse/repositories')
   if (repositories.length < 2) return
   const served = repositories.filter((name) => !(name in failed))
-  const last = localStorage.getItem('repository')
-  const chosen = served.includes(last) ? last : served.includes(own) ? own : served[0] ?? repositories[0]
+  const wanted = [localStorage.getItem('repository'), own, ...served]
+  const chosen = wanted.find((name) => served.includes(name)) ?? repositories[0]
   $('repository').replaceChildren(...[...served, ...Object.keys(failed)].map((name) => {
     const option = new Option(name in failed ? `${name} (not served now)` : name, name, false, name === chosen)
     option.disabled = name in failed
@@ -71,8 +71,10 @@ async function nameRepositories() {
 }
 
 async function refresh() {
+  const about = $('repository').value
   try {
     const found = await look()
+    if ($('repository').value !== about) return // Another one was chosen meanwhile, which is asked by itself.
     showStatus($('status'), found)
     $('where').textContent = found.status.root.split('/').at(-1)
     nameModels(found)
