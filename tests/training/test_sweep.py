@@ -172,7 +172,7 @@ import json, sys
 from pathlib import Path
 from inhouse_retrieval import Repository
 from inhouse_training import BaseModel, load_recipe, run_sweep
-from inhouse_training.machines import Machine, visible_gpus
+from inhouse_training.machines import Machine
 base, root, state, recipe, trials = sys.argv[1:]
 base = BaseModel("tiny", Path(base), "0" * 64, "")
 machine = Machine("2 cores", False, 24 << 30, 0.1)

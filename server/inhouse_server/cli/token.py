@@ -54,13 +54,7 @@ def create(
     seen = Within.of(within) if within else EVERYWHERE
     text, token = store.create(name, scopes, lifetime, seen, opens)
     _note(state_dir, "token create", token.id, token.name)
-    owner = find_owner(state_dir)
-    if owner and owner.repository and not settings.server.repositories and not settings.server.tokens:
-        typer.echo(
-            f"Warning: the running owner was started in another repository and reads the tokens made there; make it "
-            f"there with --repository {owner.repository}.",
-            err=True,
-        )
+    _warn_if_unread(state_dir, settings)
     ends = token.expires.isoformat() if token.expires else None
     if json:
         told = {"id": token.id, "name": name, "scopes": sorted(token.scopes), "expires": ends}
@@ -135,6 +129,19 @@ def _store(repo: Path) -> tuple[TokenStore, Path, Settings]:
     root, settings, state_dir = locate(repo)
     prepare_state_dir(state_dir)
     return TokenStore(token_file(settings, root, state_dir)), state_dir, settings
+
+
+def _warn_if_unread(state_dir: Path, settings: Settings) -> None:
+    """Say so where the running owner holds this repository beside its own, whose tokens alone it reads."""
+    if settings.server.repositories or settings.server.tokens:
+        return
+    owner = find_owner(state_dir)
+    if owner is not None and owner.repository:
+        typer.echo(
+            "Warning: the running owner was started in another repository and reads the tokens made there; make it "
+            f"there with --repository {owner.repository}.",
+            err=True,
+        )
 
 
 def _note(state_dir: Path, act: str, token_id: str, name: str) -> None:
