@@ -1,7 +1,7 @@
 """One recipe on one GPU, on two that have the whole model each, and on two that have it split: speed, memory, losses.
 
-    python benchmarks/several_gpus.py [--rank 64] [--rows 4] [--tokens 8192] [--steps 5] [--seconds 230] [--out FILE]
-    python benchmarks/several_gpus.py --interrupt # those of two GPUs are stopped after two steps, and go on
+    python benchmarks/several_gpus.py [--rank 64] [--rows 4] [--tokens 8192] [--steps 5] [--seconds 230] [--out FOLDER]
+    python benchmarks/several_gpus.py --interrupt # runs of two GPUs are told to stop after two steps, and go on
     python benchmarks/several_gpus.py --tiny      # the same three runs of a tiny model on two processors
 
 Mistral-7B's shape with random weights, drawn on the first GPU; rows of random tokens, each one document of full length;
@@ -133,11 +133,11 @@ def stop_after_warm_up(stage: str, done: int, total: int | None) -> None:
 
 def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, interrupt: bool) -> dict[str, Any]:
     """Train once; its figures."""
-    began, done_before = time.monotonic(), list[int]()
+    began, steps = time.monotonic(), list[int]()
 
     def told(stage: str, done: int, total: int | None) -> None:
         if stage == "training":
-            done_before.append(done)
+            steps.append(done)
 
     with memory_watched(tiny) as most:
         if interrupt:
@@ -150,7 +150,7 @@ def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, i
     return {
         "tokens_per_second": round(tokens / sum(step.seconds for step in later)),
         "card_gib": round(most[0] / 1024, 1),
-        "went_on_after": done_before[0],
+        "went_on_after": steps[0],
         "losses": [step.loss for step in curve],
         "step_seconds": [step.seconds for step in curve],
         "seconds": round(time.monotonic() - began, 1),
@@ -185,7 +185,7 @@ def main() -> int:
     parser.add_argument("--checkpointing", default="selective", help="as in a recipe, the same in all runs")
     parser.add_argument("--seconds", type=float, default=230.0)
     parser.add_argument("--out", type=Path, help="a folder for the figures and the trainers' logs")
-    parser.add_argument("--interrupt", action="store_true")
+    parser.add_argument("--interrupt", action="store_true", help="the speed is then that of a run with two beginnings")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     began, longest, told = time.monotonic(), 0.0, list[dict[str, Any]]()
