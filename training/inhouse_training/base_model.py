@@ -440,6 +440,9 @@ def load_tokenizer(base: BaseModel) -> Any:
     Raises:
         InhouseError: the folder holds no tokenizer that can be read, or one without a chat template.
     """
+    from . import lean as lean
+
+    # isort: split
     from transformers import AutoTokenizer
 
     try:
@@ -464,6 +467,9 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None) ->
     Raises:
         InhouseError: the weights cannot be read or do not fit.
     """
+    from . import lean as lean
+
+    # isort: split
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM

@@ -5,6 +5,9 @@ Both compute what the model's layers do, in another order of sums.
 
 from __future__ import annotations
 
+from . import lean as lean  # first: it decides what transformers takes along
+
+# isort: split
 from typing import Any
 
 import torch

@@ -8,6 +8,9 @@ on code.
 
 from __future__ import annotations
 
+from . import lean as lean  # first: it decides what transformers takes along
+
+# isort: split
 import contextlib
 import json
 import logging

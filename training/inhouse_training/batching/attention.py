@@ -9,6 +9,9 @@ Source of the method: Orca (Yu et al., OSDI 2022), selective batching.
 
 from __future__ import annotations
 
+from .. import lean as lean  # first: it decides what transformers takes along
+
+# isort: split
 from dataclasses import dataclass
 from typing import Any
 

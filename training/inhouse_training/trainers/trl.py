@@ -5,6 +5,9 @@ Started by :func:`inhouse_training.finetune.finetune`, never by hand.
 
 from __future__ import annotations
 
+from .. import lean as lean  # first: it decides what transformers takes along
+
+# isort: split
 import contextlib
 from pathlib import Path
 
