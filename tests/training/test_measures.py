@@ -18,6 +18,7 @@ from inhouse_training import BASE, BaseModel, RowScore, ScoredRow, TokenScores, 
 from inhouse_training.cut import cut_repository
 from inhouse_training.dataset import build_dataset
 from inhouse_training.evaluation import forgetting_row
+from inhouse_training.facts import PARAMETERS, PLACE, VALUE, file_facts, holds_span
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
 from inhouse_training.measures import Likelihood, Shared, bits_by_byte, paired_difference
 from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
@@ -45,15 +46,7 @@ from inhouse_training.measures.recall import (
     measure_recall,
 )  # fmt: skip
 from inhouse_training.measures.report import write_evaluation_report
-from inhouse_training.measures.spans import (
-    PARAMETERS,
-    PLACE,
-    VALUE,
-    file_facts,
-    holds_span,
-    known_questions,
-    later_questions,
-)  # fmt: skip
+from inhouse_training.measures.spans import known_questions, later_questions
 from inhouse_training.probes.answers import read_house
 from inhouse_training.prompts import IGNORED, NOT_HERE, literal_ids
 from inhouse_training.recipe import EvaluationSettings, Recipe
@@ -360,6 +353,22 @@ def test_questions_are_read_off_the_code() -> None:
         (PLACE, "InvoiceError", 20, "shop/a.py"),  # its bases are no parameters
     ]
     assert list(file_facts("README.md", "TIMEOUT = 30\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "parameters"),
+    [
+        ("const sendParcel = async (from: Depot, to: Depot): Promise<void> => {", "from: Depot, to: Depot"),
+        ("function sendParcel<From, To>(from: From, to: To) {", "from: From, to: To"),
+        ("const sendParcel = ({ from, to }: Parcel) => {", "{ from, to }: Parcel"),
+        ("const sendParcel = (from, to), other = () => {", None),
+        ("const sendParcel = curry(from, to, () => {", None),
+    ],
+)
+def test_parameters_of_arrow_functions_and_generic_ones_are_read(line: str, parameters: str | None) -> None:
+    text = f"{line}\n  await ship(from);\n  return to;\n}}\n"
+    found = [each.span for each in file_facts("parcel.ts", text) if each.kind == PARAMETERS]
+    assert found == ([parameters] if parameters else [])
 
 
 @pytest.mark.parametrize(

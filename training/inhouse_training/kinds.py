@@ -6,6 +6,6 @@ from typing import Literal, get_args
 
 Kind = Literal[
     "file", "page", "conversation", "change", "thread", "edit", "replay",
-    "qa", "explanation", "relation", "raft", "absent",
+    "qa", "explanation", "relation", "raft", "absent", "lookup",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)

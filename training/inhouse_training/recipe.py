@@ -37,9 +37,10 @@ class DataSettings(_Section):
             exported chat, tickets and mail, past edits asked for as the product asks, and the base model's own general
             text; what one kind does not use goes to the others, and a share of 0 switches a kind off. Without a
             ``page_share`` pages are counted among the files, without a ``thread_share`` threads among the changes.
-        qa_share, explanation_share, relation_share, raft_share, absent_share: the same for synthetic rows: what
-            ``inhouse dataset synthesize`` had written about pages, files and pairs of files, questions with retrieved
-            passages, and names that there are not. Each takes no more than its share of all learned tokens either.
+        qa_share, explanation_share, relation_share, raft_share, absent_share, lookup_share: the same for synthetic
+            rows: what ``inhouse dataset synthesize`` had written about pages, files and pairs of files, questions with
+            retrieved passages; and, for which no model is needed, names that there are not and questions that a
+            program reads off the code. Each takes no more than its share of all learned tokens either.
         replay_samples: texts drawn from the base model for each of 128 fixed general prompts, once, when
             ``replay_share`` is not 0.
         max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
@@ -62,6 +63,7 @@ class DataSettings(_Section):
     relation_share: float = Field(0.0, ge=0, le=1)
     raft_share: float = Field(0.0, ge=0, le=1)
     absent_share: float = Field(0.0, ge=0, le=1)
+    lookup_share: float = Field(0.0, ge=0, le=1)
     replay_samples: int = Field(4, ge=1, le=100)
     max_overlap: float = Field(0.1, ge=0, le=1)
     canaries: int = Field(0, ge=0, le=32)
@@ -83,6 +85,7 @@ class DataSettings(_Section):
             "relation": self.relation_share,
             "raft": self.raft_share,
             "absent": self.absent_share,
+            "lookup": self.lookup_share,
         }
 
     @model_validator(mode="after")

@@ -67,7 +67,7 @@ def test_passages_come_in_the_prompt_of_the_product_with_the_true_one_in_most(
             continue
         answers += 1
         place, quote, *_ = assistant["content"].split("\n")
-        assert place.startswith(f"{path}:") and quote.startswith("> ")
+        assert place.startswith(f"{path}:") and f"{place}\n```" in user["content"] and quote.startswith("> ")
         assert quote.removeprefix("> ") in user["content"], "what is quoted was shown"
     assert 0 < answers < len(rows)
     assert any(user["content"].count("\n```\n") >= 4 for _, (_, user, _) in rows), "distractors stand beside it"

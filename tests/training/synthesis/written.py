@@ -20,7 +20,7 @@ from inhouse_training.synthesis.sources import Section
 
 from .chat_server import KEY, ChatServer
 
-KINDS: tuple[Kind, ...] = ("qa", "explanation", "relation", "raft", "absent")
+KINDS: tuple[Kind, ...] = ("qa", "explanation", "relation", "raft", "absent", "lookup")
 
 GUIDE = (
     "# Refunds\n\nA refund is signed off by a clerk of the same tenant. Larger refunds wait for two clerks.\n\n"

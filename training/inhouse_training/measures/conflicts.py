@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from inhouse_retrieval import Passage, PullRequest, Repository
 
-from .values import LEAST_VALUE, says, value_given
+from ..values import LEAST_VALUE, says, value_given
 
 
 @dataclass(frozen=True, slots=True)

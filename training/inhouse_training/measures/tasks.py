@@ -9,13 +9,14 @@ from functools import partial
 from inhouse_retrieval import Passage, Repository
 
 from ..cut import Cut
+from ..facts import holds_span
 from ..probes.answers import House
 from ..prompts import SelectedCode
 from .abstention import abstains, names_to_ask, real_question
 from .completion import Completion, completed, completions, edit_similarity, exact_match
 from .conflicts import Conflict, answers_by_code, answers_by_page, find_conflicts
 from .formats import FORMAT_CHECKS
-from .spans import SpanQuestion, holds_span, known_questions, later_questions
+from .spans import SpanQuestion, known_questions, later_questions
 
 Grade = Callable[[str], float]
 

@@ -1,7 +1,8 @@
 """Questions with retrieved passages, of which one answers: RAFT (Zhang et al., arXiv 2403.10131).
 
 The prompt is the one that the product serves. The passages beside the true one are the search's own best wrong ones at
-the training snapshot, and the answer quotes its evidence first. In a share of the rows the true passage is not there,
+the training snapshot, and the answer quotes its evidence first, under the place that stands above the passage: a model
+can copy that, where it would have to count to say the line. In a share of the rows the true passage is not there,
 and the answer is that of the product: :data:`~inhouse_training.prompts.NOT_HERE`.
 """
 
@@ -58,7 +59,7 @@ def raft_messages(
     if draw[0] < WITHOUT_TRUE_PASSAGE * 256 and distractors:
         prompt = _prompt(item.question, distractors, room, NOT_HERE)
         return ((*prompt.messages, Message("assistant", NOT_HERE)), False) if prompt and prompt.included else None
-    answer = f"{_cited(evidence)}\n\n{item.answer}"
+    answer = f"{_cited(evidence, true)}\n\n{item.answer}"
     prompt = _prompt(item.question, [true, *distractors], room, answer)
     if prompt is None or true not in prompt.included:
         return None
@@ -110,8 +111,8 @@ def _passage(evidence: Evidence, commit: str) -> Passage:
     return Passage(section.path, first, last, "\n".join(lines), source, section.blob_id, commit, 0.0, ())
 
 
-def _cited(evidence: Evidence) -> str:
-    place = f"{evidence.section.path}:{evidence.first_line}-{evidence.last_line}"
+def _cited(evidence: Evidence, true: Passage) -> str:
+    place = f"{true.path}:{true.start_line}-{true.end_line}"
     return f"{place}\n" + "\n".join(f"> {line}" for line in evidence.text.split("\n"))
 
 

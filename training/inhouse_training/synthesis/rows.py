@@ -20,6 +20,7 @@ from ..snapshot_search import SnapshotSearch
 from .absent import absent_names
 from .cache import Replies
 from .grounding import DroppedItem, Item, ground
+from .lookup import lookup_items
 from .raft import Room, absent_messages, raft_messages
 from .sources import Section, read_sections
 from .tasks import TOPICS, Task, plan_tasks
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..cut import Cut
 
-SYNTHETIC: tuple[Kind, ...] = (*TOPICS, "absent")
+SYNTHETIC: tuple[Kind, ...] = (*TOPICS, "absent", "lookup")
 """Kinds of rows that nobody of the house wrote."""
 
 NOT_GENERATED = "not generated yet"
@@ -146,6 +147,8 @@ class RowWriter:
                 yield from self._of_task(task, search)
             if "absent" in self._kinds:
                 yield from self._absent(sections, search)
+            if "lookup" in self._kinds:
+                yield from self._lookups(sections, search, progress)
 
     def count(self, row: SyntheticRow | DroppedRow, reason: str) -> None:
         """Note what became of a row: ``reason`` is empty where it is learned."""
@@ -213,6 +216,20 @@ class RowWriter:
                 yield DroppedRow("absent", absent.name, NO_ROOM, "")
             else:
                 yield SyntheticRow("absent", absent.name, messages, (absent.section,), "")
+
+    def _lookups(
+        self, sections: Sequence[Section], search: SnapshotSearch, progress: Progress
+    ) -> Iterator[SyntheticRow | DroppedRow]:
+        items = lookup_items(sections, self._seed)
+        for done, item in enumerate(items):
+            progress("writing questions about the code", done, len(items))
+            [evidence] = item.evidence
+            name = f"{evidence.section.path}:{evidence.first_line}#{item.question}"
+            made = raft_messages(item, search, self._cut.snapshot, self._room, self._seed)
+            if made is None:
+                yield DroppedRow("lookup", name, NO_ROOM, item.answer)
+            else:
+                yield SyntheticRow("lookup", name, made[0], (evidence.section,), "")
 
 
 def _conversation(question: str, answer: str) -> tuple[Message, ...]:
