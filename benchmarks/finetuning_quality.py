@@ -14,9 +14,12 @@ every kind as `inhouse dataset build` does, and the rows that are scored:
 - ``later_changes``: later changes, as raw text.
 - ``python``, ``english``: what must not be forgotten: files of Python's standard library, descriptions of installed
   packages.
+- questions, asked with passages and graded by programs as in `inhouse eval model`: spans of known code (found by the
+  search) and of later code (shown among others), names that there are not, and the real names beside them.
 
-``run`` trains each variant through :func:`inhouse_training.finetune.finetune` and scores it: nats per token, and 95 %
-intervals of the gain over the base from a bootstrap over rows. Only the list of edits may be published.
+``run`` trains each variant through :func:`inhouse_training.finetune.finetune` and scores it: nats per token, the share
+of the answers that are right, and 95 % intervals of the gain over the base from a bootstrap over rows or questions.
+Only the list of edits may be published.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import random
 import shutil
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -43,7 +47,12 @@ from inhouse_training.dataset import Dataset, build_dataset
 from inhouse_training.documents import added_lines, change_document, file_document
 from inhouse_training.engine import BASE, Message, ScoredRow
 from inhouse_training.evaluation import paired_gain
+from inhouse_training.facts import holds_span
 from inhouse_training.finetune import finetune, training_curve
+from inhouse_training.measures import paired_difference
+from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
+from inhouse_training.measures.spans import known_questions, later_questions
+from inhouse_training.probes.answers import read_house
 from inhouse_training.prompts import build_answer_prompt, chat_ids, chat_row, edit_question, raw_row, without_end
 from inhouse_training.recipe import Recipe
 from inhouse_training.registry import file_sha256
@@ -51,12 +60,15 @@ from inhouse_training.replay import replay_row, replay_texts
 from inhouse_training.snapshot_search import SnapshotSearch
 
 ROW_TOKENS = 2048
+ANSWER_TOKENS = 96
 SEED = 3407
 FILES = {"file": 3, "conversation": 3, "change": (3, 100)}
 """Kind -> how often each of its rows is seen, or that and how many of the newest changes it is taken from."""
 EDITS = {"file": 2, "conversation": 1, "change": (2, 100), "edit": (1, 400)}
 ALL_EDITS = {**EDITS, "edit": 1}
 REPLAY = {"replay": 1}
+LOOKUP = {"lookup": 1}
+ABSENT = {"absent": 1}
 VARIANTS: dict[str, dict[str, Any]] = {
     "article": {"rows": FILES, "learning_rate": 2e-5, "warmup": 0.0},
     "files": {"rows": FILES},
@@ -64,6 +76,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "edits": {"rows": EDITS},
     "edits+replay": {"rows": {**EDITS, **REPLAY}},
     "edits+replay, half the rate": {"rows": {**EDITS, **REPLAY}, "learning_rate": 5e-4},
+    "edits+lookup": {"rows": {**EDITS, **LOOKUP}},
+    "edits+lookup+absent": {"rows": {**EDITS, **LOOKUP, **ABSENT}},
+    "edits+lookup+replay": {"rows": {**EDITS, **LOOKUP, **REPLAY}},
     "all edits+replay": {"rows": {**ALL_EDITS, **REPLAY}},
     "all edits+replay, half the rate": {"rows": {**ALL_EDITS, **REPLAY}, "learning_rate": 5e-4},
     "edits alone": {"rows": {"edit": (1, 400)}},
@@ -84,7 +99,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     later.reverse()  # in the order in which they were merged
     cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), tuple(later[:300]))
     shutil.rmtree(arguments.data, ignore_errors=True)
-    dataset = build_dataset(repository, tokenizer, recipe({}, edits=True), cut, arguments.data / "rows", say)
+    dataset = build_dataset(repository, tokenizer, recipe({}, every_kind=True), cut, arguments.data / "rows", say)
     edits = first_edits(repository, snapshot, later, arguments)
     rows: dict[str, list[ScoredRow]] = {kind: [] for kind in ("oracle", "retrieved", "closed")}
     rows["new_files"] = list(new_files(repository, snapshot, later, tokenizer))
@@ -104,23 +119,29 @@ def prepare(arguments: argparse.Namespace) -> None:
             ("closed", [], 8000),
         ):
             rows[mode].append(edit_row(tokenizer, change, path, added, passages, budget))
+    asked = list(questions(repository, cut, search, tokenizer, arguments.questions))
+    search.close()
+    (arguments.data / "asked.json").write_text(json.dumps(asked))
     (arguments.data / "scored.json").write_text(json.dumps({k: [asdict(r) for r in v] for k, v in rows.items()}))
     listing = {"snapshot": snapshot, "edits": [{"commit": c.commit, "path": p} for c, p, _, _ in edits]}
     (arguments.data / "edits.json").write_text(json.dumps(listing, indent=1) + "\n")
     figures = {"snapshot": snapshot, "as_of": stamp, "changes": len(training), "later": len(later)}
+    figures |= {"asked": Counter(each["subject"] for each in asked)}
     figures |= {"scored": {kind: len(group) for kind, group in rows.items()}, "tokens": dataset.manifest["tokens"]}
     print(json.dumps(figures, indent=1))
 
 
-def recipe(variant: dict[str, Any], edits: bool = False, batch_rows: int = 16) -> Recipe:
+def recipe(variant: dict[str, Any], every_kind: bool = False, batch_rows: int = 16, **trainer: Any) -> Recipe:
     shares = {"file_share": 0.2, "page_share": 0.1, "conversation_share": 0.2, "change_share": 0.2}
+    if every_kind:
+        shares |= {"edit_share": 0.2, "absent_share": 0.05, "lookup_share": 0.05}
     return Recipe.model_validate_json(
         json.dumps(
             {
                 "name": "benchmark",
                 "base_model": "SmolLM2-135M-Instruct",
                 "seed": SEED,
-                "data": {"max_tokens": ROW_TOKENS, **shares, "edit_share": 0.2 if edits else 0.0},
+                "data": {"max_tokens": ROW_TOKENS, **shares},
                 "lora": {"rank": 64, "alpha": 64},
                 "optimizer": {
                     "learning_rate": variant.get("learning_rate", 1e-3),
@@ -129,7 +150,7 @@ def recipe(variant: dict[str, Any], edits: bool = False, batch_rows: int = 16) -
                     "max_passes": 1,
                     "batch_rows": batch_rows,
                 },
-                "trainer": {"kind": "trl", "checkpoint_seconds": 100_000},
+                "trainer": {"kind": "trl", "checkpoint_seconds": 100_000, **trainer},
             }
         )
     )
@@ -162,6 +183,35 @@ def edit_row(
     ids, labels = chat_row(tokenizer, [*prompt.messages, Message("assistant", added[:6000])])
     ids, labels = without_end(tokenizer, ids, labels)
     return ScoredRow(tuple(ids[:8192]), tuple(labels[:8192]))
+
+
+def questions(
+    repository: Repository, cut: Cut, search: SnapshotSearch, tokenizer: Any, most: int
+) -> Iterator[dict[str, Any]]:
+    """At most ``most`` questions of each subject in the product's prompt, with what a right answer holds."""
+
+    def count(messages: Sequence[Message]) -> int:
+        return len(chat_ids(tokenizer, messages, add_generation_prompt=True))
+
+    def asked(subject: str, text: str, passages: Sequence[Passage], **graded: str) -> dict[str, Any]:
+        prompt = build_answer_prompt(text, passages, count, ROW_TOKENS - ANSWER_TOKENS)
+        return {"subject": subject, "messages": [[each.role, each.content] for each in prompt.messages], **graded}
+
+    house = read_house(repository, cut.snapshot, cut.held_out)
+    for item in known_questions(repository, cut.snapshot, house, most):
+        yield asked(f"known {item.kind}", item.question, search(item.query, 8), kind=item.kind, span=item.span)
+    for item in later_questions(repository, cut.snapshot, cut.held_out, house, most):
+        yield asked(f"later {item.kind}", item.question, item.passages, kind=item.kind, span=item.span)
+    for absent in names_to_ask(repository, cut, most, SEED):
+        yield asked("made-up names", absent.question, search(absent.question, 8))
+        yield asked("real names", real := real_question(absent), search(real, 8))
+
+
+def grade(question: dict[str, Any], answer: str) -> float:
+    """1 for a right answer, else 0."""
+    if "span" in question:
+        return float(holds_span(question["kind"], question["span"], answer))
+    return abstains(answer) if question["subject"] == "made-up names" else 1 - abstains(answer)
 
 
 def raw(tokenizer: Any, text: str) -> ScoredRow:
@@ -226,9 +276,12 @@ def run(arguments: argparse.Namespace) -> None:
     engine = TransformersEngine(
         base, lambda name: arguments.out / hashlib.sha256(name.encode()).hexdigest()[:8] / "run" / "adapter"
     )
+    asked = json.loads((arguments.data / "asked.json").read_text()) if arguments.ask else []
     results: dict[str, Any] = {}
     scores = {kind: engine.score(rows, BASE) for kind, rows in scored.items()}
-    results["base"] = {kind: round(mean(found), 4) for kind, found in scores.items()}
+    grades, said = answer(engine, asked, BASE)
+    (arguments.out / "said.json").write_text(json.dumps({"base": said}))
+    results["base"] = {kind: round(mean(found), 4) for kind, found in scores.items()} | right(grades)
     print("base", results["base"], flush=True)
     longest = 0.0
     for name in arguments.variants or list(VARIANTS):
@@ -240,7 +293,9 @@ def run(arguments: argparse.Namespace) -> None:
         folder = arguments.out / hashlib.sha256(name.encode()).hexdigest()[:8]
         tokens = write_variant(arguments, base, tokenizer, variant["rows"], folder / "dataset")
         ready = time.monotonic()
-        adapter = finetune(base, folder / "dataset", recipe(variant, batch_rows=arguments.batch), folder / "run")
+        trainer = {"packing": arguments.packing, "compile": arguments.compile}
+        chosen = recipe(variant, batch_rows=arguments.batch, **trainer)
+        adapter = finetune(base, folder / "dataset", chosen, folder / "run")
         trained = time.monotonic()
         curve = training_curve(folder / "run")
         row: dict[str, Any] = {
@@ -254,11 +309,32 @@ def run(arguments: argparse.Namespace) -> None:
             gain = paired_gain(scores[kind], after)
             row[kind] = round(mean(after), 4)
             row[f"{kind}_gain"] = [round(value, 4) for value in (gain.mean, gain.low, gain.high)]
+        after_grades, said = answer(engine, asked, name)
+        row |= right(after_grades)
+        for subject, before in grades.items():
+            rise = paired_difference(before, after_grades[subject])
+            row[f"{subject}_gain"] = [round(value, 4) for value in (rise.mean, rise.low, rise.high)]
+        told = json.loads((arguments.out / "said.json").read_text())
+        (arguments.out / "said.json").write_text(json.dumps(told | {name: said}))
         results[name] = row
         (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         longest = max(longest, time.monotonic() - began)
         print(name, json.dumps(row), flush=True)
-    print(table(results, list(scored)))
+    print(table(results, [*scored, *grades]))
+
+
+def answer(engine: Any, asked: Sequence[dict[str, Any]], adapter: str) -> tuple[dict[str, list[float]], list[str]]:
+    """Grades by subject of the answers, and the answers."""
+    prompts = [[Message(role, content) for role, content in each["messages"]] for each in asked]
+    said = [text for text, _ in engine.answer_all(prompts, ANSWER_TOKENS, adapter)]
+    grades: dict[str, list[float]] = {}
+    for each, text in zip(asked, said, strict=True):
+        grades.setdefault(each["subject"], []).append(grade(each, text))
+    return grades, said
+
+
+def right(grades: dict[str, list[float]]) -> dict[str, float]:
+    return {subject: round(sum(found) / len(found), 4) for subject, found in grades.items()}
 
 
 def write_variant(
@@ -322,6 +398,7 @@ def main() -> None:
     first.add_argument("--edits", type=int, default=90)
     first.add_argument("--glob", nargs="+", default=["*.ts", "*.tsx"])
     first.add_argument("--characters", type=int, default=9000)
+    first.add_argument("--questions", type=int, default=60, help="of each subject")
     first.add_argument("--exclude", nargs="*", default=[".yarn/releases"])
     first.set_defaults(work=prepare)
     second = commands.add_parser("run")
@@ -335,6 +412,9 @@ def main() -> None:
     second.add_argument("--train", type=Path, help="rows of another repository, as a control; default: DATA")
     second.add_argument("--kinds", nargs="+", help="score these kinds of row only")
     second.add_argument("--rows", type=int, help="score so many rows of each kind only, for a trial")
+    second.add_argument("--packing", action="store_true", help="several short rows in one")
+    second.add_argument("--compile", action="store_true", help="compile the layers")
+    second.add_argument("--ask", action="store_true", help="ask the questions, too")
     second.add_argument("--limit", type=int, help="train on so many rows only, for a trial")
     second.set_defaults(work=run)
     arguments = parser.parse_args()

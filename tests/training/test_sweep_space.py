@@ -38,14 +38,14 @@ def test_every_recipe_can_be_swept_and_is_itself_the_first_trial(name: str) -> N
 
 
 def test_a_trial_changes_what_is_swept_and_nothing_else() -> None:
-    recipe = load_recipe("gpu-trial")  # 16 rows at a time
+    recipe = load_recipe("gpu-trial")  # 8 rows at a time
     space = space_around(recipe)
-    small = recipe_of(recipe, space, {"rank": 16, "alpha": 1.5, "learning_rate": 2e-4, "batch": 8, "mix": "text"})
+    small = recipe_of(recipe, space, {"rank": 16, "alpha": 1.5, "learning_rate": 2e-4, "batch": 4, "mix": "text"})
     assert (small.lora.rank, small.lora.alpha) == (16, 24)
-    assert (small.optimizer.batch_rows, small.optimizer.accumulate, small.optimizer.learning_rate) == (8, 1, 2e-4)
+    assert (small.optimizer.batch_rows, small.optimizer.accumulate, small.optimizer.learning_rate) == (4, 1, 2e-4)
     assert small.data.edit_share == recipe.data.edit_share / 2
-    large = recipe_of(recipe, space, {**own_choice(recipe), "batch": 32})
-    assert (large.optimizer.batch_rows, large.optimizer.accumulate) == (16, 2)
+    large = recipe_of(recipe, space, {**own_choice(recipe), "batch": 16})
+    assert (large.optimizer.batch_rows, large.optimizer.accumulate) == (8, 2)
     assert large.trainer == recipe.trainer and large.evaluation == recipe.evaluation and large.data == recipe.data
 
 
