@@ -121,6 +121,31 @@ _LIGHT: tuple[tuple[str, Any], ...] = (
         "codeAction/resolve",
         {"title": "Ask", "kind": "quickfix", "data": {"command": "inhouse.ask", "uri": "ROOT/billing.py"}},
     ),
+    (
+        "textDocument/codeAction",
+        {
+            "textDocument": _BILLING,
+            "range": _RANGE,
+            "context": {
+                "diagnostics": [{"range": _RANGE, "message": "m", "source": "inhouse", "data": {"fingerprint": "f"}}]
+            },
+        },
+    ),
+    (
+        "codeAction/resolve",
+        {"title": "Fix", "data": {"kind": "quickfix", "textDocument": {"uri": "ROOT/billing.py"}, "fingerprint": "f"}},
+    ),
+    (
+        "codeAction/resolve",
+        {
+            "title": "Change",
+            "data": {"kind": "inhouse.change", "textDocument": {"uri": "ROOT/billing.py"}, "range": _RANGE},
+        },
+    ),
+    (
+        "workspace/executeCommand",
+        {"command": "inhouse.why", "arguments": [{"textDocument": {"uri": "ROOT/billing.py"}, "fingerprint": "f"}]},
+    ),
     ("$/cancelRequest", {"id": 3}),
     ("$/setTrace", {"value": "verbose"}),
     ("window/workDoneProgress/cancel", {"token": "t"}),

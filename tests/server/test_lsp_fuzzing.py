@@ -48,6 +48,10 @@ _uris = st.one_of(
 _position = st.fixed_dictionaries({"line": _numbers, "character": _numbers})
 _range = st.fixed_dictionaries({"start": _position, "end": _position})
 _document = st.fixed_dictionaries({"uri": _uris})
+_diagnostic = st.fixed_dictionaries(
+    {"range": _range, "message": _texts},
+    optional={"data": st.one_of(st.fixed_dictionaries({"fingerprint": st.one_of(_texts, _anything)}), _anything)},
+)
 _change = st.one_of(
     st.fixed_dictionaries({"range": _range, "text": _texts}), st.fixed_dictionaries({"text": st.text(max_size=400)})
 )
@@ -85,11 +89,15 @@ _PARAMS: dict[str, st.SearchStrategy[Any]] = {
     "textDocument/hover": st.fixed_dictionaries({"textDocument": _document, "position": _position}),
     "textDocument/codeLens": st.fixed_dictionaries({"textDocument": _document}),
     "textDocument/codeAction": st.fixed_dictionaries(
-        {"textDocument": _document, "range": _range, "context": st.fixed_dictionaries({"diagnostics": st.just([])})}
+        {
+            "textDocument": _document,
+            "range": _range,
+            "context": st.fixed_dictionaries({"diagnostics": st.lists(_diagnostic, max_size=2)}),
+        }
     ),
     "codeAction/resolve": st.fixed_dictionaries({"title": _texts}, optional={"data": _anything, "kind": _texts}),
     "workspace/executeCommand": st.fixed_dictionaries(
-        {"command": st.sampled_from(["inhouse.ask", "inhouse.change", "inhouse.nothing"])},
+        {"command": st.sampled_from(["inhouse.ask", "inhouse.change", "inhouse.why", "inhouse.nothing"])},
         optional={"arguments": st.lists(st.one_of(_question, _anything), max_size=2)},
     ),
     "inhouse/ask": _question,

@@ -157,3 +157,31 @@ def _answers(server: InhouseServer, writer: QueueWriter) -> Iterator[Any]:
             receive(server, writer, json.dumps(refused))
         if "method" not in message and message.get("id") is not None:
             yield message["id"]
+
+
+@pytest.mark.parametrize("fingerprint", [["f"], {"f": 1}, None, 5])
+async def test_data_of_a_diagnostic_that_are_not_ours_name_no_remark(
+    house: Workspace, caplog: pytest.LogCaptureFixture, fingerprint: object
+) -> None:
+    server, writer = build_server(house, EVERYWHERE), QueueWriter()
+    server.protocol.set_writer(writer, include_headers=False)
+    span = {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 0}}
+    file, data = {"uri": f"{house.root.as_uri()}/billing.py"}, {"fingerprint": fingerprint}
+    diagnostics = [{"range": span, "message": "m", "data": data}]
+    for number, (method, params) in enumerate(
+        (
+            ("initialize", {"capabilities": {}}),
+            ("textDocument/codeAction", {"textDocument": file, "range": span, "context": {"diagnostics": diagnostics}}),
+            ("codeAction/resolve", {"title": "Fix", "data": {"kind": "quickfix", "textDocument": file, **data}}),
+            ("codeAction/resolve", {"title": "Fix", "data": {"kind": "quickfix", "textDocument": {}}}),
+            ("codeAction/resolve", {"title": "Fix", "data": {"kind": ["quickfix"]}}),
+            ("workspace/executeCommand", {"command": "inhouse.why", "arguments": [{"textDocument": file, **data}]}),
+        )
+    ):
+        receive(server, writer, json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
+    async with asyncio.timeout(WAIT_S):
+        while running := server.protocol.running_requests():
+            await asyncio.wait(running)
+    assert Counter(_answers(server, writer)) == Counter(dict.fromkeys(range(6), 1))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    await server.close()

@@ -62,11 +62,12 @@ async def code_action_resolve(ls: InhouseServer, params: types.CodeAction) -> ty
 
 def _filled_in(ls: InhouseServer, params: types.CodeAction) -> types.CodeAction:
     data: Any = params.data
-    if isinstance(data, dict) and data.get("kind") == FIX and isinstance(data.get("textDocument"), dict):
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind == FIX:
         return review_command.resolve_fix(ls, params)
-    if not isinstance(data, dict) or data.get("kind") not in _ACTIONS:
+    if not isinstance(kind, str) or kind not in _ACTIONS:
         raise JsonRpcInvalidParams("This code action is not one of inhouse's.")
-    title, question = _ACTIONS[data["kind"]]
+    title, question = _ACTIONS[kind]
     argument = {"question": question, "textDocument": data.get("textDocument"), "range": data.get("range")}
     params.command = types.Command(title=title, command=COMMAND, arguments=[argument])
     return params

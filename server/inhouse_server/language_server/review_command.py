@@ -19,7 +19,7 @@ from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.background import run_in_thread
 from inhouse_server.language_server.line_edit import line_edit
 from inhouse_server.language_server.progress import Work, work
-from inhouse_server.language_server.questions import current_text
+from inhouse_server.language_server.questions import DocumentParams, Params, current_text
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers.text import headline
@@ -44,6 +44,18 @@ class ReviewedFiles:
         self.asked = False
         self.lock = asyncio.Lock()
         self.waiting = False
+
+    def named_by(self, data: object, path: str | None) -> Finding | None:
+        """The finding that the ``data`` of a diagnostic names; ``None`` for whatever else an editor may send."""
+        fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
+        return self.findings.get(path or "", {}).get(fingerprint) if isinstance(fingerprint, str) else None
+
+
+class FixData(Params):
+    """What resolving a fix needs to know."""
+
+    text_document: DocumentParams
+    fingerprint: str
 
 
 async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict[str, Any]:
@@ -131,11 +143,9 @@ def diagnostic(ls: InhouseServer, uri: str, finding: Finding) -> types.Diagnosti
 def quick_fixes(ls: InhouseServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """A fix for each diagnostic of ours that has a proven replacement; its edit is made when it is resolved."""
     path = ls.checkout.path_of(params.text_document.uri)
-    known = ls.reviewed.findings.get(path or "", {})
     actions = []
     for shown in params.context.diagnostics:
-        data: Any = shown.data
-        finding = known.get(data.get("fingerprint", "")) if isinstance(data, dict) else None
+        finding = ls.reviewed.named_by(shown.data, path)
         if finding is None or finding.replacement is None:
             continue
         actions.append(
@@ -159,11 +169,10 @@ def resolve_fix(ls: InhouseServer, action: types.CodeAction) -> types.CodeAction
 
     Raises:
         InhouseError: they do not.
+        pydantic.ValidationError: the action's data are not those of :func:`quick_fixes`.
     """
-    data: Any = action.data
-    uri = data["textDocument"]["uri"]
-    path = ls.checkout.path_of(uri) or ""
-    finding = ls.reviewed.findings.get(path, {}).get(data.get("fingerprint", ""))
+    uri = FixData.model_validate(action.data).text_document.uri
+    finding = ls.reviewed.named_by(action.data, ls.checkout.path_of(uri))
     text = current_text(ls, uri)[0] or ""
     lines = split_lines(text)
     if finding is None or finding.replacement is None:

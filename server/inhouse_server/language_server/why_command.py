@@ -41,8 +41,8 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
     if len(params.arguments or ()) != 1:
         raise JsonRpcInvalidParams(f"{COMMAND} takes one argument: which remark.")
     asked = WhyParams.model_validate((params.arguments or ())[0])
-    path = ls.checkout.path_of(asked.text_document.uri) or ""
-    finding = ls.reviewed.findings.get(path, {}).get(asked.fingerprint)
+    path = ls.checkout.path_of(asked.text_document.uri)
+    finding = ls.reviewed.named_by({"fingerprint": asked.fingerprint}, path)
     if finding is None:
         raise InhouseError("This remark is not known any more.", "Review again.")
     uri = keep_document(ls, answer_name(f"why {finding.rule}"), why_document(ls, finding))
@@ -52,11 +52,10 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
 
 def actions(ls: InhouseServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """One for each diagnostic of ours that rests on something that can be shown."""
-    known = ls.reviewed.findings.get(ls.checkout.path_of(params.text_document.uri) or "", {})
+    path = ls.checkout.path_of(params.text_document.uri)
     found: list[types.CodeAction] = []
     for shown in params.context.diagnostics:
-        data: Any = shown.data
-        finding = known.get(data.get("fingerprint", "")) if isinstance(data, dict) else None
+        finding = ls.reviewed.named_by(shown.data, path)
         if finding is None or not (finding.precedents or finding.changes):
             continue
         argument = {"textDocument": {"uri": params.text_document.uri}, "fingerprint": finding.fingerprint}
