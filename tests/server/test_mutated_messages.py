@@ -91,6 +91,25 @@ async def test_an_answer_under_the_id_of_a_request_of_the_client_s_own_ends_noth
     await server.close()
 
 
+async def test_a_second_request_under_an_id_in_use_is_refused_and_the_first_is_answered(house: Workspace) -> None:
+    server, writer = build_server(house, EVERYWHERE), QueueWriter()
+    server.protocol.set_writer(writer, include_headers=False)
+    for message in (
+        {"id": "first", "method": "initialize", "params": {"capabilities": {}}},
+        {"id": "same", "method": "inhouse/status"},
+        {"id": "same", "method": "codeAction/resolve", "params": {"title": "Ask", "data": {}}},
+    ):
+        receive(server, writer, json.dumps({"jsonrpc": "2.0", **message}))
+    (running,) = server.protocol.running_requests()
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.wait([running])
+    await asyncio.sleep(0)
+    said = [json.loads(writer.messages.get_nowait() or "{}") for _ in range(writer.messages.qsize())]
+    refused, answered = [message for message in said if message.get("id") == "same"]
+    assert "under the id 'same'" in refused["error"]["message"] and "adapter" in answered["result"]
+    await server.close()
+
+
 async def test_an_answer_that_nobody_waits_for_any_more_is_let_go(
     house: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:

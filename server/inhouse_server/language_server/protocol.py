@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 from lsprotocol import types
-from pygls.exceptions import JsonRpcInvalidParams
+from pygls.exceptions import JsonRpcInvalidParams, JsonRpcInvalidRequest
 from pygls.protocol import LanguageServerProtocol
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,15 @@ class InhouseProtocol(LanguageServerProtocol):
     def get_result_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
         """The type of an answer; kept for nobody, for the same reason."""
         return types.METHOD_TO_TYPES.get(method, (None, None))[1]
+
+    def _handle_request(self, msg_id: int | str, method_name: str, params: Any) -> None:
+        """Begin to answer a request. One under an id that another is being answered under is refused: pygls forgets the
+        first then, so that it could neither be cancelled nor be waited for."""
+        if isinstance(msg_id, int | str) and msg_id in self._request_futures:
+            error = JsonRpcInvalidRequest(f"Another request is being answered under the id {msg_id!r}.")
+            self._send_response(msg_id, error=error.to_response_error())
+        else:
+            super()._handle_request(msg_id, method_name, params)
 
     def _execute_handler(self, msg_id: int | str, *args: Any, **kwargs: Any) -> None:
         """Run a handler. pygls keeps the task of what came without an id, as if it were being answered for ever."""
