@@ -347,7 +347,7 @@ def test_questions_are_read_off_the_code() -> None:
     found = [(each.kind, each.name, each.line, each.span) for each in file_facts("shop/a.py", CODE)]
     assert found == [
         (VALUE, "TIMEOUT", 1, "30"),  # 7 says too little, and GREETING has two values
-        (PLACE, "read_invoice", 7, "shop/a.py"),
+        (PLACE, "read_invoice", 8, "shop/a.py"),  # not its decorator
         (PARAMETERS, "read_invoice", 8, "path, *, limit=10"),
         (PLACE, "send_invoice", 16, "shop/a.py"),  # one parameter is soon guessed
         (PLACE, "InvoiceError", 20, "shop/a.py"),  # its bases are no parameters
@@ -406,6 +406,7 @@ def test_later_code_is_asked_about_with_the_place_between_two_others(tmp_path: P
     for each in found:
         assert len(each.passages) == 3
         assert sum(holds_span(each.kind, each.span, f"{p.path}\n{p.text}") for p in each.passages) >= 1
+        assert len({p.path for p in each.passages}) == 3, "else the path is above each of them"
     places = [[p.path for p in each.passages].index(each.span) for each in found[:3]]
     assert len(set(places)) > 1
     assert later_questions(repository, repository.head(), cut.held_out, house, 3)[3:] == [], "it is said there already"

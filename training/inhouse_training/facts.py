@@ -31,7 +31,7 @@ _HEAD_ROWS = 4
 _PROSE = frozenset({".adoc", ".markdown", ".md", ".mdx", ".org", ".rst", ".txt"})
 _TYPE = re.compile(r"\b(?:class|enum|impl|interface|record|struct|trait|type)\s*$")
 """Before a name: what follows in parentheses are its bases."""
-_BEFORE_PARAMETERS = r"\s*(?:<[^<>()]*>)?(=\s*(?:async\s*)?(?:<[^<>()]*>)?)?\s*"
+_BEFORE_PARAMETERS = r"\s{0,9}(?:<[^<>()]*>\s{0,9})?(=\s{0,9}(?:async\s{0,9})?(?:<[^<>()]*>\s{0,9})?)?"
 """Type parameters, and what makes a name an arrow function's."""
 _HERE = re.compile(r"(?<![\w.])\./")
 _ASKED_OF_256 = 64
@@ -76,8 +76,13 @@ def file_facts(path: str, text: str) -> Iterator[Fact]:
         # A name of one plain word says too little about which one is meant.
         if often[each.name] > 1 or len(name_words(each.name)) < 2 or not re.fullmatch(r"[\w$]+", each.name):
             continue
-        yield Fact(PLACE, each.name, path, each.first + 1, path)
-        for row in range(each.first, min(each.first + _HEAD_ROWS, each.last + 1)):
+        head = range(each.first, min(each.first + _HEAD_ROWS, each.last + 1))
+        named = re.compile(rf"(?<![\w$]){re.escape(each.name)}(?![\w$])")
+        for row in head:
+            if named.search(lines[row]):
+                yield Fact(PLACE, each.name, path, row + 1, path)
+                break
+        for row in head:
             if parameters := _parameters(each.name, lines[row]):
                 yield Fact(PARAMETERS, each.name, path, row + 1, parameters)
                 break

@@ -91,10 +91,13 @@ def later_questions(
                 windows[fact] = _window(fact, (text or "").split("\n"), commit)
     defined = Counter(fact.name for fact in windows if fact.kind == PLACE)
     chosen = _some_of_each(windows, defined, most, 3)
-    return [
-        replace(_asked(fact), passages=_among_others([windows[chosen[(at + step) % len(chosen)]] for step in range(3)]))
-        for at, fact in enumerate(chosen)
-    ]
+    found = []
+    for at, fact in enumerate(chosen):
+        # Of other files where there are any: else the path that is asked for stands above each of them.
+        others = [windows[each] for each in (*chosen[at + 1 :], *chosen[:at])]
+        others.sort(key=lambda passage: passage.path == fact.path)
+        found.append(replace(_asked(fact), passages=_among_others([windows[fact], *_of_unlike_files(others)])))
+    return found
 
 
 def _some_of_each(facts: Iterable[Fact], defined: Counter[str], most: int, from_file: int) -> list[Fact]:
@@ -122,6 +125,15 @@ def _asked(fact: Fact) -> SpanQuestion:
     }[fact.kind]
     query = fact.name if fact.kind == PLACE else f"{fact.name} {fact.path}"
     return SpanQuestion(fact.kind, question, fact.span, query)
+
+
+def _of_unlike_files(passages: Sequence[Passage], most: int = 2) -> list[Passage]:
+    """The first passages, each of another file as long as there are such."""
+    first: dict[str, Passage] = {}
+    for passage in passages:
+        first.setdefault(passage.path, passage)
+    rest = [passage for passage in passages if first[passage.path] is not passage]
+    return [*first.values(), *rest][:most]
 
 
 def _window(fact: Fact, lines: Sequence[str], commit: str) -> Passage:

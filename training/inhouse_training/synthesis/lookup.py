@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, groupby, islice, zip_longest
 
 from ..facts import KINDS, PARAMETERS, PLACE, VALUE, Fact, file_facts, holds_span, is_kept_for_asking
@@ -24,6 +24,8 @@ MOST = 600
 """Questions of one snapshot, of all kinds together."""
 _FROM_FILE = 2
 """Of one kind about one file."""
+_LONGEST_LINE = 200
+"""Characters of a line that is quoted."""
 _QUESTIONS = {
     VALUE: ("What is `{name}` set to in {path}?", "Which value does {path} give `{name}`?"),
     PLACE: ("Where is `{name}` defined?", "In which file do I find `{name}`?"),
@@ -36,20 +38,20 @@ _ANSWERS = {
 }
 
 
-def lookup_items(sections: Sequence[Section], seed: int) -> list[Item]:
+def lookup_items(sections: Sequence[Section], homes: Mapping[str, int], seed: int) -> list[Item]:
     """At most :data:`MOST` questions with their answers and the line that proves each, the same for the same sections
     and seed; as many of each kind as there are, up to a third, and more of those that have more.
 
     Args:
         sections: of the training snapshot (:func:`~inhouse_training.synthesis.sources.read_sections`).
+        homes: name -> how many files of the whole snapshot define it; where more than one does, none is asked for.
     """
     found = [each for path, of in groupby(sections, key=lambda each: each.path) for each in _of_file(path, list(of))]
-    homes = Counter(fact.name for fact, _ in found if fact.kind == PLACE)
     found.sort(key=lambda each: _draw(each[0], seed))
     taken: Counter[tuple[str, str]] = Counter()
     kinds: dict[str, list[Item]] = {kind: [] for kind in KINDS}
     for fact, section in found:
-        if fact.kind == PLACE and homes[fact.name] > 1:
+        if fact.kind == PLACE and homes.get(fact.name, 0) != 1:
             continue
         taken[fact.kind, fact.path] += 1
         if taken[fact.kind, fact.path] <= _FROM_FILE:
@@ -59,16 +61,21 @@ def lookup_items(sections: Sequence[Section], seed: int) -> list[Item]:
 
 
 def _of_file(path: str, sections: Sequence[Section]) -> list[tuple[Fact, Section]]:
-    if is_kept_for_asking(path) or not any(section.names for section in sections):
+    """The facts of a file, each with the section that its line stands in."""
+    # A name that is not UTF-8 is another one here than where questions for the evaluation are drawn.
+    if is_kept_for_asking(path) or "\ufffd" in path or any(section.is_page for section in sections):
         return []
-    found = [(fact, section) for section in sections for fact in file_facts(path, section.text)]
-    often = Counter((fact.kind, fact.name) for fact, _ in found)
-    return [
-        (fact, section)
-        for fact, section in found
-        # What has two answers in the file has none; nor has what its own question tells.
-        if often[fact.kind, fact.name] == 1 and not any(holds_span(fact.kind, fact.span, each) for each in _asked(fact))
-    ]
+    lines: list[str] = []
+    homes: dict[int, Section] = {}
+    for section in sections:
+        # Parts that are no section leave empty lines: what is given twice must be seen in the whole file.
+        lines += [""] * (section.first_line - 1 - len(lines))
+        homes |= dict.fromkeys(range(section.first_line, section.last_line + 1), section)
+        lines += section.text.split("\n")[: section.last_line - len(lines)]
+    found = [fact for fact in file_facts(path, "\n".join(lines)) if len(lines[fact.line - 1]) <= _LONGEST_LINE]
+    # What its own question tells is no answer.
+    told = [any(holds_span(fact.kind, fact.span, each) for each in _asked(fact)) for fact in found]
+    return [(fact, homes[fact.line]) for fact, tells in zip(found, told, strict=True) if not tells]
 
 
 def _asked(fact: Fact) -> list[str]:
@@ -79,8 +86,8 @@ def _item(fact: Fact, section: Section, seed: int) -> Item:
     wordings = _asked(fact)
     question = wordings[_draw(fact, seed)[-1] % len(wordings)]
     answer = _ANSWERS[fact.kind].format(name=fact.name, path=fact.path, span=fact.span)
-    line = section.first_line + fact.line - 1
-    evidence = Evidence(section, line, line, section.text.split("\n")[fact.line - 1])
+    text = section.text.split("\n")[fact.line - section.first_line].rstrip()
+    evidence = Evidence(section, fact.line, fact.line, text)
     return Item(question, answer, (evidence,))
 
 

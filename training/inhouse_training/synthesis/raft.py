@@ -56,8 +56,10 @@ def raft_messages(
     true = _passage(evidence, commit)
     distractors = _distractors(item.question, evidence, true, search)
     draw = hashlib.sha256(f"{seed}\0{item.question}\0{evidence.section.path}".encode()).digest()
-    if draw[0] < WITHOUT_TRUE_PASSAGE * 256 and distractors:
-        prompt = _prompt(item.question, distractors, room, NOT_HERE)
+    # Another part of the same file, or its name alone, may answer as well.
+    elsewhere = [passage for passage in distractors if passage.path != true.path]
+    if draw[0] < WITHOUT_TRUE_PASSAGE * 256 and elsewhere:
+        prompt = _prompt(item.question, elsewhere, room, NOT_HERE)
         return ((*prompt.messages, Message("assistant", NOT_HERE)), False) if prompt and prompt.included else None
     answer = f"{_cited(evidence, true)}\n\n{item.answer}"
     prompt = _prompt(item.question, [true, *distractors], room, answer)

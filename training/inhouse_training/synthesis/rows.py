@@ -14,6 +14,7 @@ from inhouse_retrieval import Progress, Repository
 
 from ..engine import Message
 from ..kinds import Kind
+from ..probes.answers import read_house
 from ..prompts import SYSTEM, chat_ids
 from ..recipe import DataSettings
 from ..snapshot_search import SnapshotSearch
@@ -220,7 +221,8 @@ class RowWriter:
     def _lookups(
         self, sections: Sequence[Section], search: SnapshotSearch, progress: Progress
     ) -> Iterator[SyntheticRow | DroppedRow]:
-        items = lookup_items(sections, self._seed)
+        house = read_house(self._repository, self._cut.snapshot, ())
+        items = lookup_items(sections, Counter(name for _, name in house.definitions), self._seed)
         for done, item in enumerate(items):
             progress("writing questions about the code", done, len(items))
             [evidence] = item.evidence
