@@ -29,6 +29,7 @@ import fnmatch
 import hashlib
 import json
 import random
+import re
 import shutil
 import sysconfig
 import time
@@ -97,7 +98,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     after = set(repository.git("rev-list", f"{snapshot}..HEAD").decode().split())
     later = [change for change in read_pull_requests(repository, limit=100_000) if change.commit in after]
     later.reverse()  # in the order in which they were merged
-    cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), tuple(later[:300]))
+    cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), tuple(reversed(later[:300])))
     shutil.rmtree(arguments.data, ignore_errors=True)
     dataset = build_dataset(repository, tokenizer, recipe({}, every_kind=True), cut, arguments.data / "rows", say)
     edits = first_edits(repository, snapshot, later, arguments)
@@ -283,6 +284,7 @@ def run(arguments: argparse.Namespace) -> None:
     (arguments.out / "said.json").write_text(json.dumps({"base": said}))
     results["base"] = {kind: round(mean(found), 4) for kind, found in scores.items()} | right(grades)
     print("base", results["base"], flush=True)
+    results["the first passage's path"] = right(graded(asked, [first_path(each) for each in asked]))
     longest = 0.0
     for name in arguments.variants or list(VARIANTS):
         began = time.monotonic()
@@ -327,10 +329,20 @@ def answer(engine: Any, asked: Sequence[dict[str, Any]], adapter: str) -> tuple[
     """Grades by subject of the answers, and the answers."""
     prompts = [[Message(role, content) for role, content in each["messages"]] for each in asked]
     said = [text for text, _ in engine.answer_all(prompts, ANSWER_TOKENS, adapter)]
+    return graded(asked, said), said
+
+
+def graded(asked: Sequence[dict[str, Any]], said: Sequence[str]) -> dict[str, list[float]]:
     grades: dict[str, list[float]] = {}
     for each, text in zip(asked, said, strict=True):
         grades.setdefault(each["subject"], []).append(grade(each, text))
-    return grades, said
+    return grades
+
+
+def first_path(question: dict[str, Any]) -> str:
+    """The path above the first passage: what is said by who does not read, which is often right."""
+    found = re.search(r"^(\S.*):\d+-\d+$", question["messages"][1][1], re.M)
+    return found[1] if found else ""
 
 
 def right(grades: dict[str, list[float]]) -> dict[str, float]:
@@ -382,7 +394,7 @@ def mean(scores: Sequence[Any]) -> float:
 def table(results: dict[str, Any], kinds: Sequence[str]) -> str:
     lines = ["| variant | tokens | s | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 3) + "|"]
     for name, row in results.items():
-        cells = [f"{row[kind]:.3f}" for kind in kinds]
+        cells = [f"{row[kind]:.3f}" if kind in row else "" for kind in kinds]
         lines.append(f"| {name} | {row.get('tokens', '')} | {row.get('seconds', '')} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
