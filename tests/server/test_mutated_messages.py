@@ -25,12 +25,18 @@ from inhouse_retrieval import EVERYWHERE
 from inhouse_server.framing import FrameReader
 from inhouse_server.language_server.connection import QueueWriter, receive
 from inhouse_server.language_server.server import InhouseServer, build_server
+from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.workspace import Workspace
 
 from .mutations import editor_messages
 from .watched import WAIT_S, Watched, counts, scripted_house
 
 ON_ONE_CONNECTION = 200
+REMARK = Finding(
+    "billing.py", 1, 1, "info", "name-spelling", "The house spells it so.", "import os", "import sys",
+    (Precedent("shipping.py", 1, 2, "here"),), ("#1 Pay",),
+)  # fmt: skip
+"""What a review found, under the fingerprint that the messages name."""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +136,7 @@ async def _one_editor(house: Workspace, batch: list[bytes], greets: bool) -> wea
     """
     server, writer, frames = build_server(house, EVERYWHERE), QueueWriter(), FrameReader()
     server.protocol.set_writer(writer, include_headers=False)
+    server.reviewed.findings = {REMARK.path: {"f": REMARK}}
     asked: Counter[Any] = Counter()
     hello = json.dumps({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": {"capabilities": {}}})
     bodies: list[bytes | None] = [hello.encode()] if greets else []
