@@ -60,9 +60,14 @@ class Member:
         return httpx.post(f"{self._url}{route}", json=body, headers=headers, timeout=300, trust_env=False)
 
     def finds(self, repository: str | None = None) -> set[str]:
-        """Paths that a search finds."""
-        found = self.post("/inhouse/search", {"query": QUESTION, "limit": 50}, repository)
-        return {each["path"] for each in found.raise_for_status().json()["results"]}
+        """Paths that a search finds. It answers from what has been read so far, which at first is nothing."""
+        deadline = time.monotonic() + 120
+        while True:
+            found = self.post("/inhouse/search", {"query": QUESTION, "limit": 50}, repository).raise_for_status()
+            paths = {each["path"] for each in found.json()["results"]}
+            if paths or time.monotonic() > deadline:
+                return paths
+            time.sleep(0.2)
 
     def cites(self, repository: str | None = None) -> set[str]:
         """Paths that an answer rests on."""
