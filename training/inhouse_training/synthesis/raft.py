@@ -67,10 +67,10 @@ def raft_messages(
         return None
     others = [passage for passage in prompt.included if passage != true]
     place = draw[1] % (len(others) + 1)
-    prompt = _prompt(item.question, [*others[:place], true, *others[place:]], room, answer)
-    if prompt is None or true not in prompt.included:
+    messages = _unbounded(item.question, [*others[:place], true, *others[place:]])
+    if room.count_tokens(messages) > room.beside(answer):  # in another order they may take a token more
         return None
-    return (*prompt.messages, Message("assistant", answer)), True
+    return (*messages, Message("assistant", answer)), True
 
 
 def absent_messages(absent: AbsentName, search: Retriever, room: Room) -> tuple[Message, ...] | None:
@@ -86,9 +86,14 @@ def absent_messages(absent: AbsentName, search: Retriever, room: Room) -> tuple[
 
 def _prompt(question: str, passages: Sequence[Passage], room: Room, answer: str) -> AnswerPrompt | None:
     budget = room.beside(answer)
-    if room.count_tokens(build_answer_prompt(question, (), lambda messages: 0, 0).messages) > budget:
+    if room.count_tokens(_unbounded(question, ())) > budget:
         return None
     return build_answer_prompt(question, passages, room.count_tokens, budget)
+
+
+def _unbounded(question: str, passages: Sequence[Passage]) -> tuple[Message, ...]:
+    """The prompt with all of the passages, however long it is."""
+    return build_answer_prompt(question, passages, lambda messages: 0, 0).messages
 
 
 def _distractors(question: str, evidence: Evidence, true: Passage, search: Retriever) -> list[Passage]:
