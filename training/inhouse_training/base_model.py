@@ -440,7 +440,7 @@ def load_tokenizer(base: BaseModel) -> Any:
     Raises:
         InhouseError: the folder holds no tokenizer that can be read, or one without a chat template.
     """
-    from . import lean as lean
+    from . import lean as lean  # first: it decides what transformers takes along
 
     # isort: split
     from transformers import AutoTokenizer
@@ -467,7 +467,7 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None) ->
     Raises:
         InhouseError: the weights cannot be read or do not fit.
     """
-    from . import lean as lean
+    from . import lean as lean  # first: it decides what transformers takes along
 
     # isort: split
     import torch

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from . import lean as lean  # first: it decides what transformers takes along
-
-# isort: split
 import contextlib
 import threading
 from collections import deque

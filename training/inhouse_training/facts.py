@@ -48,9 +48,10 @@ class Fact:
     span: str
 
 
-def is_kept_for_asking(path: str) -> bool:
-    """Whether the facts of a file are asked in an evaluation, and never made rows of: one file in four, by a hash."""
-    digest = hashlib.sha256(f"asked\0{path}".encode("utf-8", "surrogateescape")).digest()
+def is_kept_for_asking(subject: str) -> bool:
+    """Whether a file (by its path) or a made-up name (in small letters) is asked about in an evaluation, and never
+    trained on: one in four, by a hash."""
+    digest = hashlib.sha256(f"asked\0{subject}".encode("utf-8", "surrogateescape")).digest()
     return digest[0] < _ASKED_OF_256
 
 

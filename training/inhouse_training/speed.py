@@ -16,9 +16,6 @@ Nothing here knows recipes or trainers; ``benchmarks/training_throughput.py`` me
 
 from __future__ import annotations
 
-from . import lean as lean  # first: it decides what transformers takes along
-
-# isort: split
 import contextlib
 import functools
 import inspect

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from inhouse_retrieval import InhouseError, Repository
 
+from ..facts import is_kept_for_asking
 from .sources import Section, name_words
 
 MOST = 300
 _TRIES = 8
-_ASKED_OF_256 = 64
 _QUESTIONS = ("Where is `{name}` defined?", "What does `{name}` do?", "How is `{name}` used in this repository?")
 
 
@@ -34,12 +34,6 @@ class AbsentName:
     real: str
     question: str
     section: Section
-
-
-def is_kept_for_asking(name: str) -> bool:
-    """Whether a made-up name is asked about in an evaluation, and never trained on: one in four, by a hash."""
-    digest = hashlib.sha256(f"asked\0{name.lower()}".encode("utf-8", "surrogateescape")).digest()
-    return digest[0] < _ASKED_OF_256
 
 
 def absent_names(
@@ -78,7 +72,7 @@ def _made(homes: dict[str, Section], seed: int, for_asking: bool) -> Iterator[Ab
         for attempt in range(_TRIES):
             other = pool[int.from_bytes(draw[attempt : attempt + 4], "big") % len(pool)] if pool else ""
             wrong = _exchanged(name, draw[attempt + 8], other)
-            if wrong.lower() not in known and is_kept_for_asking(wrong) is for_asking:
+            if wrong.lower() not in known and is_kept_for_asking(wrong.lower()) is for_asking:
                 yield AbsentName(wrong, name, _QUESTIONS[draw[0] % len(_QUESTIONS)].format(name=wrong), homes[name])
                 count += 1
                 break

@@ -13,9 +13,6 @@ that all workers learn in a step. So losses are those of one worker, within roun
 
 from __future__ import annotations
 
-from .. import lean as lean  # first: it decides what transformers takes along
-
-# isort: split
 from collections.abc import Iterator
 from typing import Any
 
