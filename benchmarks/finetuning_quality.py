@@ -284,7 +284,8 @@ def run(arguments: argparse.Namespace) -> None:
     (arguments.out / "said.json").write_text(json.dumps({"base": said}))
     results["base"] = {kind: round(mean(found), 4) for kind, found in scores.items()} | right(grades)
     print("base", results["base"], flush=True)
-    results["the first passage's path"] = right(graded(asked, [first_path(each) for each in asked]))
+    if asked:
+        results["the first passage's path"] = right(graded(asked, [first_path(each) for each in asked]))
     longest = 0.0
     for name in arguments.variants or list(VARIANTS):
         began = time.monotonic()

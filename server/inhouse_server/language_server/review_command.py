@@ -45,10 +45,14 @@ class ReviewedFiles:
         self.lock = asyncio.Lock()
         self.waiting = False
 
+    def finding(self, path: str | None, fingerprint: str) -> Finding | None:
+        """The finding of a file; ``None`` when it is not known any more."""
+        return self.findings.get(path or "", {}).get(fingerprint)
+
     def named_by(self, data: object, path: str | None) -> Finding | None:
         """The finding that the ``data`` of a diagnostic names; ``None`` for whatever else an editor may send."""
         fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
-        return self.findings.get(path or "", {}).get(fingerprint) if isinstance(fingerprint, str) else None
+        return self.finding(path, fingerprint) if isinstance(fingerprint, str) else None
 
 
 class FixData(Params):
@@ -171,8 +175,9 @@ def resolve_fix(ls: InhouseServer, action: types.CodeAction) -> types.CodeAction
         InhouseError: they do not.
         pydantic.ValidationError: the action's data are not those of :func:`quick_fixes`.
     """
-    uri = FixData.model_validate(action.data).text_document.uri
-    finding = ls.reviewed.named_by(action.data, ls.checkout.path_of(uri))
+    asked = FixData.model_validate(action.data)
+    uri = asked.text_document.uri
+    finding = ls.reviewed.finding(ls.checkout.path_of(uri), asked.fingerprint)
     text = current_text(ls, uri)[0] or ""
     lines = split_lines(text)
     if finding is None or finding.replacement is None:

@@ -41,8 +41,7 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
     if len(params.arguments or ()) != 1:
         raise JsonRpcInvalidParams(f"{COMMAND} takes one argument: which remark.")
     asked = WhyParams.model_validate((params.arguments or ())[0])
-    path = ls.checkout.path_of(asked.text_document.uri)
-    finding = ls.reviewed.named_by({"fingerprint": asked.fingerprint}, path)
+    finding = ls.reviewed.finding(ls.checkout.path_of(asked.text_document.uri), asked.fingerprint)
     if finding is None:
         raise InhouseError("This remark is not known any more.", "Review again.")
     uri = keep_document(ls, answer_name(f"why {finding.rule}"), why_document(ls, finding))
