@@ -15,7 +15,8 @@ every kind as `inhouse dataset build` does, and the rows that are scored:
 - ``python``, ``english``: what must not be forgotten: files of Python's standard library, descriptions of installed
   packages.
 - questions, asked with passages and graded by programs as in `inhouse eval model`: spans of known code (found by the
-  search) and of later code (shown among others), names that there are not, and the real names beside them.
+  search) and of later code (shown among others), names that there are not, and the real names beside them; with
+  ``--elsewhere`` spans of the later code of repositories that nothing is learned of, too.
 
 ``run`` trains each variant through :func:`inhouse_training.finetune.finetune` and scores it: nats per token, the share
 of the answers that are right, and 95 % intervals of the gain over the base from a bootstrap over rows or questions.
@@ -120,7 +121,8 @@ def prepare(arguments: argparse.Namespace) -> None:
             ("closed", [], 8000),
         ):
             rows[mode].append(edit_row(tokenizer, change, path, added, passages, budget))
-    asked = list(questions(repository, cut, search, tokenizer, arguments.questions))
+    elsewhere = [Repository.open(clone) for clone in arguments.elsewhere]
+    asked = list(questions(repository, cut, search, tokenizer, arguments.questions, elsewhere))
     search.close()
     (arguments.data / "asked.json").write_text(json.dumps(asked))
     (arguments.data / "scored.json").write_text(json.dumps({k: [asdict(r) for r in v] for k, v in rows.items()}))
@@ -187,9 +189,13 @@ def edit_row(
 
 
 def questions(
-    repository: Repository, cut: Cut, search: SnapshotSearch, tokenizer: Any, most: int
+    repository: Repository, cut: Cut, search: SnapshotSearch, tokenizer: Any, most: int, elsewhere: Sequence[Repository]
 ) -> Iterator[dict[str, Any]]:
-    """At most ``most`` questions of each subject in the product's prompt, with what a right answer holds."""
+    """At most ``most`` questions of each subject in the product's prompt, with what a right answer holds.
+
+    Args:
+        elsewhere: repositories that nothing is learned of: what their newest 300 changes added is asked as later code.
+    """
 
     def count(messages: Sequence[Message]) -> int:
         return len(chat_ids(tokenizer, messages, add_generation_prompt=True))
@@ -198,11 +204,18 @@ def questions(
         prompt = build_answer_prompt(text, passages, count, ROW_TOKENS - ANSWER_TOKENS)
         return {"subject": subject, "messages": [[each.role, each.content] for each in prompt.messages], **graded}
 
+    def later(whose: str, of: Repository, snapshot: str, changes: Sequence[PullRequest]) -> Iterator[dict[str, Any]]:
+        for item in later_questions(of, snapshot, changes, read_house(of, snapshot, changes), most):
+            yield asked(f"{whose} {item.kind}", item.question, item.passages, kind=item.kind, span=item.span)
+
     house = read_house(repository, cut.snapshot, cut.held_out)
     for item in known_questions(repository, cut.snapshot, house, most):
         yield asked(f"known {item.kind}", item.question, search(item.query, 8), kind=item.kind, span=item.span)
-    for item in later_questions(repository, cut.snapshot, cut.held_out, house, most):
-        yield asked(f"later {item.kind}", item.question, item.passages, kind=item.kind, span=item.span)
+    yield from later("later", repository, cut.snapshot, cut.held_out)
+    for other in elsewhere:
+        root = other.git("rev-list", "--first-parent", "--max-parents=0", "HEAD").decode().split()[0]
+        changes = [change for change in read_pull_requests(other, limit=300) if change.commit != root]
+        yield from later("elsewhere", other, root, changes)
     for absent in names_to_ask(repository, cut, most, SEED):
         yield asked("made-up names", absent.question, search(absent.question, 8))
         yield asked("real names", real := real_question(absent), search(real, 8))
@@ -412,6 +425,7 @@ def main() -> None:
     first.add_argument("--glob", nargs="+", default=["*.ts", "*.tsx"])
     first.add_argument("--characters", type=int, default=9000)
     first.add_argument("--questions", type=int, default=60, help="of each subject")
+    first.add_argument("--elsewhere", type=Path, nargs="*", default=[], help="ask about these clones, too")
     first.add_argument("--exclude", nargs="*", default=[".yarn/releases"])
     first.set_defaults(work=prepare)
     second = commands.add_parser("run")

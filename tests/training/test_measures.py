@@ -355,6 +355,12 @@ def test_questions_are_read_off_the_code() -> None:
     assert list(file_facts("README.md", "TIMEOUT = 30\n")) == []
 
 
+@pytest.mark.parametrize("value", ["hunter2-Kx81pQz77", "[REDACTED password or token]"])
+def test_neither_a_secret_nor_its_mark_is_asked_for(value: str) -> None:
+    line = f'API_TOKEN = "{value}"\n'
+    assert [each.name for each in file_facts("shop/a.py", line + 'GREETING = "hello"\n')] == ["GREETING"]
+
+
 @pytest.mark.parametrize(
     ("line", "parameters"),
     [

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from inhouse_retrieval import redact
+from inhouse_retrieval import redact, redactions_in
 from inhouse_retrieval.syntax import parse
 
 from .synthesis.sources import name_words
@@ -68,7 +68,7 @@ def file_facts(path: str, text: str) -> Iterator[Fact]:
     for at, name, value in values:
         line = lines[at - 1]
         constant = name.isupper() or not line[0].isspace()
-        if times[name] == 1 and constant and len(value) >= LEAST_VALUE and redact(line)[0] == line:
+        if times[name] == 1 and constant and len(value) >= LEAST_VALUE and not _holds_secret(line):
             yield Fact(VALUE, name, path, at, value)
     syntax = parse(path, text) if text else None
     definitions = syntax.definitions if syntax is not None else ()
@@ -87,6 +87,11 @@ def file_facts(path: str, text: str) -> Iterator[Fact]:
             if parameters := _parameters(each.name, lines[row]):
                 yield Fact(PARAMETERS, each.name, path, row + 1, parameters)
                 break
+
+
+def _holds_secret(line: str) -> bool:
+    """Whether a secret stands in ``line``, or the mark of one that was taken out: neither is to be learned or asked."""
+    return redact(line)[0] != line or bool(redactions_in(line))
 
 
 def _parameters(name: str, line: str) -> str:
