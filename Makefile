@@ -4,10 +4,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One file of tests at a time to each worker; a worker may hold a model of 1 GB.
-WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One file of tests at a time to each worker; a worker may hold a model of 1 GB. Tests also wait, for processes and for
+# the clock, so there are three workers to two cores; what each of them computes takes one thread.
+CORES := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
+WORKERS := --numprocesses $(shell expr $(CORES) \* 3 / 2) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Few of the modules that are installed are ever imported: each is compiled when it first is, and kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-long test-editors lint clean
 
@@ -15,7 +19,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: setup
@@ -24,8 +28,10 @@ demo: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(CORES)
 	$(BIN)/lint-imports
+
+test test-long: export OMP_NUM_THREADS := 1
 
 test: lint
 	$(BIN)/pytest $(WORKERS) -m 'not long and not editors'

@@ -33,9 +33,9 @@ def {name}_entry(ledger: "Ledger", pennies: int) -> Outcome[int]:
     return accept(ledger.total + pennies)
 '''
 
-TRAIN_TOKENS = 6_000
+TRAIN_TOKENS = 4_500
 NAMES = [f"{colour}_{thing}" for colour in ("red", "blue", "gold", "grey")
-         for thing in ("fee", "bonus", "refund", "charge", "rebate", "levy", "tithe", "gift")]  # fmt: skip
+         for thing in ("fee", "bonus", "refund", "charge", "rebate", "levy")]  # fmt: skip
 
 
 def inhouse(*arguments: str, codes: tuple[int, ...] = (0,)) -> Any:

@@ -233,6 +233,7 @@ def test_an_adapter_in_bfloat16_stays_so_when_a_checkpoint_is_read(tiny_base: Ba
     assert types(model) == {torch.bfloat16}
 
 
+@pytest.mark.long  # trains twice; tests/training/test_speed.py compares loss and gradients
 def test_attention_by_documents_learns_the_same(tiny_base: BaseModel, dataset: Dataset, tmp_path: Path) -> None:
     curves = []
     for attention in ("sdpa", "documents"):

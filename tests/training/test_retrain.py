@@ -22,7 +22,7 @@ SMALL = """
 base_model = "SmolLM2-135M-Instruct"
 [data]
 max_tokens = 256
-max_train_tokens = 4000
+max_train_tokens = 3000
 [lora]
 rank = 8
 alpha = 8
