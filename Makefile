@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One file of tests at a time to each worker; a worker may hold a model of 1 GB. Tests also wait, for processes and for
 # the clock, so there are three workers to two cores; what each of them computes takes one thread.
-CORES := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)))')
+CORES := $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0))))')
 WORKERS := --numprocesses $(shell expr $(CORES) \* 3 / 2) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false

@@ -1,6 +1,6 @@
 """What fine-tuning buys on a repository's later changes, and which kind of row pays: SmolLM2-135M on one GPU.
 
-    python benchmarks/finetuning_quality.py prepare CLONE DATA [--until 2023-12-31] [--changes 1500]
+    python benchmarks/finetuning_quality.py prepare CLONE DATA [--until 2023-12-31] [--elsewhere CLONE …]
     python benchmarks/finetuning_quality.py run DATA OUT [--base FOLDER] [--variants NAME …] [--seconds 540]
 
 ``prepare`` needs no GPU: it cuts the clone's history at the last first-parent commit before a day, builds the rows of
@@ -54,7 +54,7 @@ from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.measures import paired_difference
 from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
 from inhouse_training.measures.spans import known_questions, later_questions
-from inhouse_training.probes.answers import read_house
+from inhouse_training.probes.answers import House, read_house
 from inhouse_training.prompts import build_answer_prompt, chat_ids, chat_row, edit_question, raw_row, without_end
 from inhouse_training.recipe import Recipe
 from inhouse_training.registry import file_sha256
@@ -121,7 +121,7 @@ def prepare(arguments: argparse.Namespace) -> None:
             ("closed", [], 8000),
         ):
             rows[mode].append(edit_row(tokenizer, change, path, added, passages, budget))
-    elsewhere = [Repository.open(clone) for clone in arguments.elsewhere]
+    elsewhere = [Repository.open(clone).excluding(arguments.exclude) for clone in arguments.elsewhere]
     asked = list(questions(repository, cut, search, tokenizer, arguments.questions, elsewhere))
     search.close()
     (arguments.data / "asked.json").write_text(json.dumps(asked))
@@ -191,9 +191,10 @@ def edit_row(
 def questions(
     repository: Repository, cut: Cut, search: SnapshotSearch, tokenizer: Any, most: int, elsewhere: Sequence[Repository]
 ) -> Iterator[dict[str, Any]]:
-    """At most ``most`` questions of each subject in the product's prompt, with what a right answer holds.
+    """Questions in the product's prompt, with what a right answer holds.
 
     Args:
+        most: of each subject, and for each repository elsewhere.
         elsewhere: repositories that nothing is learned of: what their newest 300 changes added is asked as later code.
     """
 
@@ -204,18 +205,20 @@ def questions(
         prompt = build_answer_prompt(text, passages, count, ROW_TOKENS - ANSWER_TOKENS)
         return {"subject": subject, "messages": [[each.role, each.content] for each in prompt.messages], **graded}
 
-    def later(whose: str, of: Repository, snapshot: str, changes: Sequence[PullRequest]) -> Iterator[dict[str, Any]]:
-        for item in later_questions(of, snapshot, changes, read_house(of, snapshot, changes), most):
+    def later(
+        whose: str, of: Repository, snapshot: str, changes: Sequence[PullRequest], defined: House
+    ) -> Iterator[dict[str, Any]]:
+        for item in later_questions(of, snapshot, changes, defined, most):
             yield asked(f"{whose} {item.kind}", item.question, item.passages, kind=item.kind, span=item.span)
 
     house = read_house(repository, cut.snapshot, cut.held_out)
     for item in known_questions(repository, cut.snapshot, house, most):
         yield asked(f"known {item.kind}", item.question, search(item.query, 8), kind=item.kind, span=item.span)
-    yield from later("later", repository, cut.snapshot, cut.held_out)
+    yield from later("later", repository, cut.snapshot, cut.held_out, house)
     for other in elsewhere:
         root = other.git("rev-list", "--first-parent", "--max-parents=0", "HEAD").decode().split()[0]
-        changes = [change for change in read_pull_requests(other, limit=300) if change.commit != root]
-        yield from later("elsewhere", other, root, changes)
+        changes = read_pull_requests(other, limit=300)
+        yield from later("elsewhere", other, root, changes, read_house(other, root, changes))
     for absent in names_to_ask(repository, cut, most, SEED):
         yield asked("made-up names", absent.question, search(absent.question, 8))
         yield asked("real names", real := real_question(absent), search(real, 8))

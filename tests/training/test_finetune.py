@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -231,6 +232,18 @@ def test_an_adapter_in_bfloat16_stays_so_when_a_checkpoint_is_read(tiny_base: Ba
     assert types(model) == {torch.bfloat16}
     model.load_adapter(tmp_path, "default", is_trainable=True)  # as transformers' trainer goes on from a checkpoint
     assert types(model) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("attention", "by_documents"), [("documents", True), ("sdpa", False), ("auto", False)])
+def test_attention_is_the_recipe_s(monkeypatch: pytest.MonkeyPatch, attention: str, by_documents: bool) -> None:
+    import torch
+
+    from inhouse_training.trainers.loop import documents_here
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    content = TINY.format(budget=1500, rate=1e-3).replace("[trainer]", f'[trainer]\nattention = "{attention}"')
+    job: Any = SimpleNamespace(recipe=parse_recipe(content, "tiny", "t"))
+    assert documents_here(job, None) is by_documents
 
 
 @pytest.mark.long  # trains twice; tests/training/test_speed.py compares loss and gradients

@@ -357,8 +357,13 @@ def test_questions_are_read_off_the_code() -> None:
 
 @pytest.mark.parametrize("value", ["hunter2-Kx81pQz77", "[REDACTED password or token]"])
 def test_neither_a_secret_nor_its_mark_is_asked_for(value: str) -> None:
-    line = f'API_TOKEN = "{value}"\n'
-    assert [each.name for each in file_facts("shop/a.py", line + 'GREETING = "hello"\n')] == ["GREETING"]
+    text = f'''GREETING = "hello"
+API_TOKEN = "{value}"
+def open_shop(user, password="{value}"):
+    pass
+'''
+    found = [(each.kind, each.name) for each in file_facts("shop/a.py", text)]
+    assert found == [(VALUE, "GREETING"), (PLACE, "open_shop")]
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def file_facts(path: str, text: str) -> Iterator[Fact]:
                 yield Fact(PLACE, each.name, path, row + 1, path)
                 break
         for row in head:
-            if parameters := _parameters(each.name, lines[row]):
+            if (parameters := _parameters(each.name, lines[row])) and not _holds_secret(lines[row]):
                 yield Fact(PARAMETERS, each.name, path, row + 1, parameters)
                 break
 
