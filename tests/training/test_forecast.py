@@ -305,6 +305,23 @@ def test_a_speed_of_an_h100_is_what_was_measured() -> None:
         assert told.tokens / told.seconds == pytest.approx(measured, rel=0.15)
 
 
+def test_a_small_model_waits_for_its_kernels() -> None:
+    # One H200, SmolLM2, 9 packed rows of 2,048 tokens in a batch: 67,000 tokens a second, compiled 105,000; 16 rows of
+    # 500 tokens or so, filled up: 36,000.
+    rows = RowCount(3_000, 1_500_000, 1_400_000)
+    for packing, compiled, batch, measured in (
+        (True, False, 9, 67_000),
+        (True, True, 9, 105_000),
+        (False, False, 16, 36_000),
+    ):
+        trainer = {"kind": "trl", "packing": packing, "compile": compiled}
+        recipe = changed("gpu-trial", trainer=trainer, optimizer={"batch_rows": batch}, data={"max_train_tokens": 0})
+        told = forecast_training(recipe, elsewhere(SMOLLM), rows, named_card("h200"))
+        assert told.seconds is not None and told.tokens is not None
+        assert told.tokens / told.seconds == pytest.approx(measured, rel=0.2)
+        assert "so small a batch waits for its kernels" in told.basis
+
+
 def test_machines_have_names_and_this_one_is_measured() -> None:
     with pytest.raises(InhouseError, match="no card called 'a100-40'") as told:
         named_card("a100-40")

@@ -31,6 +31,9 @@ from .sharing import ALONE, Share, workers_of
 _REACHED = 0.5
 """Part of a matrix product's speed that training reaches: four ways to train a 7B model reached 0.49 to 0.57 of the 798
 TFLOP/s of an H100 (docs/measurements.md)."""
+_LAYER_SECONDS = {False: 0.009, True: 0.006}
+"""Whether layers are compiled -> what it takes at least to hand a GPU the kernels of one layer, there and back, for one
+batch, however small. From SmolLM2 by TRL on an H200: 67,000 tokens/s in batches of 18,432, compiled 105,000."""
 _PAYS_FROM = 600.0
 """Seconds of a run from which compiling pays: it takes up to 70 once, and an H100 then saved a quarter of the time."""
 
@@ -119,15 +122,8 @@ def forecast_training(
     seconds, basis = None, "How long it takes is not known."
     if tokens is not None and tokens_per_second is not None:
         seconds, basis = tokens / tokens_per_second, f"As fast as the last run here: {tokens_per_second:.0f} tokens/s."
-    elif tokens is not None and shape is not None:
-        speed = share.workers * _tokens_per_second(shape, recipe, machine, conditions)
-        measured = "was measured here" if machine.measured else "is from a table"
-        seconds = tokens / speed
-        basis = (
-            f"At {speed:.0f} tokens/s: half of the speed of a matrix product, {machine.tflops:.3g} TFLOP/s, which "
-            + (f"{measured}.")
-            + (f" {share.workers} GPUs are reckoned as so many times one." if share.workers > 1 else "")
-        )
+    elif rows is not None and tokens is not None and shape is not None:
+        seconds, basis = _time(shape, recipe, rows, tokens, machine, conditions)
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
     refusal = _refusal(shape, recipe, base, memory, machine, conditions)
     return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal, share)
@@ -170,7 +166,33 @@ def compiles(
     if not recipe.trainer.packing or shape is None or tokens is None or share.workers > 1:
         return False
     plain = Conditions(machine.gpu, trainer, machine.memory)
-    return tokens / _tokens_per_second(shape, recipe, machine, plain) >= _PAYS_FROM
+    speed = _tokens_per_second(shape, recipe, machine, plain)
+    batches = tokens / (recipe.data.max_tokens * recipe.optimizer.batch_rows)
+    return max(tokens / speed, batches * _seconds_a_batch(shape, plain)) >= _PAYS_FROM
+
+
+def _time(
+    shape: Shape, recipe: Recipe, rows: RowCount, tokens: int, machine: Machine, conditions: Conditions
+) -> tuple[float, str]:
+    """Seconds of a run, and what they rest on: what is slower, to compute, or to hand a GPU what it is to compute."""
+    workers = conditions.share.workers
+    together = f" {workers} GPUs are reckoned as so many times one." if workers > 1 else ""
+    speed = workers * _tokens_per_second(shape, recipe, machine, conditions)
+    batches = training_passes(recipe, rows.tokens) * _batches_of_a_pass(recipe, rows, machine)
+    handing = batches / workers * _seconds_a_batch(shape, conditions)
+    if handing > tokens / speed:
+        told = f"so small a batch waits for its kernels, {_seconds_a_batch(shape, conditions):.2g} s each"
+        return handing, f"At {tokens / handing:.0f} tokens/s: {told}.{together}"
+    measured = "was measured here" if machine.measured else "is from a table"
+    told = f"half of the speed of a matrix product, {machine.tflops:.3g} TFLOP/s, which {measured}"
+    return tokens / speed, f"At {speed:.0f} tokens/s: {told}.{together}"
+
+
+def _seconds_a_batch(shape: Shape, conditions: Conditions) -> float:
+    """The least that one batch takes by TRL on a GPU. 0 on a processor, where handing over costs next to nothing, and
+    for Unsloth, whose kernels do more each: how long they take nobody has measured."""
+    by_trl = conditions.gpu and conditions.trainer == "trl"
+    return shape.layers * _LAYER_SECONDS[conditions.compiled] if by_trl else 0.0
 
 
 def _tokens_per_second(shape: Shape, recipe: Recipe, machine: Machine, conditions: Conditions) -> float:
@@ -180,9 +202,12 @@ def _tokens_per_second(shape: Shape, recipe: Recipe, machine: Machine, condition
 
 
 def _steps_of_a_pass(recipe: Recipe, rows: RowCount, machine: Machine) -> int:
+    return max(1, math.ceil(_batches_of_a_pass(recipe, rows, machine) / recipe.optimizer.accumulate))
+
+
+def _batches_of_a_pass(recipe: Recipe, rows: RowCount, machine: Machine) -> int:
     packed = machine.gpu and recipe.trainer.packing
-    batches = math.ceil((rows.tokens / recipe.data.max_tokens if packed else rows.rows) / recipe.optimizer.batch_rows)
-    return max(1, math.ceil(batches / recipe.optimizer.accumulate))
+    return math.ceil((rows.tokens / recipe.data.max_tokens if packed else rows.rows) / recipe.optimizer.batch_rows)
 
 
 def _flops_a_token(shape: Shape, recipe: Recipe, checkpointed: float) -> float:
