@@ -184,6 +184,15 @@ class Repository:
         """Whether the history was cut off when cloning, so that older pull requests are missing."""
         return self.git("rev-parse", "--is-shallow-repository").strip() == b"true"
 
+    def keeps_changed_paths(self) -> bool:
+        """Whether git keeps, for its commits, a filter of the paths that each changed.
+
+        With it ``git blame`` and ``git log -- PATH`` pass over most commits without looking into them. It is a part of
+        git's commit-graph that git writes only when asked to (``git commit-graph write --reachable --changed-paths``).
+        """
+        objects = self.root / os.fsdecode(self.git("rev-parse", "--git-path", "objects/info")[:-1])
+        return any(_holds_filters(file) for file in (objects / "commit-graph", *objects.glob("commit-graphs/*.graph")))
+
     def git_folder(self) -> Path:
         """Absolute path of this work tree's git directory (``HEAD`` lives there)."""
         out = self.git("rev-parse", "--absolute-git-dir")
@@ -368,6 +377,16 @@ class Repository:
     def blob_id(self, data: bytes) -> str:
         """The id git gives to these bytes (without any text filter)."""
         return self._disk.blob_id(data)
+
+
+def _holds_filters(commit_graph: Path) -> bool:
+    """Whether the table of contents at the beginning of this file names the chunk ``BIDX`` (gitformat-commit-graph)."""
+    try:
+        with commit_graph.open("rb") as file:
+            head = file.read(8)
+            return len(head) == 8 and head[:4] == b"CGPH" and b"BIDX" in file.read(12 * (head[6] + 1))
+    except OSError:
+        return False
 
 
 def _as_text(file: TrackedFile, data: bytes) -> tuple[TrackedFile, str] | SkippedFile:

@@ -78,6 +78,22 @@ def test_shallow_clone(root: Path, tmp_path: Path) -> None:
     assert set(texts(clone)) == set(texts(clone, "HEAD")) == set(texts(Repository.open(root)))
 
 
+def test_it_is_known_whether_git_keeps_the_paths_that_commits_changed(root: Path, tmp_path: Path) -> None:
+    commit_all(root, "Add a")
+    repository = Repository.open(root)
+    git(root, "commit-graph", "write", "--reachable", "--no-changed-paths")
+    assert not repository.keeps_changed_paths()
+    (graph := root / ".git/objects/info/commit-graph").chmod(0o600)
+    graph.write_bytes(b"CGPH")
+    assert not repository.keeps_changed_paths()
+    graph.unlink()
+    git(root, "commit-graph", "write", "--reachable", "--changed-paths", "--split")
+    assert list(root.glob(".git/objects/info/commit-graphs/*.graph"))
+    assert repository.keeps_changed_paths()
+    git(root, "worktree", "add", "--quiet", "--detach", str(tmp_path / "beside"))
+    assert Repository.open(tmp_path / "beside").keeps_changed_paths()
+
+
 @pytest.mark.parametrize("commit", [None, "HEAD"])
 def test_files_that_are_no_text_are_listed_with_their_reason(root: Path, commit: str | None) -> None:
     write(

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from inhouse_server.cli.doctor import data_folder, place_of_base_model
+from inhouse_retrieval import Repository
+from inhouse_server.cli.doctor import data_folder, place_of_base_model, speed_of_history
 from inhouse_server.cli.found_passage import show_passage
 from inhouse_server.cli.terminal import how_far
 from inhouse_server.settings import Settings
@@ -426,6 +427,9 @@ def test_doctor_says_where_the_model_and_the_data_lie(
     place = re.escape(str(base_model.path))
     assert re.fullmatch(rf"{base_model.name}, in {place}, \d+ MB", details["base model"])
     assert re.fullmatch(rf"{re.escape(str(shop / '.inhouse'))}, \d+ [kM]B", details["data folder"])
+    assert "`git commit-graph write --reachable --changed-paths` lets hovers find" in details["history"]
+    git(shop, "commit-graph", "write", "--reachable", "--changed-paths")
+    assert speed_of_history(Repository.open(shop)).startswith("git keeps a filter of the paths")
     assert data_folder(tmp_path / "none") == f"{tmp_path / 'none'}, not made yet"
     asked = Settings.model_validate({"engine": {"kind": "openai", "url": "http://h/v1", "model": "m"}})
     assert place_of_base_model(asked).startswith(f"{base_model.name}, in {base_model.path}")
