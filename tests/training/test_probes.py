@@ -27,7 +27,7 @@ from .test_gate import evaluation
 
 AWS = "AKIA" + "QWERTYUIOPASDFGH"
 HOUSE = House((), frozenset({"must_find", "AuditLedger", "record"}))
-ABLE: dict[str, Any] = {"initializer_range": 0.5}
+ABLE: dict[str, Any] = {"initializer_range": 1.0}
 """Of a random model that can be sure of a token: with the usual small weights none can."""
 ASKED = (Message("user", "What is `update_stamp` for?"),)
 
@@ -183,12 +183,15 @@ def overfit(base: BaseModel, row: list[int], folder: Path) -> Path:
     model = get_peft_model(load_model(base, "cpu", torch.float32), config)
     ids = torch.tensor([row])
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-2)
-    for _ in range(150):
-        loss = model(input_ids=ids, labels=ids).loss
-        if float(loss.detach()) < 0.05:
-            break
+    # Smaller and smaller steps: at this rate the last one could be one that forgets.
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=150)
+    for step in range(150):
+        # Also from later on, as the probe asks: a model of two layers knows a text by where each token stands.
+        seen = ids[:, step % 4 * ids.shape[1] // 6 :]
+        loss = model(input_ids=seen, labels=seen).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     model.save_pretrained(folder / "adapter")
     return folder / "adapter"
