@@ -13,11 +13,14 @@ from inhouse_training import BaseModel, resolve_base_model
 
 LONGEST_FIRST = (
     "test_main_job.py",
-    "test_retrain.py",
     "test_cli.py",
+    "test_retrain.py",
+    "test_relay.py",
+    "test_language_server.py",
+    "test_http_api.py",
     "test_retrain_interrupted.py",
+    "test_batching.py",
     "test_owner.py",
-    "test_finetune.py",
 )
 """Files whose tests take minutes: begun first, so that no worker sits idle while the last one works."""
 

@@ -166,9 +166,9 @@ def compiles(
     if not recipe.trainer.packing or shape is None or tokens is None or share.workers > 1:
         return False
     plain = Conditions(machine.gpu, trainer, machine.memory)
-    speed = _tokens_per_second(shape, recipe, machine, plain)
     batches = tokens / (recipe.data.max_tokens * recipe.optimizer.batch_rows)
-    return max(tokens / speed, batches * _seconds_a_batch(shape, plain)) >= _PAYS_FROM
+    computing = tokens / _tokens_per_second(shape, recipe, machine, plain)
+    return max(computing, batches * _seconds_a_batch(shape, plain)) >= _PAYS_FROM
 
 
 def _time(
@@ -179,9 +179,10 @@ def _time(
     together = f" {workers} GPUs are reckoned as so many times one." if workers > 1 else ""
     speed = workers * _tokens_per_second(shape, recipe, machine, conditions)
     batches = training_passes(recipe, rows.tokens) * _batches_of_a_pass(recipe, rows, machine)
-    handing = batches / workers * _seconds_a_batch(shape, conditions)
+    each = _seconds_a_batch(shape, conditions)
+    handing = batches / workers * each
     if handing > tokens / speed:
-        told = f"so small a batch waits for its kernels, {_seconds_a_batch(shape, conditions):.2g} s each"
+        told = f"so small a batch waits for its kernels, {each:.2g} s each"
         return handing, f"At {tokens / handing:.0f} tokens/s: {told}.{together}"
     measured = "was measured here" if machine.measured else "is from a table"
     told = f"half of the speed of a matrix product, {machine.tflops:.3g} TFLOP/s, which {measured}"
