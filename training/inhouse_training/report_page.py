@@ -91,7 +91,7 @@ def write_page(page: Page, folder: Path, name: str = "report") -> Path:
 
 
 def _clean(text: str) -> str:
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _CONTROL.sub("\ufffd", text)
 
 
 # ----------------------------------------------------------------------------------------------------------

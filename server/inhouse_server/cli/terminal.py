@@ -159,7 +159,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 def plain(text: str) -> str:
     """``text`` without what a terminal would obey: control characters other than tab and line end."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    # By number: an interrupt while Python looks a character up by its name becomes a SyntaxError.
+    return _CONTROL.sub("\ufffd", text)
 
 
 def location(root: Path, path: str, line: int) -> str:

@@ -64,7 +64,7 @@ def harmless_line(text: str) -> str:
 
 def code(text: str) -> str:
     """``text`` as a code span, whatever it holds; a path, for example."""
-    text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = _SURROGATE.sub("\ufffd", text)
     text = " ".join("".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] != "C").split())
     ticks = "`" * next(
         length for length in range(1, len(text) + 2) if not re.search(rf"(?<!`)`{{{length}}}(?!`)", text)
@@ -86,7 +86,7 @@ def visible(block: str) -> str:
 
     Forges skip code when they look for commands; bots that read comments often do not.
     """
-    return _COMMAND.sub(" ", _CONTROL.sub("", plain.visible(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", block))))
+    return _COMMAND.sub(" ", _CONTROL.sub("", plain.visible(_SURROGATE.sub("\ufffd", block))))
 
 
 def _closing(lines: list[str], start: int, opened: str) -> int:
