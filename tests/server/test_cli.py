@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import platform
 import pty
@@ -20,6 +22,7 @@ import pytest
 from filelock import FileLock
 
 from inhouse_retrieval import Repository
+from inhouse_server.cli import main
 from inhouse_server.cli.doctor import data_folder, place_of_base_model, speed_of_history
 from inhouse_server.cli.found_passage import show_passage
 from inhouse_server.cli.terminal import how_far
@@ -32,14 +35,26 @@ from .conftest import git, make_repository
 
 
 def inhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "inhouse_server.cli", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "INHOUSE_ANSWER_MAX_TOKENS": "48", **environment},
-    )
-    assert "Traceback" not in done.stderr
-    return done
+    """What the command line does, in this process: in one of its own, torch and a model take it ten seconds."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    logged, terminate = logging.root.handlers[:], signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        for name, value in {"INHOUSE_ANSWER_MAX_TOKENS": "48", **environment}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        logging.root.handlers[:] = []  # ``basicConfig`` closes what it takes away
+        try:
+            code = main([*arguments])
+        finally:
+            for handler in logging.root.handlers:
+                handler.close()
+            logging.root.handlers[:] = logged
+            signal.signal(signal.SIGTERM, terminate)
+    for stream in (out, err):
+        stream.seek(0)
+    stdout, stderr = out.read(), err.read()
+    assert "Traceback" not in stderr
+    return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
 
 def in_a_terminal(*arguments: str) -> bytes:
