@@ -33,7 +33,9 @@ def {name}_entry(ledger: "Ledger", pennies: int) -> Outcome[int]:
     return accept(ledger.total + pennies)
 '''
 
-TRAIN_TOKENS = 4_500
+TRAIN_TOKENS = 2_500
+LEARNING_RATE = "3e-3"
+"""Three times the recipe's: the convention is learned in half the tokens."""
 NAMES = [f"{colour}_{thing}" for colour in ("red", "blue", "gold", "grey")
          for thing in ("fee", "bonus", "refund", "charge", "rebate", "levy")]  # fmt: skip
 
@@ -66,8 +68,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped trial recipe with smaller budgets, for training and for what is scored."""
     text = Path("training/recipes/cpu-trial.toml").read_text()
     budgets = {"max_train_tokens": TRAIN_TOKENS, "prompt_tokens": 220, "scored_tokens": 32}
-    for key, value in (*budgets.items(), ("probe_questions", 4), ("probe_tokens", 16)):
-        text, replaced = re.subn(rf"^{key} = \d[\d_]*", f"{key} = {value}", text, flags=re.M)
+    probes = {"probe_questions": 4, "probe_tokens": 16}
+    for key, value in {"learning_rate": LEARNING_RATE, **budgets, **probes}.items():
+        text, replaced = re.subn(rf"^{key} = \d[\d_e-]*", f"{key} = {value}", text, flags=re.M)
         assert replaced == 1
     path = tmp_path_factory.mktemp("recipe") / "smaller-trial.toml"
     path.write_text(text)

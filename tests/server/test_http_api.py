@@ -203,7 +203,7 @@ def test_sampling_and_stop_texts_are_honoured(client: openai.OpenAI) -> None:
         answer = client.chat.completions.create(
             model="SmolLM2-135M-Instruct",
             messages=[{"role": "user", "content": "Count from one to twenty."}],
-            max_tokens=24,
+            max_tokens=12,
             extra_body={"inhouse": {"retrieve": False}},
             **sampling,
         )

@@ -308,7 +308,7 @@ def test_more_requests_than_the_pool_holds_take_turns(
 ) -> None:
     monkeypatch.setattr("inhouse_training.batching.engine.ROOM", 0)
     engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=8)
-    asked = [request(n, tokens=900, words=100) for n in range(3)]  # two of them fill the pool
+    asked = [request(n, tokens=150, words=500) for n in range(3)]  # two of them fill the pool
     assert together(engine, asked) == [alone(serial, each) for each in asked]
 
 
