@@ -22,12 +22,12 @@ SMALL = """
 base_model = "SmolLM2-135M-Instruct"
 [data]
 max_tokens = 256
-max_train_tokens = 3000
+max_train_tokens = 2000
 [lora]
 rank = 8
 alpha = 8
 [optimizer]
-learning_rate = 2e-3
+learning_rate = 3e-3
 accumulate = 2
 max_passes = 1
 [trainer]
