@@ -10,17 +10,17 @@ CORES := $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(
 WORKERS := --numprocesses $(shell expr $(CORES) \* 3 / 2) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
-# Few of the modules that are installed are ever imported: each is compiled when it first is, and kept. The pip that comes
-# with Python 3.11 takes twice the time over the same versions, so it is replaced first.
+# Few of the modules that are installed are ever imported: each is compiled when it first is, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-long test-editors lint clean
 
 setup: $(VENV)/.installed
 
+# The pip that comes with Python 3.11 does as well where no other can be had; it takes twice the processor time.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+	-$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
