@@ -19,8 +19,16 @@ LONGEST_FIRST = (
     "test_language_server.py",
     "test_http_api.py",
     "test_retrain_interrupted.py",
-    "test_batching.py",
+    "test_transformers_engine.py",
     "test_owner.py",
+    "test_batching.py",
+    "test_neovim.py",
+    "test_soak.py",
+    "test_batched_serving.py",
+    "test_finetune.py",
+    "test_schedules.py",
+    "test_several_repositories.py",
+    "test_repositories_end_to_end.py",
 )
 """Files whose tests take minutes: begun first, so that no worker sits idle while the last one works."""
 

@@ -35,7 +35,7 @@ def {name}_entry(ledger: "Ledger", pennies: int) -> Outcome[int]:
 
 TRAIN_TOKENS = 2_500
 LEARNING_RATE = "3e-3"
-"""Three times the recipe's: the convention is learned in half the tokens."""
+"""More than the recipe's, so that few tokens are enough for the convention."""
 NAMES = [f"{colour}_{thing}" for colour in ("red", "blue", "gold", "grey")
          for thing in ("fee", "bonus", "refund", "charge", "rebate", "levy")]  # fmt: skip
 
@@ -140,8 +140,9 @@ def test_every_model_can_be_asked_and_answers_say_which_one_spoke(ledger: Path, 
 
 
 def test_a_corrupt_adapter_is_refused_and_the_base_still_answers(
-    ledger: Path, retrained: dict[str, Any], tmp_path: Path
+    ledger: Path, retrained: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("INHOUSE_ANSWER_MAX_TOKENS", "24")
     weights = ledger / ".inhouse" / "adapters" / retrained["candidate"] / "adapter_model.safetensors"
     sound = weights.read_bytes()
     weights.chmod(0o600)

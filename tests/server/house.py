@@ -23,7 +23,7 @@ def make_repository(root: Path) -> Path:
     (root / NAME).parent.mkdir(parents=True)
     (root / NAME).write_text(PRICES, encoding="utf-8")
     (root / "README.md").write_text("# Shop\n\nPrices are in euro. Tax is added last.\n", encoding="utf-8")
-    (root / "inhouse.toml").write_text("[answer]\nmax_tokens = 48\n", encoding="utf-8")
+    (root / "inhouse.toml").write_text("[answer]\nmax_tokens = 24\n", encoding="utf-8")
     git = ["git", "-C", str(root), "-c", "user.name=Test", "-c", "user.email=test@example.com"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start the shop"]):
         subprocess.run([*git, *arguments], check=True)

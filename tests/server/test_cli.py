@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import os
@@ -13,15 +12,19 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from unittest import mock
 
 import pytest
 from filelock import FileLock
 
 from inhouse_retrieval import Repository
+from inhouse_retrieval.errors import Cancelled
 from inhouse_server.cli import main
 from inhouse_server.cli.doctor import data_folder, place_of_base_model, speed_of_history
 from inhouse_server.cli.found_passage import show_passage
@@ -35,13 +38,19 @@ from .conftest import git, make_repository
 
 
 def inhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What the command line does, in this process: in one of its own, torch and a model take it ten seconds."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
-    logged, terminate = logging.root.handlers[:], signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        for name, value in {"INHOUSE_ANSWER_MAX_TOKENS": "48", **environment}.items():
-            patch.setenv(name, value)
+    """What the command line does, in this process: in one of its own, torch and a model take it ten seconds.
+
+    All that it writes is taken, also by its children and by libraries.
+    """
+    logged, level, terminate = logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as ends:
+        streams = [
+            ends.enter_context(_taken(number, redirect))
+            for number, redirect in ((1, contextlib.redirect_stdout), (2, contextlib.redirect_stderr))
+        ]
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        patch.setattr(threading, "excepthook", threading.__excepthook__)
+        ends.enter_context(mock.patch.dict(os.environ, {"INHOUSE_ANSWER_MAX_TOKENS": "24", **environment}))
         logging.root.handlers[:] = []  # ``basicConfig`` closes what it takes away
         try:
             code = main([*arguments])
@@ -49,12 +58,41 @@ def inhouse(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
             for handler in logging.root.handlers:
                 handler.close()
             logging.root.handlers[:] = logged
+            logging.root.setLevel(level)
             signal.signal(signal.SIGTERM, terminate)
-    for stream in (out, err):
-        stream.seek(0)
-    stdout, stderr = out.read(), err.read()
+        stdout, stderr = map(_written, streams)
+    if code == Cancelled.exit_code:
+        raise KeyboardInterrupt(stderr)  # by who runs the tests
     assert "Traceback" not in stderr
     return subprocess.CompletedProcess(arguments, code, stdout, stderr)
+
+
+@contextlib.contextmanager
+def _taken(number: int, redirect: Any) -> Iterator[IO[str]]:
+    """What is written to the file descriptor and to Python's stream of it, as a file."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+        kept = os.dup(number)
+        os.dup2(file.fileno(), number)
+        try:
+            with redirect(file):
+                yield file
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+def _written(file: IO[str]) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
+def json_of_its_own(*arguments: str) -> Any:
+    """What the command line says in a process of its own, from its start to its end."""
+    command = [sys.executable, "-m", "inhouse_server.cli", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return json.loads(done.stdout)
 
 
 def in_a_terminal(*arguments: str) -> bytes:
@@ -62,7 +100,8 @@ def in_a_terminal(*arguments: str) -> bytes:
     child, terminal = pty.fork()
     if child == 0:
         environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        os.execve(sys.executable, [sys.executable, *arguments], {**environment, "TERM": "xterm-256color"})
+        terminal_of = {"TERM": "xterm-256color", "INHOUSE_ANSWER_MAX_TOKENS": "48"}
+        os.execve(sys.executable, [sys.executable, *arguments], {**environment, **terminal_of})
     shown = b""
     with contextlib.suppress(OSError):  # how Linux says that the terminal was closed
         while data := os.read(terminal, 4096):
@@ -85,7 +124,7 @@ def test_index_then_search_keep_their_contracts(shop: Path) -> None:
     assert report["files"] == 2
     assert json_of("index", "--repo", str(shop))["embedded"] == 0
 
-    found = json_of("search", "when do couriers come", "--repo", str(shop), "--limit", "1")
+    found = json_of_its_own("search", "when do couriers come", "--repo", str(shop), "--limit", "1")
     assert found.keys() == {"results", "index_commit", "pending", "unembedded", "to_rerank", "reranked"}
     [best] = found["results"]
     assert best["path"] == "shipping.py"
@@ -428,7 +467,7 @@ def test_a_terminal_gets_colours_links_and_reasons_and_no_escapes_of_others(
 
 
 def test_doctor_says_what_is_wrong_and_goes_on(shop: Path, tmp_path: Path) -> None:
-    well = json_of("doctor", "--repo", str(shop))
+    well = json_of_its_own("doctor", "--repo", str(shop))
     encoder = next(check["detail"] for check in well["checks"] if check["name"] == "encoder")
     assert encoder.startswith("all-MiniLM-L6-v2, ") and "int8" in encoder
     assert well["ok"] and {"git", "memory", "sqlite", "torch", "repository"} <= {c["name"] for c in well["checks"]}

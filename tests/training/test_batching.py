@@ -28,7 +28,7 @@ from inhouse_training import (
     load_model,
 )
 from inhouse_training.batching.engine import BatchedEngine, load_engine
-from inhouse_training.batching.pool import Places
+from inhouse_training.batching.pool import Place, Places
 from inhouse_training.decoding import FairLock
 from inhouse_training.exchanged_attention import why_not_exchanged
 
@@ -308,8 +308,18 @@ def test_more_requests_than_the_pool_holds_take_turns(
 ) -> None:
     monkeypatch.setattr("inhouse_training.batching.engine.ROOM", 0)
     engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=8)
+    taken: list[bool] = []
+    take = Places.take
+
+    def watched(places: Places, size: int, adapter: str) -> Place | None:
+        place = take(places, size, adapter)
+        taken.append(place is not None)
+        return place
+
+    monkeypatch.setattr(Places, "take", watched)
     asked = [request(n, tokens=150, words=500) for n in range(3)]  # two of them fill the pool
     assert together(engine, asked) == [alone(serial, each) for each in asked]
+    assert taken[:3] == [True, True, False] and taken.count(True) == 3
 
 
 def test_models_whose_answers_cannot_be_made_together_are_refused(tmp_path: Path, tokenizer: Any) -> None:

@@ -16,6 +16,7 @@ from inhouse_training.measures.model import evaluate_version
 from inhouse_training.recipe import Recipe, parse_recipe
 from inhouse_training.retrain import retrain
 
+from .conftest import TINY
 from .history import commit, git, handler, make_history
 
 SMALL = """
@@ -47,16 +48,20 @@ def state_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_repository_is_learned_judged_and_promoted(base_model: BaseModel, tmp_path: Path, state_dir: Path) -> None:
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.long)])  # SmolLM2 takes two minutes
+def test_a_repository_is_learned_judged_and_promoted(
+    base_model: BaseModel, tiny_base: BaseModel, tmp_path: Path, state_dir: Path, real: bool
+) -> None:
     repository = make_history(tmp_path / "shop", commits=16)
-    recipe = parse_recipe(SMALL, "small", "small.toml")
+    base, text, least = (base_model, SMALL, 0.1) if real else (tiny_base, TINY.format(budget=6000, rate=5e-2), 0.02)
+    recipe = parse_recipe(text, "small", "small.toml")
     stages: list[str] = []
-    result = retrain(repository, state_dir, recipe, base_model, lambda stage, done, total: stages.append(stage))
+    result = retrain(repository, state_dir, recipe, base, lambda stage, done, total: stages.append(stage))
 
     assert result.decision == "promoted", result.reasons
     losses = result.metrics["held_out"]
     for mode in ("closed_book", "with_retrieval"):
-        assert losses[mode]["candidate"] < losses[mode]["base"] - 0.1
+        assert losses[mode]["candidate"] < losses[mode]["base"] - least
     assert result.metrics["gain"]["over_base"]["low"] > 0
     registry = Registry(state_dir / "adapters")
     assert result.current == result.candidate == registry.current()
@@ -82,19 +87,19 @@ def test_a_repository_is_learned_judged_and_promoted(base_model: BaseModel, tmp_
     assert set(told) == {"decision", "reasons", "candidate", "current", "metrics", "report"}
 
     # The same inputs again: skipped, at once, with the same figures.
-    again = retrain(repository, state_dir, recipe, base_model)
+    again = retrain(repository, state_dir, recipe, base)
     assert (again.decision, again.candidate, again.metrics) == ("skipped", result.candidate, result.metrics)
 
     # Killed between promotion and result: the same decision; the candidate does not compete with itself.
     (run,) = (state_dir / "runs").iterdir()
     (run / "result.json").unlink()
-    resumed = retrain(repository, state_dir, recipe, base_model)
+    resumed = retrain(repository, state_dir, recipe, base)
     assert (resumed.decision, resumed.candidate) == ("promoted", result.candidate)
 
     # What it saw cannot judge it.
     git(repository.root, "reset", "--quiet", "--hard", "HEAD~3")
     with pytest.raises(InhouseError, match="trained on changes that would judge it"):
-        evaluate_version(repository, state_dir, recipe, base_model)
+        evaluate_version(repository, state_dir, recipe, base)
 
 
 def test_one_retraining_at_a_time(

@@ -93,10 +93,10 @@ def test_greedy_text_is_that_of_transformers_own_generate(engine: TransformersEn
             ids = model.generate(
                 torch.tensor([prompt]),
                 attention_mask=torch.ones(1, len(prompt)),
-                max_new_tokens=40,
+                max_new_tokens=24,
                 do_sample=False,
             )[0, len(prompt) :]
-        text, finished = answer(engine, request(messages, tokens=40))
+        text, finished = answer(engine, request(messages, tokens=24))
         assert text == tokenizer.decode(ids, skip_special_tokens=True)
         assert finished.prompt_tokens == len(prompt) == engine.count_tokens(messages)
 
@@ -299,6 +299,7 @@ def test_prompt_lookup_copies_what_followed() -> None:
     assert lookup.propose(3, 0) == []
 
 
+@pytest.mark.long  # 25 s; the whole owner's memory is looked at in tests/server/test_http_api.py
 def test_memory_with_a_prompt_of_2000_tokens(base_model: BaseModel) -> None:
     """In a process of its own: the peak of everything, torch included, stays far below the owner's 2.5 GB."""
     script = (
