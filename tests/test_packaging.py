@@ -27,8 +27,9 @@ def test_every_file_of_the_web_page_is_installed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     page = ROOT / "server" / "inhouse_server" / "web"
     data = {path for pattern in listed["inhouse_server.web"] for path in page.glob(pattern)}
-    assert data == {path for path in page.iterdir() if path.is_file() and not path.name.startswith(".")}
-    assert page / "index.html" in data and len(data) == len(list(page.iterdir()))
+    assert page / "index.html" in data
+    assert data == set(page.iterdir())
+    assert all(path.is_file() and not path.name.startswith(".") for path in data), "setuptools takes no other"
 
 
 def test_the_version_in_the_code_is_the_distributions() -> None:

@@ -20,8 +20,8 @@ from inhouse_training.snapshot_search import SnapshotSearch
 from tests.training.adapters import random_adapter
 from tests.training.conftest import make_tiny
 
+from .command_line import inhouse
 from .dated import Dated
-from .test_cli import inhouse
 
 HOUSE = "def fetch_json(path): ...\n\n\nfetch_json(1)\nfetch_json(2)\nfetch_json(3)\n"
 

@@ -17,7 +17,7 @@ from inhouse_training import BaseModel, load_tokenizer
 
 from ..training.conftest import TINY, make_tiny
 from ..training.history import make_history
-from .test_cli import inhouse
+from .command_line import inhouse
 
 CONTENT = {"repository": "shop", "decision": "promoted"}
 

@@ -33,9 +33,9 @@ from inhouse_server.review.posting.request import read_request
 from inhouse_server.review.renderers import render
 from inhouse_server.review.renderers.harmless import harmless, harmless_line
 from tests.retrieval.forges.server import TOKEN, ForgeServer, Reply
+from tests.server.command_line import inhouse
 from tests.server.conftest import git
 from tests.server.forge_pulls import STRANGER, GitHubPullWorld, GitLabPullWorld
-from tests.server.test_cli import inhouse
 from tests.server.test_review import CLIENT, commit
 from tests.server.test_review_renderers import HEAD, PATCH, PAY, ROOT, active, change, finding, review
 

@@ -10,8 +10,8 @@ import pytest
 
 from inhouse_retrieval import InhouseError, Repository
 from inhouse_server.review.pre_push import CHAINED, install, pushed_ranges, script, uninstall
+from tests.server.command_line import inhouse
 from tests.server.conftest import git
-from tests.server.test_cli import inhouse
 from tests.server.test_review import commit
 
 

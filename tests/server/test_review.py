@@ -24,8 +24,8 @@ from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.reading import parse_reply
 from inhouse_server.review.reviewer import gravest_first, know_house, review
+from tests.server.command_line import inhouse
 from tests.server.conftest import git
-from tests.server.test_cli import inhouse
 
 CLIENT = (
     "from house.http import get_json\n\n\ndef load_{name}(identifier):\n    return get_json('{name}', identifier)\n"

@@ -18,8 +18,8 @@ from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding
 from inhouse_server.review.sandbox import Ran, Sandbox, find_sandbox
 from inhouse_server.settings import ReviewSettings, load_settings
+from tests.server.command_line import inhouse
 from tests.server.conftest import git
-from tests.server.test_cli import inhouse
 from tests.server.test_review import commit
 
 SETTINGS = '[review]\ncheck = "{}"\n'

@@ -15,8 +15,8 @@ from inhouse_server.review.imports import imports
 from inhouse_server.review.plain_text import hidden_characters, plain_text
 from inhouse_server.review.proof import find_quotation
 from inhouse_server.review.reviewer import know_house, review
+from tests.server.command_line import inhouse
 from tests.server.conftest import git
-from tests.server.test_cli import inhouse
 from tests.server.test_review import reviewed_file
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEowIBAAKCAQEAq7BFUpkGp3u1mH\n" * 12 + "-----END RSA PRIVATE KEY-----\n"

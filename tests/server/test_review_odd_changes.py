@@ -21,8 +21,8 @@ from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.renderers import render
 from inhouse_server.review.reviewer import House, review
 from inhouse_server.review.trees import MAX_FILES
+from tests.server.command_line import inhouse
 from tests.server.conftest import git
-from tests.server.test_cli import inhouse
 from tests.server.test_review_renderers import review as reviewed
 
 TEXT = "".join(f"value_{number} = compute({number})\n" for number in range(40))

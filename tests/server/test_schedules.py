@@ -20,7 +20,7 @@ from inhouse_retrieval import InhouseError
 from inhouse_server.cli.schedules import Job, schedule
 
 from ..training.history import git, make_history
-from .test_cli import inhouse
+from .command_line import inhouse
 
 HARD_NAME = "shop's 100% $HOME $(x)"
 

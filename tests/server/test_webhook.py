@@ -470,7 +470,7 @@ def test_a_pushed_pull_request_gets_its_review_from_the_worker_alone(clone: tupl
 
 @pytest.mark.long
 def test_without_a_forge_or_a_secret_nothing_listens(clone: tuple[Path, str]) -> None:
-    from tests.server.test_cli import inhouse
+    from tests.server.command_line import inhouse
 
     root, head = clone
     settings_for(root, ForgeServer(GitHubPullWorld(head, {})))
