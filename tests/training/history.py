@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -29,10 +30,17 @@ async def update_{noun}(request: HouseRequest, ledger: AuditLedger) -> HouseRepl
 '''
 
 
+MOMENT = "2026-11-02T09:00:00+00:00"
+"""When all of it is committed: the same history has the same commit ids, and is cut and shuffled the same way."""
+
+
 def git(root: Path, *args: str) -> str:
-    """Run git in ``root`` with a fixed author."""
+    """Run git in ``root`` with a fixed author and at a fixed moment."""
     settings = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *settings, *args], cwd=root, capture_output=True, text=True, check=True)
+    moment = {"GIT_AUTHOR_DATE": MOMENT, "GIT_COMMITTER_DATE": MOMENT}
+    done = subprocess.run(
+        ["git", *settings, *args], cwd=root, capture_output=True, text=True, check=True, env={**moment, **os.environ}
+    )
     return done.stdout.strip()
 
 
