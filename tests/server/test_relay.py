@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from inhouse_server.framing import MAX_BODY, FrameReader, frame
 from inhouse_server.relay_memory import SessionMemory
 from tests.server.editor import editor
-from tests.server.house import INHOUSE, NAME, make_repository, owner, owner_pid, stop_owner, wait_for_owner
+from tests.server.house import INHOUSE, LONG, NAME, make_repository, owner, owner_pid, stop_owner, wait_for_owner
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    root = make_repository(tmp_path / "a shop")
+    root = make_repository(tmp_path / "a shop", LONG)
     yield root
     stop_owner(root)
 
