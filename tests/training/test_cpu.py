@@ -18,6 +18,7 @@ from inhouse_training import (
     TextDelta,
     TransformersEngine,
     chat_ids,
+    cpu,
     load_model,
 )
 from inhouse_training.cpu import WideLinear, cached_attention, exchange_layers
@@ -40,6 +41,34 @@ def test_attention_to_a_cache_is_attention_with_a_mask(new: int, tokens: int, gr
     attended, _ = cached_attention(None, query, key, value, None, scaling=0.2)
     assert attended.shape == (1, new, 9, 16)
     assert torch.allclose(attended.transpose(1, 2).double(), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "new", "tokens"), [(1, 64, 64), (1, 200, 200), (2, 150, 150), (1, 70, 300)])
+@pytest.mark.parametrize("groups", [3, 9])
+@pytest.mark.parametrize("scale", [0.2, None])
+def test_attention_in_blocks_is_attention_with_a_mask(
+    count: int, new: int, tokens: int, groups: int, scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = frozenset({"avx512_bf16"})
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
+    torch.manual_seed(0)
+    query = torch.randn(count, new, 9, 16).bfloat16().transpose(1, 2)
+    room = torch.randn(2, count, groups, tokens + 20, 16).bfloat16()
+    key, value = room[0][:, :, :tokens], room[1][:, :, :tokens]
+    mask = torch.ones(new, tokens, dtype=torch.bool).tril(tokens - new)
+    wanted = scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), attn_mask=mask, scale=scale, enable_gqa=True
+    )
+    attended, _ = cached_attention(None, query, key, value, None, scaling=scale)
+    assert attended.shape == (count, new, 9, 16) and attended.dtype == torch.bfloat16
+    assert torch.allclose(attended.transpose(1, 2).double(), wanted, atol=0.03)
+
+    # Without a product of bfloat16, or with AMX, torch's own attention is asked.
+    monkeypatch.setattr(cpu, "_in_blocks", lambda *given: pytest.fail("in blocks"))
+    flags |= {"amx_bf16"}
+    cached_attention(None, query[:1], key[:1], value[:1], None, scaling=scale)
+    flags = frozenset()
+    cached_attention(None, query[:1], key[:1], value[:1], None, scaling=scale)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 5, 40, 100])

@@ -273,7 +273,7 @@ def test_scores_are_those_of_the_model_alone(
         nats = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="sum", ignore_index=-100)
         assert score.tokens == int((wanted != -100).sum())
         # Rows are scored several at once: in bfloat16, that the padded ones are multiplied in another order shows.
-        assert score.nats == pytest.approx(float(nats), rel=1e-4 if model.dtype is torch.float32 else 0.02, abs=1e-4)
+        assert score.nats == pytest.approx(float(nats), rel=1e-4 if model.dtype is torch.float32 else 0.04, abs=1e-4)
     assert engine.score([]) == []
     with pytest.raises(InhouseError, match="longer than"):
         engine.score([ScoredRow((1,) * 9000, (1,) * 9000)])

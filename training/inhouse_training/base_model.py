@@ -420,11 +420,12 @@ def best_dtype(device: str) -> Any:
 
     if device.startswith("cuda"):
         return torch.bfloat16
-    return torch.bfloat16 if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else torch.float32
+    return torch.bfloat16 if {"amx_bf16", "avx512_bf16"} & cpu_flags() else torch.float32
 
 
 @functools.cache
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
+    """What this processor says that it can do, in Linux's words; nothing where that cannot be read."""
     with (
         contextlib.suppress(OSError),
         Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines,

@@ -1,6 +1,8 @@
-"""What a CPU computes faster than the model's own layers: products of few rows, and attention to a cache.
+"""What a CPU computes faster than the model's own layers: products of few rows, and attention in float32 to a cache or
+in bfloat16 to many tokens.
 
-Both compute what the model's layers do, in another order of sums.
+All compute what the model's layers do, in another order of sums, or with scores rounded as in transformers' own eager
+attention.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from .base_model import cpu_flags
+
 CACHED = "inhouse_cached"
 """Name of this attention among those of transformers. No mask is registered for it, so none is made."""
 _PIECE = 256
@@ -21,6 +25,8 @@ _PIECE = 256
 multiplying them by a few rows; smaller pieces are packed within the processor's cache."""
 _FEW = 4
 _MANY = 64
+_QUERIES = 64
+"""Queries whose scores exist at once in :func:`_in_blocks`: half as many or twice as many take longer."""
 
 
 class WideLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
@@ -72,13 +78,16 @@ def cached_attention(
     joining blocks, Dao et al. 2022, https://arxiv.org/abs/2205.14135).
 
     Args:
-        query: [1, heads, new tokens, width]. key, value: [1, key-value heads, all tokens, width].
+        query: [1, heads, new tokens, width]. key, value: [1, key-value heads, all tokens, width]. Several
+            conversations at once, padded on the right, where nothing came before.
 
     Returns:
         [1, new tokens, heads, width], and no weights.
     """
     _, heads, new, width = query.shape
     groups, tokens = key.shape[1:3]
+    if new >= _QUERIES and query.dtype == torch.bfloat16 and blocks_are_faster():
+        return _in_blocks(query, key, value, scaling), None
     if new == tokens:
         attended = scaled_dot_product_attention(
             query, key, value, is_causal=new > 1, scale=scaling, enable_gqa=heads != groups
@@ -94,6 +103,41 @@ def cached_attention(
     own, own_sum = _attend(query, repeated[0], repeated[1], True, scaling)
     share = torch.sigmoid(own_sum - before_sum.reshape(1, heads, new)).unsqueeze(-1).to(own.dtype)
     return torch.lerp(before.reshape(query.shape), own, share).transpose(1, 2), None
+
+
+def blocks_are_faster() -> bool:
+    """Whether this processor multiplies bfloat16, but not by AMX.
+
+    Torch's own attention multiplies bfloat16 through MKL, which is slow at it there; with AMX it takes oneDNN, as
+    other products do everywhere.
+    """
+    return "avx512_bf16" in cpu_flags() and "amx_bf16" not in cpu_flags()
+
+
+def _in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """The same in bfloat16, some queries at a time: none is multiplied by a block of keys that it may not see.
+
+    Scores are rounded to bfloat16 before softmax, which sums in float32, as in transformers' eager attention.
+
+    Returns:
+        [conversations, new tokens, heads, width].
+    """
+    count, heads, new, width = query.shape
+    groups, tokens = key.shape[1:3]
+    past = tokens - new
+    made = query.new_empty(count, new, groups, heads // groups, width)
+    keys = key.transpose(-1, -2)
+    asked = (query * (scaling if scaling is not None else width**-0.5)).view(count, groups, -1, new, width)
+    later = torch.ones(_QUERIES, _QUERIES, dtype=torch.bool).triu(1)
+    for first in range(0, new, _QUERIES):
+        end = min(new, first + _QUERIES)
+        rows = asked[:, :, :, first:end].reshape(count, groups, -1, width)
+        scores = torch.matmul(rows, keys[..., : past + end])
+        by_head = scores.view(count, groups, -1, end - first, past + end)
+        by_head[..., past + first :].masked_fill_(later[: end - first, : end - first], float("-inf"))
+        attended = torch.matmul(torch.softmax(scores, -1), value[:, :, : past + end])
+        made[:, first:end] = attended.view(count, groups, -1, end - first, width).permute(0, 3, 1, 2, 4)
+    return made.view(count, new, heads, width)
 
 
 def _attend(

@@ -273,7 +273,7 @@ class TransformersEngine:
             batch, order = order[-size:], order[:-size]
             with self._turn.hold(Event()):
                 self._activate(adapter)
-                with torch.inference_mode():
+                with torch.inference_mode(), self._attending():
                     work(batch)
 
     def answer_all(
