@@ -35,7 +35,7 @@ MOMENT = "2026-11-02T09:00:00+00:00"
 
 
 def git(root: Path, *args: str) -> str:
-    """Run git in ``root`` with a fixed author and at a fixed moment."""
+    """Run git in ``root`` with a fixed author and, where the environment names no other, at a fixed moment."""
     settings = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
     moment = {"GIT_AUTHOR_DATE": MOMENT, "GIT_COMMITTER_DATE": MOMENT}
     done = subprocess.run(

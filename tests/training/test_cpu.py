@@ -65,6 +65,8 @@ def test_attention_in_blocks_is_attention_with_a_mask(
 
     # Without a product of bfloat16, or with AMX, torch's own attention is asked.
     monkeypatch.setattr(cpu, "_in_blocks", lambda *given: pytest.fail("in blocks"))
+    with pytest.raises(pytest.fail.Exception, match="in blocks"):
+        cached_attention(None, query, key, value, None, scaling=scale)
     flags |= {"amx_bf16"}
     cached_attention(None, query[:1], key[:1], value[:1], None, scaling=scale)
     flags = frozenset()

@@ -26,7 +26,7 @@ multiplying them by a few rows; smaller pieces are packed within the processor's
 _FEW = 4
 _MANY = 64
 _QUERIES = 64
-"""Queries whose scores exist at once in :func:`_in_blocks`: half as many or twice as many take longer."""
+"""Queries whose scores exist at once in :func:`_in_blocks`: with half as many or four times as many it takes longer."""
 
 
 class WideLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
@@ -71,22 +71,22 @@ def cached_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of the last tokens of one conversation to all of it, as transformers calls it.
+    """Attention of the last tokens of a conversation to all of it, as transformers calls it.
 
     What came before is seen by every query, so it needs no mask; heads that share keys are laid out as rows of one
     head, so keys are not repeated; both parts are joined by the logarithms of their sums (FlashAttention's own way of
     joining blocks, Dao et al. 2022, https://arxiv.org/abs/2205.14135).
 
     Args:
-        query: [1, heads, new tokens, width]. key, value: [1, key-value heads, all tokens, width]. Several
-            conversations at once, padded on the right, where nothing came before.
+        query: [conversations, heads, new tokens, width]. key, value: [conversations, key-value heads, all tokens,
+            width]. There is one conversation, or several that are padded on the right, before which nothing came.
 
     Returns:
-        [1, new tokens, heads, width], and no weights.
+        [conversations, new tokens, heads, width], and no weights.
     """
     _, heads, new, width = query.shape
     groups, tokens = key.shape[1:3]
-    if new >= _QUERIES and query.dtype == torch.bfloat16 and blocks_are_faster():
+    if new >= _QUERIES and query.dtype == torch.bfloat16 and _blocks_are_faster():
         return _in_blocks(query, key, value, scaling), None
     if new == tokens:
         attended = scaled_dot_product_attention(
@@ -105,11 +105,11 @@ def cached_attention(
     return torch.lerp(before.reshape(query.shape), own, share).transpose(1, 2), None
 
 
-def blocks_are_faster() -> bool:
+def _blocks_are_faster() -> bool:
     """Whether this processor multiplies bfloat16, but not by AMX.
 
-    Torch's own attention multiplies bfloat16 through MKL, which is slow at it there; with AMX it takes oneDNN, as
-    other products do everywhere.
+    Seen on an AMD EPYC: there torch's own attention takes as long in bfloat16 as in float32, while plain products are
+    several times faster. With AMX it was not measured, so torch's own is kept.
     """
     return "avx512_bf16" in cpu_flags() and "amx_bf16" not in cpu_flags()
 
