@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -122,3 +125,15 @@ def test_the_engine_says_what_generate_says(tokenizer: Any, tmp_path: Path) -> N
         events = engine.stream(GenerationRequest(messages, adapter, 24), Event())
         said = "".join(each.text for each in events if isinstance(each, TextDelta))
         assert said == tokenizer.decode(made[0, prompt.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "looks"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_threads_look_briefly_before_they_sleep_unless_someone_chose_otherwise(
+    chosen: dict[str, str], looks: str | None
+) -> None:
+    kept = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    asked = "import os, inhouse_training; print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+    told = subprocess.run([sys.executable, "-c", asked], env=kept | chosen, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [chosen.get("OMP_WAIT_POLICY", "PASSIVE"), str(looks)]

@@ -10,10 +10,14 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# Torch's threads wait for each other by spinning, which on a machine that does other work as well (an
-# editor, a build) burns the very cores that the late thread needs: answers and training then take five times
-# as long. It is read when torch loads, so it is set here, before anything of this package can import it;
-# child processes inherit it.
+# Torch's threads wait for each other. One that spins for long burns, on a machine that does other work as well (an
+# editor, a build), the very core that the late thread needs: answers and training then take up to five times as long.
+# One that sleeps at once has to be woken for every small operation, which costs a quarter of the time where nothing
+# else runs. So a thread looks a thousand times, about 20 microseconds, and sleeps then (docs/measurements.md). Both are
+# read when torch loads, so they are set here, before anything of this package can import it; child processes inherit
+# them. Who has chosen a way of waiting keeps it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

@@ -26,8 +26,6 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-_POLITE = {"OMP_WAIT_POLICY": "passive"}
-"""Threads that wait do not spin: training shares its cores with whoever works on the machine."""
 _GRACE_SECONDS = 40.0
 """A child that has a child of its own waits for that one first."""
 
@@ -54,7 +52,7 @@ class Child:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", module, str(folder), str(writing), str(os.getpid())],
                     cwd=folder,
-                    env={**_POLITE, **os.environ, **OFFLINE, **environment},
+                    env={**os.environ, **OFFLINE, **environment},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
