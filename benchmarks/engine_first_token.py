@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 from threading import Event
 
-import torch
-
 from inhouse_training import GenerationRequest, Message, TextDelta, TransformersEngine, resolve_base_model
 
 TOKENS = 2_000
 
 
 def main() -> None:
+    import torch  # after inhouse_training, which decides how its threads wait
+
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     engine = TransformersEngine(resolve_base_model(), lambda version: Path(version), device="cpu")

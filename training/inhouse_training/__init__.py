@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 # Torch's threads wait for each other. One that spins for long burns, on a machine that does other work as well (an
 # editor, a build), the very core that the late thread needs: answers and training then take up to five times as long.
 # One that sleeps at once has to be woken for every small operation, which costs a quarter of the time where nothing
-# else runs. So a thread looks a thousand times, about 20 microseconds, and sleeps then (docs/measurements.md). Both are
+# else runs. So a thread looks a thousand times and sleeps then (docs/measurements.md). Both are
 # read when torch loads, so they are set here, before anything of this package can import it; child processes inherit
 # them. Who has chosen a way of waiting keeps it.
 if "OMP_WAIT_POLICY" not in os.environ:
