@@ -29,6 +29,7 @@ from inhouse_training import (
 )
 from inhouse_training.batching.engine import BatchedEngine, load_engine
 from inhouse_training.batching.pool import Place, Places
+from inhouse_training.batching.scheduler import Asked
 from inhouse_training.decoding import FairLock
 from inhouse_training.exchanged_attention import why_not_exchanged
 
@@ -188,17 +189,24 @@ def test_one_that_waits_is_cancelled_without_having_begun(batched: BatchedEngine
         stream.close()  # type: ignore[attr-defined]
 
 
-def test_who_came_first_begins_first(base: BaseModel) -> None:
+def test_who_came_first_begins_first(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=1)
     blocking = engine.stream(request(0, tokens=1500), Event())
     next(blocking)
-    order: list[int] = []
+    began: list[int] = []
+    give = Asked.give
 
-    def ask(at: int) -> None:
-        text_of(engine.stream(request(at, tokens=3), Event()))
-        order.append(at)
+    def recorded(asked: Asked, token: int) -> None:
+        if not asked.made:  # in the scheduler's thread: those that asked are woken in any order
+            began.append(asked.limit)
+        give(asked, token)
 
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(5)]
+    monkeypatch.setattr(Asked, "give", recorded)
+    limits = [3, 4, 5, 6, 7]  # tell them apart
+    threads = [
+        threading.Thread(target=text_of, args=(engine.stream(request(limit, tokens=limit), Event()),))
+        for limit in limits
+    ]
     for at, thread in enumerate(threads):
         thread.start()
         while engine._scheduler.waiting <= at:
@@ -206,7 +214,7 @@ def test_who_came_first_begins_first(base: BaseModel) -> None:
     blocking.close()  # type: ignore[attr-defined]
     for thread in threads:
         thread.join(60)
-    assert order == [0, 1, 2, 3, 4]
+    assert began == limits
 
 
 def test_sampled_answers_and_schemas_stand_beside_greedy_ones(
