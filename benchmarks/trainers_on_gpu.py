@@ -5,8 +5,9 @@
 Every recipe is trained whole with every trainer, by the product's own child process. ``--base`` is a model folder
 (weights, config, tokenizer; without weights they are made up, for a comparison of speed and of first losses),
 ``--dataset`` one that `inhouse dataset build` made. Every adapter starts at zero, so all runs must begin with the
-same loss up to their rounding. The first two steps are left out of the tokens a second: they load kernels, and
-compile where the recipe asks for it; ``seconds`` has everything.
+same loss up to their rounding. ``--rows`` takes that many of its rows, drawn with one seed. The first two steps are
+left out of the tokens a second: they load kernels, and compile where the recipe asks for it; ``seconds`` has
+everything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import shutil
 import statistics
 import subprocess
@@ -32,6 +34,7 @@ from inhouse_training.forecast import compiles
 from inhouse_training.machines import this_machine
 from inhouse_training.memory import GIB, Conditions, checkpointing_of, predict_memory, shape_of
 from inhouse_training.recipe import Recipe, load_recipe
+from inhouse_training.registry import file_sha256
 
 
 def ready_base(folder: Path, scratch: Path) -> BaseModel:
@@ -51,6 +54,23 @@ def ready_base(folder: Path, scratch: Path) -> BaseModel:
     del model
     torch.cuda.empty_cache()
     return BaseModel("random", made, "0" * 64, "")
+
+
+def some_rows(dataset: Path, count: int, folder: Path) -> Path:
+    """A dataset of ``count`` rows of ``dataset``, in an order of their own."""
+    import datasets
+
+    folder.mkdir()
+    stored = datasets.Dataset.from_file(str(dataset / "rows.arrow")).select_columns(["input_ids", "labels"])
+    chosen = stored.select(random.Random(3407).sample(range(len(stored)), count))
+    with datasets.arrow_writer.ArrowWriter(path=str(folder / "rows.arrow"), features=chosen.features) as writer:
+        for row in chosen:
+            writer.write(row)
+        writer.finalize()
+    tokens = sum(len(ids) for ids in chosen["input_ids"])
+    manifest = {"row_tokens": tokens, "rows_sha256": file_sha256(folder / "rows.arrow")}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 @contextmanager
@@ -119,16 +139,20 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--recipes", nargs="+", default=["cpu-trial"])
     parser.add_argument("--trainers", nargs="+", default=["trl", "unsloth"])
+    parser.add_argument("--rows", type=int, help="train on so many rows only")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         base = ready_base(arguments.base, Path(scratch))
         folder = arguments.out or Path(scratch)
+        dataset = arguments.dataset
+        if arguments.rows:
+            dataset = some_rows(dataset, arguments.rows, Path(scratch) / "rows")
         for number, name in enumerate(arguments.recipes):
             recipe = load_recipe(name)
             for kind in arguments.trainers:
                 try:
-                    figures = run(kind, base, arguments.dataset, recipe, folder / f"{number}-{kind}")
+                    figures = run(kind, base, dataset, recipe, folder / f"{number}-{kind}")
                 except Exception as error:
                     figures = {"trainer": kind, "recipe": name, "failed": str(error)}
                 print(json.dumps(figures), flush=True)

@@ -46,12 +46,14 @@ if TYPE_CHECKING:
     from .passage import SearchResult as SearchResult
     from .progress import Progress as Progress
     from .progress import no_progress as no_progress
+    from .pull_request_pages import numbers_named as numbers_named
     from .pull_requests import ChangedFile as ChangedFile
     from .pull_requests import Comment as Comment
     from .pull_requests import InnerCommit as InnerCommit
     from .pull_requests import PullRequest as PullRequest
     from .pull_requests import ReviewComment as ReviewComment
     from .pull_requests import read_message as read_message
+    from .pull_requests import read_origin as read_origin
     from .pull_requests import read_pull_requests as read_pull_requests
     from .pull_requests.enrichment import said_until as said_until
     from .pull_requests.enrichment import with_forge as with_forge
@@ -138,11 +140,13 @@ _MODULE_OF = {
     "match_expression": "terms",
     "name_at": "definitions",
     "no_progress": "progress",
+    "numbers_named": "pull_request_pages",
     "open_beside": "beside",
     "page_text": "html_pages",
     "read_changes": "history",
     "read_exports": "exports",
     "read_message": "pull_requests",
+    "read_origin": "pull_requests",
     "read_pull_requests": "pull_requests",
     "readable_beside": "beside",
     "redact": "secrets",

@@ -107,6 +107,11 @@ class HistoryTables:
         rows = self._rows("SELECT number, title FROM changes WHERE commit_id = ?", (commit,))
         return (int(str(rows[0][0])) if rows[0][0] is not None else None, str(rows[0][1])) if rows else None
 
+    def commit_of(self, number: int) -> str | None:
+        """The commit that landed pull request ``number``; of two with one number, the newer; ``None`` when not held."""
+        rows = self._rows("SELECT commit_id FROM changes WHERE number = ? ORDER BY id DESC LIMIT 1", (number,))
+        return str(rows[0][0]) if rows else None
+
     def match_changes(self, expression: str, limit: int) -> list[int]:
         """Change ids for an FTS5 expression, best first: BM25, the title above the description above the paths."""
         rows = self._rows(

@@ -75,7 +75,9 @@ class ChangeVotes:
         """
         scores: dict[int, float] = defaultdict(float)
         if question is not None and self._vectors is not None:
-            order = np.argsort(-(self._vectors @ question), kind="stable")[:FOUND_BY_EACH]
+            # Of a short history a quarter at most: the nearest of a few changes may be near to nothing.
+            nearest = min(FOUND_BY_EACH, len(self._with_vector) // 4)
+            order = np.argsort(-(self._vectors @ question), kind="stable")[:nearest]
             for rank, at in enumerate(order, start=1):
                 scores[self._with_vector[int(at)]] += 1 / (_RRF_K + rank)
         for rank, change_id in enumerate(matched[:FOUND_BY_EACH], start=1):

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 MAX_PAGES = 500
 """Pull requests that were merged last and are kept as pages. They come to little more chunks than pages, which are
-embedded after the code."""
+embedded after the code. An older one becomes a page when a question names it."""
 SHARE = 5
 """One pull request comes beside each five passages of code and wiki that were asked for."""
 _FOLDER = "pull-requests"
@@ -158,12 +158,9 @@ class PullRequestPages:
                 catalog.pull_requests.remove([number for number in known if number not in changes])
         step: list[PageRow] = []
         for done, (number, change) in enumerate(changes.items(), start=1):
-            text = page_text(change, told_about(store, number, change.commit, change.title))
-            content_id = _digest(self._identity, text)
-            if known.get(number) != content_id:
-                chunks = self._cut(f"{_FOLDER}/{number}.md", text)
-                keyed = [(chunk, vector_key(self._encoder, chunk)) for chunk in chunks]
-                step.append(PageRow(number, change.landed, content_id, text, keyed))
+            page = self._page(number, change, store)
+            if known.get(number) != page.content_id:
+                step.append(self._with_chunks(page))
             if len(step) >= _PAGES_A_STEP or done == len(changes):
                 check("reading pull requests", done, len(changes))
                 # Before the page is another, so that no kill leaves an old file behind.
@@ -173,6 +170,42 @@ class PullRequestPages:
                 step = []
         with self._lock:
             catalog.pull_requests.keep_newest(MAX_PAGES)
+
+    def _page(self, number: int, change: HistoryChange, store: PullRequestStore | None) -> PageRow:
+        """The page of a change, not cut yet."""
+        text = page_text(change, told_about(store, number, change.commit, change.title))
+        return PageRow(number, change.landed, _digest(self._identity, text), text, ())
+
+    def _with_chunks(self, page: PageRow) -> PageRow:
+        chunks = self._cut(f"{_FOLDER}/{page.number}.md", page.text)
+        return replace(page, chunks=[(chunk, vector_key(self._encoder, chunk)) for chunk in chunks])
+
+    def _read_older(self, catalog: Catalog, numbers: Sequence[int]) -> None:
+        """Make pages of pull requests that were merged before the newest :data:`MAX_PAGES`, where the history has them.
+
+        They go when the next pull request lands, and come back when they are named again.
+        """
+        with self._lock:
+            known = catalog.pull_requests.content_ids()
+            commits = {number: catalog.history.commit_of(number) for number in numbers if number not in known}
+        found = {number: commit for number, commit in commits.items() if commit is not None}
+        if not found:
+            return
+        try:
+            store = PullRequestStore.if_there(self._state_dir)
+            try:
+                pages = [
+                    self._with_chunks(self._page(number, change, store))
+                    for number, commit in found.items()
+                    for change in read_changes(self._repository, commit, limit=1)
+                ]
+            finally:
+                if store is not None:
+                    store.close()
+            with self._lock:
+                catalog.pull_requests.put(pages)
+        except InhouseError as error:  # a full disk, or another process holds the catalog
+            _log.warning("older pull requests are left out: %s", error)
 
     def forget_vectors(self) -> None:
         """More vectors were computed: the next search reads them."""
@@ -255,7 +288,8 @@ class PullRequestPages:
             vector: unit vector of the question; without one, pull requests are found by their words.
             limit: passages of code and wiki that were asked for.
         """
-        named = list(dict.fromkeys(int(number) for number in _NUMBER.findall(question)))[:_NAMED_AT_MOST]
+        named = numbers_named(question)
+        self._read_older(catalog, named)
         with self._lock:
             first: list[_Found] = [(chunk, ("number",)) for chunk in catalog.pull_requests.first_chunks(named)]
             others = self._found(catalog, question, vector) if limit >= SHARE else []
@@ -325,6 +359,11 @@ class PullRequestPages:
             (chunk.heading.removeprefix("# Pull request ").replace(": ", " ", 1),),
             updated=day_of(chunk.landed),
         )
+
+
+def numbers_named(question: str) -> list[int]:
+    """The pull requests that a question names by their numbers, such as ``#12``; a few at most."""
+    return list(dict.fromkeys(int(number) for number in _NUMBER.findall(question)))[:_NAMED_AT_MOST]
 
 
 def _relative(path: Path, root: Path) -> str:

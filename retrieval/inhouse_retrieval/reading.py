@@ -42,6 +42,8 @@ def reason_by_name(path: str) -> str | None:
     """Why a file of this name is not read, or ``None`` when it is."""
     pure = PurePosixPath(path)
     name = pure.name.lower()
+    if path == "inhouse.toml":  # its comments name everything that anyone asks about
+        return "settings of inhouse"
     if name in _LOCK_NAMES:
         return "lock file"
     if any(part.lower() in VENDORED_FOLDERS for part in pure.parts[:-1]):

@@ -6,13 +6,14 @@ Citations are the passages that were in the prompt and nothing else, so each of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import PurePosixPath
 from threading import Event, Thread
 from typing import TypeVar
 
-from inhouse_retrieval import EVERYWHERE, Index, Passage, SearchResult, Within, redact
+from inhouse_retrieval import EVERYWHERE, Index, Passage, SearchResult, Within, numbers_named, redact
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.answers import (
     CURRENT,
@@ -128,11 +129,12 @@ class Assistant:
             else:
                 finished = event
         reason = "repetition" if stop.by_itself else finished.reason
+        named = numbers_named(question.text) if question.pull_requests and self._within.everywhere else []
         ended = time.perf_counter()
         answer = AnswerFinished(
             citations=prompt.included,
             omitted=prompt.omitted,
-            notes=_notes(prompt, found, reason),
+            notes=_notes(prompt, found, reason, named),
             reason=reason,
             provenance=Provenance(
                 base_model=engine.base_model,
@@ -251,8 +253,13 @@ def _selection_passage(question: Question) -> Passage | None:
     )
 
 
-def _notes(prompt: AnswerPrompt, found: SearchResult | None, reason: str) -> tuple[str, ...]:
+def _notes(prompt: AnswerPrompt, found: SearchResult | None, reason: str, named: Sequence[int]) -> tuple[str, ...]:
+    """What the user should know. ``named``: pull requests that the question names and that could be found."""
     notes: list[str] = []
+    if found is not None:
+        pages = {PurePosixPath(passage.path).stem for passage in found.passages if passage.source == "pull_request"}
+        if unknown := [f"#{number}" for number in named if str(number) not in pages]:
+            notes.append(f"No pull request {' or '.join(unknown)} is in the history that was read.")
     if prompt.dropped_turns:
         notes.append(f"The prompt was full, so {prompt.dropped_turns} earlier message(s) were left out.")
     if prompt.omitted:

@@ -11,10 +11,15 @@ from inhouse_server.answers import AnswerFinished
 from inhouse_training import AdapterVersion
 
 
-def search_json(result: SearchResult) -> dict[str, Any]:
-    """``{"results": […], "index_commit", "pending", "unembedded", "to_rerank", "reranked"}``, best first."""
+def search_json(result: SearchResult, limit: int) -> dict[str, Any]:
+    """``{"results": […], "index_commit", "pending", "beside": […], "unembedded", "to_rerank", "reranked"}``.
+
+    Both lists are best first. ``results`` holds ``limit`` passages at most; ``beside`` what follows, since pull
+    requests are found beside as many passages of code and wiki.
+    """
     return {
-        "results": [passage_json(passage) for passage in result.passages],
+        "results": [passage_json(passage) for passage in result.passages[:limit]],
+        "beside": [passage_json(passage) for passage in result.passages[limit:]],
         "index_commit": result.index_commit,
         "pending": result.pending,
         "unembedded": result.unembedded,

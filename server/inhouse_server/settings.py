@@ -1,7 +1,8 @@
 """`inhouse.toml` and `INHOUSE_*` variables, typed.
 
 Everything has a default, so every command works with no file. An unknown key or a wrong type is refused with file, line
-and the nearest valid name. A variable stands above the file: ``INHOUSE_SERVER_PORT=0`` sets ``[server] port``.
+and the nearest valid name. A variable stands above the file: ``INHOUSE_SERVER_PORT=0`` sets ``[server] port``. What is
+not text is written as in the file: ``INHOUSE_EXCLUDE='["*.sql"]'``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +35,8 @@ NOT_SETTINGS = frozenset(
     {"INHOUSE_LOG", "INHOUSE_CACHE", "INHOUSE_SMOLLM2_WHEEL", "INHOUSE_TOKEN", FORGE_TOKEN, WEBHOOK_SECRET}
 )
 """`INHOUSE_*` variables that steer the process rather than a setting."""
+FILE_ONLY = frozenset(("review", key) for key in ("check", "check_seconds", "check_memory_mb", "check_reads"))
+"""Settings that no variable sets: they are read from the main branch, whatever the work tree says."""
 
 
 class InvalidSettings(InhouseError):
@@ -56,8 +60,8 @@ class EngineSettings(_Section):
     waiting: int = Field(
         64, ge=0, description="answers that may wait in this process; beyond that a question is refused with 429"
     )
-    url: str | None = Field(None, description="base URL of the server, such as http://127.0.0.1:8000/v1")
-    model: str | None = Field(None, description="name of the base model at that server")
+    url: str | None = Field(None, examples=["http://127.0.0.1:8000/v1"], description="base URL of the server")
+    model: str | None = Field(None, examples=["house"], description="name of the base model at that server")
     adapters: dict[str, str] = Field(default_factory=dict, description="adapter version -> model name at that server")
     api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
     context_tokens: int = Field(8192, ge=512, description="context length of the server's model")
@@ -65,7 +69,9 @@ class EngineSettings(_Section):
         default_factory=list, description="vLLM servers, such as http://10.0.0.7:8000, all with the same base model"
     )
     adapters_folder: str | None = Field(
-        None, description="where the vLLM servers see the folder adapters of the state directory, when elsewhere"
+        None,
+        examples=["/mnt/inhouse/adapters"],
+        description="where the vLLM servers see the folder adapters of the state directory, when elsewhere",
     )
     max_lora_rank: int = Field(16, ge=1, le=512, description="--max-lora-rank that the vLLM servers were started with")
 
@@ -94,18 +100,29 @@ class EncoderSettings(_Section):
         "all-MiniLM-L6-v2",
         description="the bundled model, a folder of sentence-transformers or model2vec, or a hub name",
     )
-    revision: str | None = Field(None, description="commit, tag or branch of a model with a hub name")
+    revision: str | None = Field(
+        None, examples=["main"], description="commit, tag or branch of a model with a hub name"
+    )
     precision: Literal["auto", "int8", "float16", "float32"] = Field(
         "auto", description="'auto' takes int8 where the model is a BERT and runs on the CPU, and float32 elsewhere"
     )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="'cpu', 'cuda' or 'cuda:1'")
-    query_prompt: str | None = Field(None, description="text before a question, in place of the model's own prompt")
-    document_prompt: str | None = Field(None, description="text before a chunk, in place of the model's own prompt")
+    query_prompt: str | None = Field(
+        None, examples=["query: "], description="text before a question, in place of the model's own prompt"
+    )
+    document_prompt: str | None = Field(
+        None, examples=["passage: "], description="text before a chunk, in place of the model's own prompt"
+    )
     max_tokens: int | None = Field(
-        None, ge=32, description="longest chunk in tokens; without it what the model reads, at most 512"
+        None,
+        ge=32,
+        examples=[256],
+        description="longest chunk in tokens; without it what the model reads, at most 512",
     )
     trust_remote_code: str | None = Field(
-        None, description="name of the model once more, to let code that comes with it run"
+        None,
+        examples=["owner/model"],
+        description="name of the model once more, to let code that comes with it run",
     )
 
     def choice(self, root: Path) -> EncoderChoice:
@@ -143,9 +160,11 @@ class ForgeSettings(_Section):
 
     kind: Literal["none", "github", "gitlab"] = Field("none", description="'none', 'github' or 'gitlab'")
     url: str | None = Field(
-        None, description="address of the API of your own server, such as https://github.example.org/api/v3"
+        None, examples=["https://github.example.org/api/v3"], description="address of the API of your own server"
     )
-    project: str | None = Field(None, description="owner/name, or GitLab's path of the project")
+    project: str | None = Field(
+        None, examples=["owner/name"], description="owner/name, or GitLab's path of the project"
+    )
     token_env: str = Field(FORGE_TOKEN, description="variable that holds a token that may read pull requests")
     limit: int = Field(100, ge=1, le=5000, description="pull requests that are read, the last merged first")
 
@@ -154,9 +173,11 @@ class SynthesisSettings(_Section):
     """Which model writes synthetic rows for `inhouse dataset synthesize`."""
 
     base_url: str | None = Field(
-        None, description="OpenAI-compatible server that writes them; without one, what [engine] answers with"
+        None,
+        examples=["http://127.0.0.1:8000/v1"],
+        description="OpenAI-compatible server that writes them; without one, what [engine] answers with",
     )
-    model: str | None = Field(None, description="name of the model at that server")
+    model: str | None = Field(None, examples=["writer"], description="name of the model at that server")
     api_key_env: str = Field("OPENAI_API_KEY", description="variable that holds the server's key")
     concurrency: int = Field(4, ge=1, le=256, description="requests to the server under way at once")
     json_schema: bool = Field(True, description="send the form of the reply as a JSON schema")
@@ -168,14 +189,22 @@ class SynthesisSettings(_Section):
 class RerankerSettings(_Section):
     """A cross-encoder that orders the best passages anew; `inhouse eval retrieval` says whether that pays."""
 
-    name: str | None = Field(None, description="folder of a cross-encoder, or a hub name; without one there is none")
-    revision: str | None = Field(None, description="commit, tag or branch of a model with a hub name")
+    name: str | None = Field(
+        None,
+        examples=["models/cross-encoder"],
+        description="folder of a cross-encoder, or a hub name; without one there is none",
+    )
+    revision: str | None = Field(
+        None, examples=["main"], description="commit, tag or branch of a model with a hub name"
+    )
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="'cpu', 'cuda' or 'cuda:1'")
     passages: int = Field(20, ge=2, le=200, description="how many of the best passages it looks at")
     deadline_ms: int = Field(300, ge=1, description="time for that in one search; what is not scored keeps its place")
     max_tokens: int = Field(320, ge=32, description="of question and passage together; what is longer is cut")
     trust_remote_code: str | None = Field(
-        None, description="name of the model once more, to let code that comes with it run"
+        None,
+        examples=["owner/model"],
+        description="name of the model once more, to let code that comes with it run",
     )
 
     def reranker(self, root: Path) -> Reranker | None:
@@ -202,6 +231,7 @@ class ReviewSettings(_Section):
     check: str | None = Field(
         None,
         min_length=1,
+        examples=["npx tsc --noEmit"],
         description="command that no suggestion may make worse, run in a sandbox; the main branch's counts",
     )
     check_seconds: float = Field(60.0, gt=0, le=3600, description="time that the check may take, each time it is run")
@@ -215,7 +245,9 @@ class VectorSettings(_Section):
     """Where Chroma keeps the vectors of the index."""
 
     server: str | None = Field(
-        None, description="socket of a vector server, or 'own' for one that the owner starts; a folder without"
+        None,
+        examples=["own"],
+        description="socket of a vector server, or 'own' for one that the owner starts; a folder without",
     )
 
 
@@ -241,12 +273,21 @@ class WebhookSettings(_Section):
 class RetrainSettings(_Section):
     """When `inhouse retrain` has something to do, and who hears of it."""
 
-    every: str | None = Field(None, pattern=f"^({INTERVAL})$", description="age of the last run, such as 12h or 7d")
-    after_prs: int | None = Field(None, ge=1, description="changes that must have landed since the last run")
-    webhook: str | None = Field(
-        None, pattern=r"^https?://[^/\s]+", description="URL that the result of each finished run is sent to"
+    every: str | None = Field(
+        None, pattern=f"^({INTERVAL})$", examples=["7d"], description="age of the last run, such as 12h or 7d"
     )
-    price: float | None = Field(None, ge=0, description="what an hour of the machine costs, for --dry-run")
+    after_prs: int | None = Field(
+        None, ge=1, examples=[20], description="changes that must have landed since the last run"
+    )
+    webhook: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+",
+        examples=["https://chat.example.org/hook"],
+        description="URL that the result of each finished run is sent to",
+    )
+    price: float | None = Field(
+        None, ge=0, examples=[2.79], description="what an hour of the machine costs, for --dry-run"
+    )
 
 
 class ServerSettings(_Section):
@@ -255,12 +296,18 @@ class ServerSettings(_Section):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8470, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     allowed_hosts: list[str] = Field(default_factory=list, description="further Host names that requests may carry")
-    tls_cert: str | None = Field(None, description="certificate chain in PEM, to listen with TLS")
-    tls_key: str | None = Field(None, description="its key in PEM, without a password")
+    tls_cert: str | None = Field(
+        None, examples=["/etc/inhouse/cert.pem"], description="certificate chain in PEM, to listen with TLS"
+    )
+    tls_key: str | None = Field(
+        None, examples=["/etc/inhouse/key.pem"], description="its key in PEM, without a password"
+    )
     behind_proxy: bool = Field(False, description="a reverse proxy ends TLS in front of this server")
     drain_seconds: int = Field(30, ge=0, description="how long answers may take to end when the server is to stop")
     tokens: str | None = Field(
-        None, description="file of the team's tokens instead of tokens.json in the state directory"
+        None,
+        examples=["/etc/inhouse/tokens.json"],
+        description="file of the team's tokens instead of tokens.json in the state directory",
     )
     repositories: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], str] = Field(
         default_factory=dict,
@@ -375,14 +422,18 @@ def _apply_environment(values: dict[str, Any], environ: Mapping[str, str]) -> di
             hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(names))}."
             raise InvalidSettings(f"The variable {variable} is not a setting.", hint)
         location = names[variable]
+        if location in FILE_ONLY:
+            raise InvalidSettings(
+                f"{variable} cannot set {'.'.join(location)}, which the main branch's {FILE_NAME} decides.",
+                f"Set it under [{location[0]}] in {FILE_NAME}.",
+            )
         target = values
         for part in location[:-1]:
             inner = target.setdefault(part, {})
             if not isinstance(inner, dict):
                 raise InvalidSettings(f"[{part}] must be a table.", f"Write it as [{part}] in {FILE_NAME}.")
             target = inner
-        whole_number = _field_type(location) is int and re.fullmatch(r"-?\d+", raw)
-        target[location[-1]] = int(raw) if whole_number else raw
+        target[location[-1]] = raw if _takes_text(_annotation(location)) else _toml_value(raw)
         origins[location] = variable
     return origins
 
@@ -392,20 +443,32 @@ def _environment_names() -> dict[str, tuple[str, ...]]:
     for key, field in Settings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            for inner, inner_field in section.model_fields.items():
-                named = ("kind", "url", "base_url", "model", "project", "every", "webhook", "server")
-                if inner_field.annotation in (str, int) or inner in named:
-                    names[f"INHOUSE_{key}_{inner}".upper()] = (key, inner)
-        elif section is str:
+            names |= {f"INHOUSE_{key}_{inner}".upper(): (key, inner) for inner in section.model_fields}
+        else:
             names[f"INHOUSE_{key}".upper()] = (key,)
     return names
 
 
-def _field_type(location: tuple[str, ...]) -> Any:
+def _annotation(location: tuple[str, ...]) -> Any:
     model: Any = Settings
     for part in location[:-1]:
         model = model.model_fields[part].annotation
     return model.model_fields[location[-1]].annotation
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Whether a setting is text, so that a variable's value is meant as it stands."""
+    if get_origin(annotation) is Literal:
+        return True
+    return annotation is str or (str in get_args(annotation) and get_origin(annotation) in (Union, UnionType))
+
+
+def _toml_value(raw: str) -> Any:
+    """``raw`` as it would be read from the file; itself when it is no TOML, which its type then refuses."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
 
 
 def _explain(error: ValidationError, path: Path, text: str, origins: Mapping[tuple[str, ...], str]) -> InvalidSettings:
@@ -419,10 +482,27 @@ def _explain(error: ValidationError, path: Path, text: str, origins: Mapping[tup
         near = difflib.get_close_matches(location[-1], valid, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Valid here: {', '.join(valid)}."
         return InvalidSettings(f"{place}: unknown setting {name!r}.", hint)
+    must = _MUST.get(detail["type"])
+    problem = f"must be {must.format(**detail.get('ctx', {}))}" if must else f"is not usable: {detail['msg']}"
     return InvalidSettings(
-        f"{place}: {name!r} has the value {detail['input']!r}, which is not usable: {detail['msg']}.",
-        "Correct the value.",
+        f"{place}: {name!r} has the value {detail['input']!r}, which {problem}.", "Correct the value."
     )
+
+
+_MUST = {
+    "model_type": "a table",
+    "dict_type": "a table",
+    "list_type": 'a list, such as ["one", "two"]',
+    "string_type": "text in quotes",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "literal_error": "one of {expected}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+}
+"""What a value must be, by pydantic's kind of complaint; it would speak of instances and dictionaries."""
 
 
 def _keys_at(parents: tuple[str, ...]) -> list[str]:
@@ -448,39 +528,3 @@ def _line_of(location: tuple[str, ...], text: str) -> int:
             if written == location[: len(written)]:
                 return number
     return 1
-
-
-def settings_template(settings: Settings, remarks: Mapping[str, str]) -> str:
-    """A commented `inhouse.toml` that says what each key means and which value holds without it.
-
-    Args:
-        remarks: what was detected, by key of the top level; written above that key.
-    """
-    lines = ["# inhouse.toml: settings of inhouse for this repository.",
-             "# Each line shows the default; remove the '#' in front to change it.", ""]  # fmt: skip
-    sections: list[str] = []
-    for key, field in Settings.model_fields.items():
-        value = getattr(settings, key)
-        if isinstance(value, BaseModel):
-            sections += ["", f"# {(type(value).__doc__ or '').strip()}", f"[{key}]"]
-            for inner, inner_field in type(value).model_fields.items():
-                sections += _template_lines(inner, getattr(value, inner), inner_field.description)
-        else:
-            lines += [f"# {remarks[key]}"] if key in remarks else []
-            lines += _template_lines(key, value, field.description)
-    return "\n".join([*lines, *sections]) + "\n"
-
-
-def _template_lines(key: str, value: object, description: str | None) -> list[str]:
-    match value:
-        case None:
-            shown = '"…"'
-        case str():
-            shown = f'"{value}"'
-        case bool():
-            shown = str(value).lower()
-        case dict():
-            shown = "{}"
-        case _:
-            shown = str(value)
-    return [f"# {description}", f"# {key} = {shown}"]

@@ -8,10 +8,9 @@ FILE_NAME = "inhouse.toml"
 
 
 def may_complete_inline(root: str) -> bool:
-    """Whether the file at ``root`` could turn inline completion on. A file that cannot be read could.
-
-    No `INHOUSE_*` variable can: they set texts and numbers.
-    """
+    """Whether the file at ``root`` or a variable could turn inline completion on; a file that cannot be read could."""
+    if "INHOUSE_INLINE_COMPLETION_ENABLED" in os.environ:
+        return True
     try:
         with open(os.path.join(root, FILE_NAME), encoding="utf-8") as file:  # noqa: PTH123, PTH118
             text = file.read()

@@ -43,7 +43,7 @@ from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
 from inhouse_server.state_dir import prepare_state_dir, unwritable
-from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval
+from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval, runs_holder
 
 if TYPE_CHECKING:
     from inhouse_server.engines.shared import BaseModels, RepositoryEngine
@@ -317,6 +317,18 @@ class Workspace:
         return load_engine(resolve_base_model(self.settings.base_model), self.registry.verify, engine.batched)
 
 
+def fetch_base_model(settings: Settings, progress: Progress) -> None:
+    """Have the base model on this machine, where it answers in this process.
+
+    Raises:
+        InhouseError: it cannot be had.
+    """
+    if settings.engine.kind == "transformers":
+        from inhouse_training import resolve_base_model
+
+        resolve_base_model(settings.base_model, progress)
+
+
 def find_repository(path: Path) -> tuple[Repository, Settings, Path]:
     """The repository that ``path`` lies in, as its settings want it read; the settings, and the state directory.
 
@@ -354,7 +366,8 @@ def status_json(
 
 
 def _retraining(settings: Settings, state_dir: Path) -> dict[str, Any]:
-    """How the last retraining ended, and when the next is due, which only ``[retrain] every`` tells."""
+    """How the last retraining ended, when the next is due, which only ``[retrain] every`` tells, and the process that
+    retrains or evaluates now."""
     last, every = last_run(state_dir), settings.retrain.every
     due = due_at(last, parse_interval(every)).isoformat() if last and every else None
     ended = last and {
@@ -362,4 +375,4 @@ def _retraining(settings: Settings, state_dir: Path) -> dict[str, Any]:
         "decision": last.result["decision"],
         "candidate": last.result["candidate"],
     }
-    return {"last_retrain": ended, "next_retrain": due}
+    return {"last_retrain": ended, "next_retrain": due, "retraining": runs_holder(state_dir)}

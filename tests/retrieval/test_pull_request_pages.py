@@ -17,6 +17,7 @@ from inhouse_retrieval import (
     Repository,
     ReviewComment,
     SearchResult,
+    pull_request_pages,
 )
 from inhouse_retrieval.benchmark import clone_at, run_benchmark, select_queries
 from inhouse_retrieval.pull_request_pages import SHARE
@@ -101,6 +102,20 @@ def test_where_they_come(busy: Repository, state: Path, encoder: Encoder) -> Non
     ordinary, of_the_past, by_number = sources.values()
     assert ordinary.count("pull_request") == 1 and ordinary[-1] == "pull_request"
     assert of_the_past.index("pull_request") == 1 and by_number.index("pull_request") == 0
+
+
+def test_one_that_is_too_old_for_a_page_gets_one_when_it_is_named(
+    busy: Repository, state: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_request_pages, "MAX_PAGES", 1)
+    with Index.open(busy, state, encoder) as index:
+        index.refresh()
+        assert sorted(path.name for path in (state / "pull-requests").iterdir()) == ["4.md"]
+        assert names(index.search("vouchers at the till", 10)) == [] and names(index.search("what of #99", 10)) == []
+        found = index.search("what did #2 do?", 1)
+        assert names(found) == ["2.md"] and "Customers lost" in (busy.root / past(found)[0].path).read_text()
+        index.refresh()
+        assert names(index.search("what did #2 do?", 1)) == ["2.md"]
 
 
 def test_what_was_synced_is_added_redacted_and_kept_up_to_date(busy: Repository, state: Path, encoder: Encoder) -> None:

@@ -56,6 +56,30 @@ def test_a_merge_may_carry_the_title_of_its_pull_request(root: Path) -> None:
     assert (merged.number, merged.title, merged.description) == (7, "Offer vouchers", "Customers asked.")
 
 
+def test_merges_without_a_number_are_changes_where_there_are_no_others(root: Path) -> None:
+    for name, message in (
+        ("vouchers", "Merge branch 'vouchers'"),
+        ("couriers", "Merge branch 'couriers' into main\n\nCouriers come at noon\n\nThey were late."),
+        ("baskets", "Baskets have handles"),
+        ("main-again", "Merge branch 'main' of https://git.example.org/acme/shop"),
+        ("main", "Merge remote-tracking branch 'origin/main' into main"),
+    ):
+        git(root, "checkout", "--quiet", "-b", f"topic-{name}")
+        write(root, {f"{name}.py": "x = 1\n"})
+        commit_all(root, f"Begin {name}")
+        write(root, {f"{name}.py": "x = 2\n"})
+        commit_all(root, f"Offer {name}")
+        merge(root, f"topic-{name}", message)
+    changes = read_pull_requests(Repository.open(root))
+    assert [(each.number, each.title, each.description) for each in changes] == [
+        (None, "Baskets have handles", ""),
+        (None, "Couriers come at noon", "They were late."),
+        (None, "Offer vouchers", ""),
+    ]
+    assert [commit.subject for commit in changes[-1].commits] == ["Begin vouchers", "Offer vouchers"]
+    assert [file.path for file in changes[-1].files] == ["vouchers.py"]
+
+
 def test_gitlab_merges(root: Path) -> None:
     git(root, "remote", "add", "origin", "git@gitlab.example.org:acme/tools/shop.git")
     git(root, "checkout", "--quiet", "-b", "vouchers")

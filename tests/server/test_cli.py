@@ -8,6 +8,7 @@ import os
 import platform
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_index_then_search_keep_their_contracts(shop: Path) -> None:
     assert json_of("index", "--repo", str(shop))["embedded"] == 0
 
     found = json_of_its_own("search", "when do couriers come", "--repo", str(shop), "--limit", "1")
-    assert found.keys() == {"results", "index_commit", "pending", "unembedded", "to_rerank", "reranked"}
+    assert found.keys() == {"results", "beside", "index_commit", "pending", "unembedded", "to_rerank", "reranked"}
     [best] = found["results"]
     assert best["path"] == "shipping.py"
     assert {"path", "start_line", "end_line", "score", "source", "legs", "commit"} <= best.keys()
@@ -91,6 +92,24 @@ def test_many_queries_print_one_object_a_line(shop: Path, tmp_path: Path) -> Non
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert first["results"][0]["path"] == "shipping.py"
     assert second["results"][0]["path"] == "billing.py"
+
+
+def test_a_limit_holds_for_all_that_is_found(shop: Path, tmp_path: Path) -> None:
+    git(shop, "commit", "--quiet", "--allow-empty", "--message", "Couriers come at noon (#5)")
+    found = json_of("search", "what did #5 say of couriers?", "--repo", str(shop), "--limit", "1")
+    assert [hit["source"] for hit in found["results"]] == ["pull_request"]
+    assert [hit["path"] for hit in found["beside"]] == ["shipping.py"]
+    shown = inhouse("search", "what did #5 say of couriers?", "--repo", str(shop), "--limit", "1").stdout
+    assert "shipping.py" in shown and "pull-requests/5.md" in shown
+    queries = tmp_path / "queries.txt"
+    queries.write_text("courier\n\ncharge\n")
+    done = inhouse("search", "--queries", str(queries), "--repo", str(shop), "--json")
+    assert (done.returncode, f"{queries}:2 holds no query" in done.stderr, done.stdout) == (1, True, "")
+
+
+def test_a_number_that_no_pull_request_has_is_said(shop: Path, base_model: BaseModel) -> None:
+    answer = json_of("ask", "What did #4711 change?", "--repo", str(shop))
+    assert "No pull request #4711 is in the history that was read." in answer["notes"]
 
 
 def test_ask_keeps_its_contract(shop: Path, base_model: BaseModel) -> None:
@@ -235,6 +254,20 @@ def test_init_writes_a_file_that_is_then_used(tmp_path: Path) -> None:
     assert inhouse("index", "--repo", str(root)).returncode == 0
     assert (root / ".cache" / "inhouse" / "catalog.sqlite").exists()
     assert not (root / ".inhouse").exists()
+
+
+def test_init_says_what_it_found(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "fresh")
+    git(root, "remote", "add", "origin", "git@github.example.org:acme/shop.git")
+    (root / "docs").mkdir()
+    detected = json_of("init", "--repo", str(root))["detected"]
+    assert detected["exclude"] == "2 file(s) to learn from." and detected["wiki"] == "docs/ here."
+    text = (root / "inhouse.toml").read_text()
+    for line in ('# kind = "github"', '# project = "acme/shop"', '# url = "https://github.example.org/api/v3"'):
+        assert f"{line}\n" in text
+    assert "no NVIDIA GPU" in detected["recipe"] or shutil.which("nvidia-smi")
+    found = json_of("search", "which port does the server listen on", "--repo", str(root))
+    assert "inhouse.toml" not in {hit["path"] for hit in found["results"]}, "its comments are not the house's code"
 
 
 def test_an_unknown_setting_stops_every_command(tmp_path: Path) -> None:
@@ -422,6 +455,17 @@ def test_doctor_says_what_is_wrong_and_goes_on(shop: Path, tmp_path: Path) -> No
     assert not checks["git"]["ok"] and not checks["repository"]["ok"] and checks["torch"]["ok"]
 
 
+def test_doctor_fails_where_the_next_command_would(shop: Path, tmp_path: Path) -> None:
+    done = inhouse("doctor", "--repo", str(shop), "--json", INHOUSE_BASE_MODEL="nope", INHOUSE_RECIPE="cpu-trail")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.returncode == 1 and "'nope' is neither known" in checks["base model"]["detail"]
+    assert not checks["base model"]["ok"] and "cpu-trail" in checks["recipe"]["detail"] and not checks["recipe"]["ok"]
+    git(tmp_path, "init", "--quiet", "empty")
+    done = inhouse("doctor", "--repo", str(tmp_path / "empty"), "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert not checks["history"]["ok"] and "no commit yet" in checks["history"]["detail"] and checks["encoder"]["ok"]
+
+
 def test_doctor_says_where_the_model_and_the_data_lie(
     shop: Path, base_model: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,7 +474,11 @@ def test_doctor_says_where_the_model_and_the_data_lie(
     place = re.escape(str(base_model.path))
     assert re.fullmatch(rf"{base_model.name}, in {place}, \d+ MB", details["base model"])
     assert re.fullmatch(rf"{re.escape(str(shop / '.inhouse'))}, \d+ [kM]B", details["data folder"])
-    assert "`git commit-graph write --reachable --changed-paths` lets hovers find" in details["history"]
+    assert "last changes are found fast among so few" in details["history"]
+    with monkeypatch.context() as patched:
+        patched.setattr("inhouse_server.cli.doctor._MANY_COMMITS", 1)
+        told = speed_of_history(Repository.open(shop))
+        assert "commits; `git commit-graph write --reachable --changed-paths` lets hovers find" in told
     git(shop, "commit-graph", "write", "--reachable", "--changed-paths")
     assert speed_of_history(Repository.open(shop)).startswith("git keeps a filter of the paths")
     assert data_folder(tmp_path / "none") == f"{tmp_path / 'none'}, not made yet"

@@ -48,7 +48,8 @@ def house(shop: Path, speaker: Speaker) -> Iterator[Path]:
     (shop / "deploy.py").write_text(f'HOST = "example.org"\nTOKEN = "{TOKEN}"\n')
     (shop / "poetry.lock").write_text("[[package]]\n")
     (shop / "notes.txt").write_text("private\n")
-    (shop / ".gitignore").write_text("notes.txt\n")
+    with (shop / ".git/info/exclude").open("a") as ignored:
+        ignored.write("notes.txt\n")
     (shop.parent / "outside.py").write_text("private = 1\n")
     (shop / "link.py").symlink_to("../outside.py")
     (shop / "away").symlink_to("..")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -123,7 +124,10 @@ def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inho
     (shop.root / "inhouse.toml").write_text(served)
     assert json_of(inhouse("adapters", "gc", "--json", "--repo", str(shop.root)))["removed"] == []
     (shop.root / "inhouse.toml").unlink()
+    listed = inhouse("adapters", "list", "--repo", str(shop.root))
+    assert f"{done.candidate}  " in listed.stdout and listed.stdout.rstrip().endswith(", never promoted")
     with hold_runs(state_dir):  # a retraining may be about to promote what it has just registered
+        assert json_of(inhouse("status", "--json", "--repo", str(shop.root)))["retraining"] == os.getpid()
         busy = inhouse("adapters", "gc", "--repo", str(shop.root))
     assert busy.code == 1 and "being retrained already" in busy.stderr
     would = json_of(inhouse("adapters", "gc", "--dry-run", "--json", "--repo", str(shop.root)))
@@ -131,6 +135,22 @@ def test_adapters_that_nothing_needs_are_collected(tmp_path: Path, inhouse: Inho
     assert would == {**did, "dry_run": True}
     assert [entry["version"] for entry in did["removed"]] == [done.candidate] and did["freed_bytes"] > 0
     assert not list((state_dir / "adapters").glob("*/manifest.json"))
+
+
+def test_damaged_versions_are_told_and_not_passed_over(tmp_path: Path, inhouse: Inhouse, base_model: BaseModel) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    state_dir = shop.root / ".inhouse"
+    state_dir.mkdir()
+    done = finish_run(shop, state_dir, load_recipe("cpu-trial"), base_model, datetime.now(UTC))
+    assert done.candidate
+    Registry(state_dir / "adapters").promote(done.candidate)
+    weights = state_dir / "adapters" / done.candidate / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    listed = inhouse("adapters", "list", "--repo", str(shop.root))
+    assert f"The adapter {done.candidate} is damaged: adapter_model.safetensors" in " ".join(listed.stderr.split())
+    weights.with_name("manifest.json").unlink()
+    listed = inhouse("adapters", "list", "--repo", str(shop.root))
+    assert "its manifest cannot be read" in " ".join(listed.stderr.split()) and "No adapter yet" not in listed.stdout
 
 
 def test_a_clock_that_was_set_back_is_said_and_not_waited_for(

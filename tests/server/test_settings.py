@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inhouse_server.settings import InvalidSettings, Settings, load_settings, settings_template
+from inhouse_server.settings import InvalidSettings, Settings, load_settings
+from inhouse_server.settings_template import Detected, settings_template
 
 
 def write(root: Path, text: str) -> Path:
@@ -43,6 +44,44 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, text: str, parts
         load_settings(write(tmp_path, text), {})
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "must"),
+    [
+        ("server = 3\n", "must be a table"),
+        ("[server]\nport = 'eighty'\n", "must be a whole number"),
+        ("[server]\nport = 70000\n", "must be 65535 or less"),
+        ("[review]\nreading = 1\n", "must be true or false"),
+        ("[answer]\nmax_tokens = 0\n", "must be 1 or more"),
+        ("exclude = 'a'\n", "must be a list"),
+        ("recipe = 3\n", "must be text in quotes"),
+        ("[engine]\nkind = 'onnx'\n", "must be one of 'transformers', 'openai' or 'vllm'"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_plain_words(tmp_path: Path, text: str, must: str) -> None:
+    with pytest.raises(InvalidSettings, match=must):
+        load_settings(write(tmp_path, text), {})
+
+
+def test_every_setting_has_a_variable(tmp_path: Path) -> None:
+    given = {
+        "INHOUSE_EXCLUDE": '["*.sql", "old/"]',
+        "INHOUSE_REVIEW_READING": "true",
+        "INHOUSE_RETRAIN_PRICE": "2.79",
+        "INHOUSE_RETRAIN_AFTER_PRS": "20",
+        "INHOUSE_RERANKER_NAME": "models/cross",
+        "INHOUSE_INLINE_COMPLETION_ENABLED": "true",
+        "INHOUSE_ENGINE_ADAPTERS": '{ "abc" = "house" }',
+    }
+    settings = load_settings(tmp_path, given)
+    assert settings.exclude == ["*.sql", "old/"] and settings.review.reading and settings.retrain.price == 2.79
+    assert settings.retrain.after_prs == 20 and settings.reranker.name == "models/cross"
+    assert settings.inline_completion.enabled and settings.engine.adapters == {"abc": "house"}
+    with pytest.raises(InvalidSettings, match=r"INHOUSE_EXCLUDE: .*must be a list"):
+        load_settings(tmp_path, {"INHOUSE_EXCLUDE": "*.sql"})
+    with pytest.raises(InvalidSettings, match=r"INHOUSE_REVIEW_CHECK cannot set review.check, which the main branch"):
+        load_settings(tmp_path, {"INHOUSE_REVIEW_CHECK": "make"})
 
 
 def test_when_to_retrain_may_come_from_the_environment_and_is_checked(tmp_path: Path) -> None:
@@ -85,15 +124,21 @@ def test_a_wrong_variable_is_refused_with_the_nearest_name(tmp_path: Path) -> No
 
 
 def test_the_template_names_every_setting_and_means_the_defaults(tmp_path: Path) -> None:
-    text = settings_template(Settings(), {"state_dir": "Detected: 3 files."})
+    text = settings_template({"state_dir": Detected("three files.")})
     assert load_settings(write(tmp_path, text), {}) == Settings()
-    uncommented = "\n".join(
-        line.removeprefix("# ")
-        for line in text.splitlines()
-        if (" = " in line and '"…"' not in line) or "[" in line[:1]
-    )
-    assert Settings.model_validate(tomllib.loads(uncommented)) == Settings()
-    assert "Detected: 3 files." in text
+    assert "# Detected: three files.\n# state_dir" in text
+    lines = [line for line in text.splitlines() if (line.startswith("# ") and " = " in line) or line[:1] == "["]
+    set_by_default = [line.removeprefix("# ") for line in lines if "# an example" not in line]
+    assert Settings.model_validate(tomllib.loads("\n".join(set_by_default))) == Settings()
+    # Examples are values that are accepted, and all that has no default has one.
+    with_examples = Settings.model_validate(tomllib.loads("\n".join(line.removeprefix("# ") for line in lines)))
+    for section in with_examples.model_dump().values():
+        assert not isinstance(section, dict) or None not in section.values()
+
+
+def test_what_was_detected_stands_in_place_of_the_default() -> None:
+    text = settings_template({"forge.kind": Detected("origin is github.com.", "github")})
+    assert '# Detected: origin is github.com.\n# kind = "github"\n' in text
 
 
 def test_a_forge_needs_a_project_and_its_token_is_no_setting(tmp_path: Path) -> None:

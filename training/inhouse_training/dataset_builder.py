@@ -60,7 +60,7 @@ from .written_conversations import messages_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 7
+FORMAT = 8
 """Raised whenever the same repository and recipe would give other rows."""
 
 _TEMPLATE_TOKENS = 8

@@ -8,6 +8,10 @@ The formats are those of "Fine-tune an Instruct model over raw text data" (Towar
     …                                 Description: …
                                       Created at: 2024-02-26T11:39:03Z
                                       Merged at: 2024-02-27T09:12:44Z
+                                      Author: member
+                                      Commits:
+                                      - Ask the account for its date
+                                      …
                                       Comment (member): …
                                       File: PATH, Status: modified
                                       Changes: @@ -0,0 +1,5 @@
@@ -17,7 +21,8 @@ The formats are those of "Fine-tune an Instruct model over raw text data" (Towar
                                       …
 
 A wiki page is its own text under a line that names it. The article says that comments were in its data but not how;
-here those on the whole change come before its files, and those on lines after the patch that they are about.
+here those on the whole change come before its files, and those on lines after the patch that they are about. The
+author's role, and the commits where there are several, are ours.
 
 A thread of chat, tickets or mail has a line on what it is, then what each person said under their role and the day.
 """
@@ -44,6 +49,9 @@ if TYPE_CHECKING:
 
 BOT = "bot"
 """Role of a commenter that is a program."""
+
+INNER_COMMITS = 20
+"""Subjects of commits inside a change that are learned; the first ones."""
 
 _TITLE_CHARACTERS = 200
 _LEAST_PIECE = 16
@@ -134,7 +142,12 @@ def change_document(change: PullRequest) -> Document:
     if change.number is not None:
         about += f"Created at: {_moment(change.created_at)}\n"
     about += f"Merged at: {_moment(change.merged_at)}\n"
+    if change.author_role:
+        about += f"Author: {change.author_role}\n"
     sections = [Section("", about)]
+    if len(change.commits) > 1:  # a single one says what the title says
+        listed = "".join(f"- {shorten(commit.subject)}\n" for commit in change.commits[:INNER_COMMITS])
+        sections.append(Section("Commits:\n", listed))
     sections += [
         Section(f"Comment{_by(comment.role)}: ", _ended(comment.text))
         for comment in change.comments

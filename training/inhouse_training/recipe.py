@@ -265,6 +265,14 @@ def load_recipe(name_or_path: str | Path = DEFAULT_RECIPE) -> Recipe:
     return parse_recipe((_shipped() / f"{text}.toml").read_text(encoding="utf-8"), text, f"{text}.toml")
 
 
+def fitting_recipe(gpu_gib: float | None) -> str:
+    """The shipped recipe for a machine whose GPU has ``gpu_gib`` GiB, ``None`` for no GPU. Cards that are sold as of 24
+    and 16 GB have a little less."""
+    if gpu_gib is None:
+        return "cpu-trial"
+    return "default-7b" if gpu_gib >= 23 else "small-gpu" if gpu_gib >= 15 else "gpu-trial"
+
+
 def check_recipe_name(text: str) -> None:
     """See whether a recipe is called ``text``, or a file ending in `.toml` is there; nothing is read.
 

@@ -137,12 +137,26 @@ class Registry:
     def list(self) -> tuple[AdapterVersion, ...]:
         """All versions whose manifest can be read, oldest first."""
         found: list[AdapterVersion] = []
-        if self.root.is_dir():
-            for folder in self.root.iterdir():
-                if folder.is_dir() and not folder.name.startswith("."):
-                    with contextlib.suppress(InhouseError):
-                        found.append(self.get(folder.name))
+        for name in self._folders():
+            with contextlib.suppress(InhouseError):
+                found.append(self.get(name))
         return tuple(sorted(found, key=lambda each: (each.manifest.created, each.version)))
+
+    def damaged(self) -> tuple[InhouseError, ...]:
+        """What is wrong with versions whose manifest cannot be read, and with the current one where its files are not
+        those that were added. Files of the others are read when they are promoted or loaded."""
+        found = []
+        current = self.current()
+        for name in sorted({*self._folders(), *([current] if current else [])}):
+            try:
+                self.verify(name) if name == current else self.get(name)
+            except InhouseError as error:
+                found.append(error)
+        return tuple(found)
+
+    def _folders(self) -> Iterator[str]:
+        if self.root.is_dir():
+            yield from (each.name for each in self.root.iterdir() if each.is_dir() and not each.name.startswith("."))
 
     def get(self, version: str) -> AdapterVersion:
         """One version by its name.

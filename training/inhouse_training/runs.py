@@ -31,6 +31,7 @@ from .written_conversations import conversations_digest
 
 KEPT_RUNS = 5
 """Finished runs whose dataset stays."""
+_HOLDER = "retrain.pid"
 _DISK_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EEXIST
 )  # fmt: skip
@@ -127,12 +128,22 @@ def hold_runs(state_dir: Path) -> Iterator[None]:
         yield
 
 
+def runs_holder(state_dir: Path) -> int | None:
+    """The process that builds, trains or evaluates now; ``None`` when none does. Nothing is written."""
+    try:
+        pid = int((state_dir / _HOLDER).read_text(encoding="ascii"))
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid
+
+
 @contextlib.contextmanager
 def _locked(state_dir: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(state_dir / "retrain.lock")
-    holder = state_dir / "retrain.pid"
+    holder = state_dir / _HOLDER
     try:
         lock.acquire(timeout=0)
     except Timeout:

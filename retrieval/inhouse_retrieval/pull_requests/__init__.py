@@ -5,7 +5,7 @@ The readers of forges load on first use: they import an HTTP client, which who o
 
 from __future__ import annotations
 
-from inhouse_retrieval.pull_requests.git_history import read_pull_requests
+from inhouse_retrieval.pull_requests.git_history import read_origin, read_pull_requests
 from inhouse_retrieval.pull_requests.messages import read_message
 from inhouse_retrieval.pull_requests.pull_request import (
     ChangedFile,
@@ -22,5 +22,6 @@ __all__ = [
     "PullRequest",
     "ReviewComment",
     "read_message",
+    "read_origin",
     "read_pull_requests",
 ]

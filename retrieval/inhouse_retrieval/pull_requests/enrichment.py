@@ -40,7 +40,7 @@ def _enriched(change: PullRequest, store: PullRequestStore | None) -> PullReques
         merged_at=told.merged_at or change.merged_at,
         comments=told.comments,
         review_comments=told.review_comments,
-        commits=told.commits,
+        commits=told.commits or change.commits,
         author_role=told.author_role,
     )
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from inhouse_retrieval.pull_requests.messages import read_message
-from inhouse_retrieval.pull_requests.pull_request import ChangedFile, PullRequest, Status
+from inhouse_retrieval.pull_requests.messages import lands_a_branch, read_message, says_branches_only
+from inhouse_retrieval.pull_requests.pull_request import ChangedFile, InnerCommit, PullRequest, Status
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.secrets import redact
 
@@ -17,6 +17,8 @@ MAX_PATCH_CHARACTERS = 20_000
 """Per file. A longer patch is generated or a move of code; its tail is counted in ``omitted_lines``."""
 MAX_FILES = 200
 """Per change. A larger one is a mass edit; the rest is counted in ``omitted_files``."""
+MAX_INNER_COMMITS = 50
+"""Of a merge. The newest stay."""
 _PAGE = 2_000
 
 _STATUS: dict[str, Status] = {"A": "added", "D": "removed", "R": "renamed", "C": "added"}
@@ -36,8 +38,9 @@ def read_pull_requests(
 ) -> list[PullRequest]:
     """The newest ``limit`` changes on the first-parent history of ``until``, newest first.
 
-    When the whole history holds fewer than ``minimum`` pull requests, plain commits that are no merges count
-    as well. A commit without a parent here (the first one, or the edge of a shallow clone) is never a change.
+    When the whole history holds fewer than ``minimum`` pull requests, plain commits and merges without a number count
+    as well. A merge that says no more than which branch it merged has the newest title of that branch. A commit without
+    a parent here (the first one, or the edge of a shallow clone) is never a change.
 
     Raises:
         InhouseError: there is no commit ``until``.
@@ -51,7 +54,7 @@ def read_pull_requests(
         number, title, description = read_message(commit.message, len(commit.parents))
         if number is not None:
             numbered += 1
-        elif len(commit.parents) > 1 or plain == limit:
+        elif plain == limit or (len(commit.parents) > 1 and not lands_a_branch(commit.message)):
             continue
         else:
             plain += 1
@@ -96,29 +99,53 @@ def _pull_request(
 ) -> PullRequest:
     parent = commit.parents[0]
     files, omitted = _changed_files(repository, parent, commit.id)
+    created, inner = _inside(repository, commit)
+    if number is None and inner and says_branches_only(title):
+        first, _, description = description.partition("\n")
+        title, description = first.strip() or inner[-1].subject, description.strip()
     return PullRequest(
         number,
         redact(title)[0],
         redact(description)[0],
         address % number if address is not None and number is not None else None,
-        _created(repository, commit),
+        created,
         commit.landed,
         commit.id,
         parent,
         files,
         omitted_files=omitted,
+        commits=inner,
     )
 
 
-def _created(repository: Repository, commit: _Commit) -> datetime:
+def _inside(repository: Repository, commit: _Commit) -> tuple[datetime, tuple[InnerCommit, ...]]:
+    """When the first commit that a merge brought was written, and what it brought, oldest first, without merges."""
     if len(commit.parents) < 2:
-        return commit.authored
-    out = repository.git("log", "--format=%at", f"{commit.parents[0]}..{commit.parents[1]}", allow_failure=True)
-    return min((_when(line) for line in out.decode().split()), default=commit.authored)
+        return commit.authored, ()
+    out = repository.git(
+        "log", "-z", "--no-merges", "--topo-order", "--no-show-signature", "--encoding=UTF-8",
+        "--format=%H%x1f%at%x1f%s", f"{commit.parents[0]}..{commit.parents[1]}", allow_failure=True,
+    ).decode("utf-8", "replace")  # fmt: skip
+    rows = [entry.strip().split("\x1f", 2) for entry in out.split("\0") if entry.strip()]
+    created = min((_when(authored) for _, authored, _ in rows), default=commit.authored)
+    return created, tuple(
+        InnerCommit(name, redact(subject)[0]) for name, _, subject in reversed(rows[:MAX_INNER_COMMITS])
+    )
 
 
 def _web_address(repository: Repository) -> str | None:
-    """Pattern of a pull request's address, from the remote that the clone came from; credentials left out."""
+    """Pattern of a pull request's address, from the remote that the clone came from."""
+    origin = read_origin(repository)
+    if origin is None:
+        return None
+    host, path = origin
+    form = "-/merge_requests" if "gitlab" in host else "pull-requests" if "bitbucket" in host else "pull"
+    return f"https://{host}/{path}/{form}/%d"
+
+
+def read_origin(repository: Repository) -> tuple[str, str] | None:
+    """Host and path, such as ``("github.com", "owner/name")``, of the remote that the clone came from; ``None`` where
+    that is no web address. Credentials are left out."""
     remote = repository.git("config", "--get", "remote.origin.url", allow_failure=True).decode("utf-8", "replace")
     match = re.match(
         r"(?:(?:https?|ssh|git)://(?:[^@/\s]*@)?(?P<host>[\w.-]+)(?::\d+)?/|(?:[^@/\s]+@)(?P<scp>[\w.-]+):)"
@@ -127,9 +154,7 @@ def _web_address(repository: Repository) -> str | None:
     )
     if match is None:
         return None
-    host = match["host"] or match["scp"]
-    form = "-/merge_requests" if "gitlab" in host else "pull-requests" if "bitbucket" in host else "pull"
-    return f"https://{host}/{match['path']}/{form}/%d"
+    return match["host"] or match["scp"], match["path"]
 
 
 def _changed_files(repository: Repository, parent: str, commit: str) -> tuple[tuple[ChangedFile, ...], int]:

@@ -12,6 +12,10 @@ _MERGES = (
 _TITLED = re.compile(r"(?P<title>.*\S)\s+\(#(?P<number>\d+)\)$")
 """A squash; also a merge, where GitHub's settings give merges the title, and of its merge queue."""
 _OF_BRANCHES = re.compile(r"Merge (?:branch|remote-tracking branch|tag)\b")
+_BROUGHT_UP_TO_DATE = re.compile(
+    r"Merge (?:remote-tracking )?branch '?(?:origin/|upstream/)?(?:main|master|trunk|develop)\b|Merge .+ of \S+[:/]\S"
+)
+"""What `git pull`, or a topic that took in the main branch, leaves on the first-parent history."""
 _GITLAB = re.compile(r"^See merge request \S*!(?P<number>\d+)\s*$", re.M)
 
 
@@ -40,3 +44,13 @@ def read_message(message: str, parents: int) -> tuple[int | None, str, str]:
     if titled is not None and not (parents > 1 and _OF_BRANCHES.match(subject)):
         return int(titled["number"]), titled["title"], body
     return None, subject, body
+
+
+def lands_a_branch(message: str) -> bool:
+    """Whether a merge without a number landed somebody's work, rather than taking in the branch that it is on."""
+    return _BROUGHT_UP_TO_DATE.match(message) is None
+
+
+def says_branches_only(subject: str) -> bool:
+    """Whether a merge's first line is git's own, which names branches and not what was done."""
+    return _OF_BRANCHES.match(subject) is not None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,16 +37,22 @@ def list_versions(repo: RepoOption = HERE, json: JsonOption = False) -> None:
 
     registry = _registry(repo)
     current = registry.current()
-    rows = [adapter_json(version, current) for version in registry.list()]
+    rows = [adapter_json(version, current) for version in reversed(registry.list())]
+    damaged = registry.damaged()
+    for error in damaged:
+        warn(str(error))
     if json:
         print_json(rows)
         return
-    if not rows:
+    if not rows and not damaged:
         typer.echo("No adapter yet. 'inhouse retrain' makes one.")
+    promoted = {promotion.version for promotion in registry.history()}
     for row in rows:
         mark = "*" if row["current"] else " "
-        note = "" if row["evaluated"] else "  not evaluated"
-        typer.echo(f"{mark} {row['version']}  {row['created']}  {row['base_model']}  {row['snapshot'][:12]}{note}")
+        state = "promoted" if row["version"] in promoted else "never promoted"
+        when = row["created"][:16].replace("T", " ")
+        origin = f"{row['base_model']}, commit {row['snapshot'][:12]}"
+        typer.echo(f"{mark} {row['version']}  {when}  {origin}: {_score(row)}, {state}")
 
 
 @app.command("show")
@@ -55,12 +62,9 @@ def show(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = F
     if json:
         print_json(manifest)
         return
-    metrics = manifest.pop("metrics")
-    for key, value in manifest.items():
-        typer.echo(f"{key}: {value}")
-    reasons = metrics.pop("gate", [])
-    for key, value in metrics.items():
-        typer.echo(f"{key}: {value}")
+    reasons = manifest["metrics"].pop("gate", [])
+    for line in _outline(manifest):
+        typer.echo(line)
     for reason in reasons:
         typer.echo(f"gate: {reason}")
 
@@ -164,6 +168,28 @@ def golden(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption =
         print_json({"version": version, "tokens": sum(len(ids) for ids in made.ids), "effect": made.effect})
         return
     typer.echo(f"{version} moves {made.base_model} by {made.effect:.3f} nats per token on the fixed texts.")
+
+
+def _outline(values: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Keys and values, a line each; what holds more values, indented below its key."""
+    for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            value = {str(number): each for number, each in enumerate(value, start=1)}
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:"
+            yield from _outline(value, f"{indent}  ")
+        elif isinstance(value, list):
+            yield f"{indent}{key}: {', '.join(map(str, value))}"
+        else:
+            yield f"{indent}{key}: {value}"
+
+
+def _score(row: dict[str, Any]) -> str:
+    """What the evaluation found, in a few words."""
+    gain = row["metrics"].get("gain", {}).get("over_base")
+    if not row["evaluated"] or not gain:
+        return "not evaluated"
+    return f"{gain['mean']:+.3f} nats per token over the base ({gain['low']:+.3f} to {gain['high']:+.3f})"
 
 
 def _loaded_by_owner(state_dir: Path) -> list[str]:

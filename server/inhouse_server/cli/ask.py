@@ -10,7 +10,7 @@ import typer
 from inhouse_server.answers import CURRENT
 from inhouse_server.cli.backend import open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import location, plain, print_json
+from inhouse_server.cli.terminal import location, plain, print_json, while_waiting
 from inhouse_server.cli.usage import asked
 
 
@@ -26,7 +26,7 @@ def ask(
 ) -> None:
     """Ask about the repository."""
     with open_backend(repo, "ask", reading=True, with_model=True) as (root, backend):
-        for event in backend.ask(question, adapter, retrieval):
+        for event in while_waiting("waiting for the answer", backend.ask(question, adapter, retrieval)):
             if isinstance(event, dict):
                 if json:
                     print_json(event)

@@ -61,7 +61,8 @@ def open_backend(
         reading: it only searches or asks. The index is brought up to date first, unless an owner runs, which keeps it
             so; the progress bar is gone when this returns: what streams to the terminal next has it to itself. While
             another process holds the repository, it is answered from what that has read so far.
-        with_model: it loads the model, and so waits for a process that holds the model as well.
+        with_model: it loads the model, which is fetched first where it is not here yet; and so it waits for a process
+            that holds the model as well.
 
     Raises:
         InhouseError: not a repository, wrong settings, or held by a process that does not answer.
@@ -74,9 +75,13 @@ def open_backend(
         return
     with found as workspace:
         start_logging(state_dir, "inhouse")
-        if reading and workspace.holds:
-            with progress_bar() as progress:
+        with progress_bar() as progress:
+            if reading and workspace.holds:
                 workspace.refresh(progress)
+            if with_model:
+                from inhouse_server.workspace import fetch_base_model
+
+                fetch_base_model(workspace.settings, progress)
         yield root, LocalBackend(workspace)
 
 
@@ -135,7 +140,7 @@ class LocalBackend:
         from inhouse_server.json_contracts import search_json
 
         self._workspace.index.load_reranker()
-        return search_json(self._workspace.index.search(query, limit))
+        return search_json(self._workspace.index.search(query, limit), limit)
 
     def uses(self, name: str, limit: int) -> dict[str, Any]:
         found: dict[str, Any] = self._workspace.uses(name, limit)

@@ -14,11 +14,12 @@ from typing import Any
 import typer
 
 from inhouse_retrieval import Repository
-from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.errors import InhouseError, NoCommits
 from inhouse_server.cli.backend import locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, start_logging
 from inhouse_server.settings import Settings
+from inhouse_training import can_be_base_model, fitting_recipe, load_recipe
 
 
 def doctor(repo: RepoOption = HERE, json: JsonOption = False) -> int:
@@ -52,10 +53,9 @@ def _checks(repo: Path) -> Any:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         size = gpu.total_memory / 2**30
-        fits = "default-7b" if size >= 23 else "cpu-trial"
-        yield check("gpu", True, f"{gpu.name}, {size:.0f} GiB; the recipe {fits} fits")
+        yield check("gpu", True, f"{gpu.name}, {size:.0f} GiB; the recipe {fitting_recipe(size)} fits")
     else:
-        yield check("gpu", True, "none; the recipe cpu-trial with SmolLM2-135M-Instruct fits")
+        yield check("gpu", True, f"none; the recipe {fitting_recipe(None)} with SmolLM2-135M-Instruct fits")
     yield check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
     try:
         root, settings, state_dir = locate(repo)
@@ -64,7 +64,16 @@ def _checks(repo: Path) -> Any:
         return
     start_logging(state_dir, "doctor")
     yield check("repository", True, str(root))
-    yield check("history", True, speed_of_history(Repository.open(root)))
+    try:
+        yield check("history", True, speed_of_history(Repository.open(root)))
+    except NoCommits as error:
+        yield check("history", False, str(error))
+    try:
+        load_recipe(settings.recipe)
+    except InhouseError as error:
+        yield check("recipe", False, str(error))
+    else:
+        yield check("recipe", True, settings.recipe)
     yield check("data folder", True, data_folder(state_dir))
     free = shutil.disk_usage(state_dir if state_dir.is_dir() else root).free / 2**30
     yield check("disk", free > 2, f"{free:.1f} GiB free where the data lies (2 GiB are enough to begin)")
@@ -72,7 +81,10 @@ def _checks(repo: Path) -> Any:
 
     owner = find_owner(state_dir)
     yield check("owner", True, f"runs at {owner.url}" if owner else "does not run; it starts when needed")
-    yield check("base model", True, place_of_base_model(settings))
+    elsewhere = settings.engine.kind != "transformers"
+    known = can_be_base_model(settings.base_model) or elsewhere
+    unknown = f"{settings.base_model!r} is neither known, nor a folder, nor owner/repository of the model hub"
+    yield check("base model", known, place_of_base_model(settings) if known else unknown)
     from inhouse_retrieval import load_encoder
 
     try:
@@ -84,12 +96,23 @@ def _checks(repo: Path) -> Any:
     yield check("inline completion", True, settings.no_inline_completion() or "offered to editors")
 
 
+_MANY_COMMITS = 2_000
+
+
 def speed_of_history(repository: Repository) -> str:
-    """Whether git finds who last changed a line as fast as it can."""
+    """Whether git finds who last changed a line as fast as it can.
+
+    Raises:
+        NoCommits: there is no history yet.
+    """
+    repository.commit_id("HEAD")
     if repository.keeps_changed_paths():
         return "git keeps a filter of the paths that commits changed, so last changes are found fast"
+    commits = int(repository.git("rev-list", "--count", "HEAD"))
+    if commits < _MANY_COMMITS:
+        return f"{commits:,} commit(s); last changes are found fast among so few"
     remedy = "git commit-graph write --reachable --changed-paths"
-    return f"where there are thousands of commits, `{remedy}` lets hovers find last changes in half the time"
+    return f"{commits:,} commits; `{remedy}` lets hovers find last changes in half the time"
 
 
 def data_folder(state_dir: Path) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, start_logging
+
+if TYPE_CHECKING:
+    from inhouse_retrieval import Repository, Snapshot
+    from inhouse_server.settings_template import Detected
 
 
 def init(
@@ -18,8 +25,9 @@ def init(
 ) -> None:
     """Write a commented inhouse.toml with what was detected."""
     from inhouse_retrieval import Repository
-    from inhouse_server.settings import Settings, settings_template
+    from inhouse_server.settings import Settings
     from inhouse_server.settings_file import FILE_NAME
+    from inhouse_server.settings_template import settings_template
 
     repository = Repository.open(repo)
     start_logging(Settings().state_path(repository.root), "init")
@@ -27,23 +35,76 @@ def init(
     if path.exists() and not force:
         raise InhouseError(f"{path} exists already.", "Use --force to write a new one over it.")
     snapshot = repository.work_tree()
-    remarks = {
-        "state_dir": f"Detected: {len(snapshot.files)} files to learn from, {len(snapshot.skipped)} skipped.",
-        "base_model": _hardware_remark(),
-    }
+    detected = {**_of_repository(repository, snapshot), **_of_hardware(_gpu_gib())}
     try:
-        path.write_text(settings_template(Settings(), remarks), encoding="utf-8")
+        path.write_text(settings_template(detected), encoding="utf-8")
     except OSError as error:
         raise InhouseError(f"{path} cannot be written: {error.strerror}.", "Change its rights.") from error
     if json:
-        print_json({"file": str(path), "files": len(snapshot.files), "skipped": len(snapshot.skipped)})
-    else:
-        typer.echo(f"Wrote {path}. Next: inhouse index")
+        told = {key: each.remark for key, each in detected.items()}
+        files = {"files": len(snapshot.files), "skipped": len(snapshot.skipped)}
+        print_json({"file": str(path), **files, "detected": told})
+        return
+    typer.echo(f"Wrote {path}.")
+    for key, each in detected.items():
+        typer.echo(f"  {key}: {each.remark}")
+    typer.echo("Next: inhouse index")
 
 
-def _hardware_remark() -> str:
-    import shutil
+def _of_repository(repository: Repository, snapshot: Snapshot) -> dict[str, Detected]:
+    from inhouse_server.settings import Settings
+    from inhouse_server.settings_template import Detected
 
-    if shutil.which("nvidia-smi"):
-        return "Detected: an NVIDIA driver. 24 GB of GPU memory or more fit Qwen/Qwen2.5-Coder-7B-Instruct."
-    return "Detected: no NVIDIA driver, so the small model that a CPU can train and serve."
+    skipped = f", {len(snapshot.skipped)} skipped" if snapshot.skipped else ""
+    found = {"exclude": Detected(f"{len(snapshot.files)} file(s) to learn from{skipped}.")}
+    pages = [folder for folder in Settings().wiki if (repository.root / folder).is_dir()]
+    if pages:
+        found["wiki"] = Detected(f"{' and '.join(f'{folder}/' for folder in pages)} here.")
+    return {**found, **_of_forge(repository)}
+
+
+def _of_forge(repository: Repository) -> Mapping[str, Detected]:
+    """Where the pull requests of this clone can be read, as far as its remote says."""
+    from inhouse_retrieval import read_origin
+    from inhouse_server.settings_template import Detected
+
+    origin = read_origin(repository)
+    if origin is None:
+        return {}
+    host, project = origin
+    kind = next((each for each in ("github", "gitlab") if each in host), None)
+    if kind is None:
+        return {}
+    found = {
+        "forge.kind": Detected(f"origin is {host}; with kind and project, `inhouse sync` reads its reviews.", kind),
+        "forge.project": Detected("the path of origin.", project),
+    }
+    if host not in ("github.com", "gitlab.com"):
+        address = f"https://{host}/api/v3" if kind == "github" else f"https://{host}/api/v4"
+        found["forge.url"] = Detected("a server of your own.", address)
+    return found
+
+
+def _of_hardware(gpu_gib: float | None) -> dict[str, Detected]:
+    from inhouse_server.settings_template import Detected
+    from inhouse_training import fitting_recipe, load_recipe
+
+    name = fitting_recipe(gpu_gib)
+    recipe = load_recipe(name)
+    machine = "no NVIDIA GPU" if gpu_gib is None else f"an NVIDIA GPU of {gpu_gib:.0f} GiB"
+    return {
+        "base_model": Detected(f"{machine}, which {recipe.base_model} fits.", recipe.base_model),
+        "recipe": Detected(f"{machine}, which {name} fits.", name),
+    }
+
+
+def _gpu_gib() -> float | None:
+    """Memory of the first NVIDIA GPU, in GiB; ``None`` without one. The driver's tool knows sooner than torch."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=20)
+        return float(said.stdout.split()[0]) / 1024
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return None

@@ -40,13 +40,13 @@ def _reader_of_owner(owner: OwnerAddress, settings: Settings, state_dir: Path) -
     backend = OwnerBackend(owner)
 
     def search(query: str, limit: int) -> Sequence[Passage]:
-        rows = backend.search(query, limit)["results"]
+        found = backend.search(query, limit)
         return [
             Passage(
                 row["path"], row["start_line"], row["end_line"], row["text"], row["source"], "", row["commit"],
                 row["score"], tuple(row["legs"]), tuple(row["changes"]), row["updated"], row["newer_code"],
             )
-            for row in rows
+            for row in (*found["results"], *found["beside"])
             if row["source"] != "pull_request"  # the one under review may be among them
         ]  # fmt: skip
 

@@ -22,9 +22,7 @@ def search(
     repo: RepoOption = HERE,
     limit: Annotated[
         int | None,
-        typer.Option(
-            "--limit", min=1, max=1000, help="Passages of code and wiki at most, or users.", show_default="10, or 200"
-        ),
+        typer.Option("--limit", min=1, max=1000, help="Passages, or users, at most.", show_default="10, or 200"),
     ] = None,
     lines: Annotated[int, typer.Option("--lines", min=1, max=500, help="Lines shown of each passage.")] = 6,
     queries: Annotated[
@@ -50,7 +48,7 @@ def search(
             if json:
                 print_json(found)
                 continue
-            for passage in found["results"]:
+            for passage in (*found["results"], *found["beside"]):
                 show_passage(root, text, passage, lines)
             state = f"index {str(found['index_commit'])[:12]}, {found['pending']} changed file(s) pending"
             if found["unembedded"]:
@@ -63,6 +61,9 @@ def search(
 def _lines(queries: Path | None) -> list[str]:
     assert queries is not None
     try:
-        return [line for line in queries.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = queries.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InhouseError(f"{queries} cannot be read: {error}.", "Give a UTF-8 text file.") from error
+    if empty := [number for number, line in enumerate(lines, start=1) if not line.strip()]:
+        raise InhouseError(f"{queries}:{empty[0]} holds no query.", "Write one query in each line.")
+    return lines

@@ -58,6 +58,7 @@ def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
         ("Adapters loaded", ", ".join(held["adapters_loaded"])),
         ("Served now", held.get("serving") or ""),
         ("Waited for", held.get("waiting") or ""),
+        ("Retraining now", f"process {held['retraining']}" if held.get("retraining") else ""),
         ("Last retraining", _retraining(held["last_retrain"])),
         ("Next retraining", f"due from {_moment(held['next_retrain'])}" if held["next_retrain"] else "by hand"),
         ("Owner process", held["owner"] or "does not run; editors and 'inhouse serve' start it"),

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from inhouse_retrieval.progress import Progress
 from inhouse_server.locations import file_uri
 from inhouse_server.logs import JsonLines, PlainLines
 
+_T = TypeVar("_T")
 LOG_VARIABLE = "INHOUSE_LOG"
 _MEGABYTES = "MB"
 UNITS = {
@@ -125,11 +126,32 @@ def progress_bar(shown: bool = True) -> Iterator[Progress]:
 
         def update(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
+                for begun in bars.tasks:  # over, also where its last report came before its last item
+                    if begun.total is not None:
+                        end = how_far(begun.description, int(begun.total), int(begun.total))
+                        bars.update(begun.id, completed=begun.total, how_far=end, left="")
                 tasks[stage] = bars.add_task(stage, total=total, how_far="", left="")
             left = "" if total is None or done >= total else "left"
             bars.update(tasks[stage], completed=done, total=total, how_far=how_far(stage, done, total), left=left)
 
         yield update
+
+
+def while_waiting(what: str, events: Iterator[_T]) -> Iterator[_T]:
+    """``events``; until the first of them comes, a terminal shows ``what`` and the seconds so far."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+        ) as waiting:
+            waiting.add_task(what, total=None)
+            first = next(events, None)
+        if first is not None:
+            yield first
+    yield from events
 
 
 def how_far(stage: str, done: int, total: int | None) -> str:

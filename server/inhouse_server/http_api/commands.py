@@ -79,7 +79,7 @@ async def search(request: Request) -> Response:
     workspace = workspace_of(request)
     within = within_of(request)
     found = await run_in_threadpool(lambda: workspace.index.search(body.query, body.limit, within=within))
-    return JSONResponse(search_json(found))
+    return JSONResponse(search_json(found, body.limit))
 
 
 async def uses(request: Request) -> Response:

@@ -69,6 +69,7 @@ _ANSWERS: dict[str, Schema] = {
     ),
     "Search": _object(
         results=_list(_PLACE),
+        beside=_list(_PLACE),
         index_commit=_TEXT,
         pending=_COUNT,
         unembedded=_COUNT,

@@ -28,7 +28,7 @@ class InOwner:
         self._within = within
 
     def search(self, query: str, limit: int) -> dict[str, Any]:
-        return search_json(self._workspace.index.search(query, limit, within=self._within))
+        return search_json(self._workspace.index.search(query, limit, within=self._within), limit)
 
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         return read_passage(self._workspace, self._within, path, start_line, end_line)

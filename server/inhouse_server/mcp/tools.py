@@ -111,6 +111,7 @@ class FoundPassage(Place):
 
 class SearchFound(BaseModel):
     results: list[FoundPassage] = Field(description="best first")
+    beside: list[FoundPassage] = Field(description="what follows: pull requests are found beside code and wiki")
     index_commit: str
     pending: int = Field(description="changed files that are not in the index yet")
     unembedded: int = Field(description="chunks that only words find so far")
