@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +37,10 @@ class CatalogFile:
         self.path = path
         self._read_only = read_only
         with _translated(path):
-            place = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
+            how = ""
+            if read_only:  # where nobody can write, SQLite cannot make the file by which readers and writers agree
+                how = "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
+            place = f"{path.absolute().as_uri()}{how}"
             self._db = sqlite3.connect(place, isolation_level=None, check_same_thread=False, timeout=10, uri=True)
             try:
                 self._check_schema() if read_only else self._prepare()
@@ -58,7 +62,10 @@ class CatalogFile:
         if version == 0:
             raise NotMadeYet("This repository's index is just being made.", "Try again in a moment.")
         if version < len(MIGRATIONS):
-            raise InhouseError("This repository's index was made by an older inhouse.", "Run 'inhouse index'.")
+            raise InhouseError(
+                "This repository's index was made by an older inhouse, or its making was cut short.",
+                "Run 'inhouse index'.",
+            )
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")

@@ -45,6 +45,7 @@ class Repository:
         self.conversations: tuple[str, ...] = ()
         self.exports = ExportPaths()
         self._excluded = GitIgnoreSpec.from_lines(())
+        self._apart = ".inhouse/"
         self._disk = PlainFiles(root, self._hash)
 
     @classmethod
@@ -74,6 +75,14 @@ class Repository:
             ) from error
         return repository
 
+    def apart_from(self, folder: Path) -> Repository:
+        """This repository without ``folder``, which need not lie in it: what inhouse keeps is never read as code,
+        whatever git thinks of it."""
+        repository = self._copy()
+        if folder.is_relative_to(self.root):
+            repository._apart = f"{folder.relative_to(self.root).as_posix()}/"
+        return repository
+
     def with_wiki(self, folders: Iterable[str]) -> Repository:
         """This repository with its wiki: folders relative to the root, or absolute, that hold pages.
 
@@ -100,12 +109,14 @@ class Repository:
 
     def _copy(self) -> Repository:
         repository = Repository(self.root, self._hash)
-        repository.exclude, repository._excluded = self.exclude, self._excluded
+        repository.exclude, repository._excluded, repository._apart = self.exclude, self._excluded, self._apart
         repository.wiki, repository.conversations, repository.exports = self.wiki, self.conversations, self.exports
         return repository
 
     def reason_by_name(self, path: str) -> str | None:
         """Why a file of this name is not read here, or ``None`` when it is."""
+        if path.startswith(self._apart):
+            return "kept by inhouse"
         return "excluded by the settings" if self._excluded.match_file(path) else reason_by_name(path)
 
     def is_ignored(self, path: str) -> bool:

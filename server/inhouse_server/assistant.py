@@ -168,7 +168,15 @@ class Assistant:
         """The version (or the base) that this answer is pinned to from its first token to its last."""
         if not self._within.everywhere:
             return BASE
-        return (self._serving() or BASE) if name == CURRENT else name
+        if name != CURRENT:
+            return name
+        current = self._serving()
+        if current is not None and not self._registry.has(current):
+            raise InhouseError(
+                f"The current adapter {current} is missing.",
+                "`inhouse adapters rollback` goes back to the one before; adapter 'base' answers meanwhile.",
+            )
+        return current or BASE
 
     def _retrieve(self, question: Question) -> SearchResult | None:
         if not question.retrieve or self._settings.passages == 0:

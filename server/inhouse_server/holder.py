@@ -80,8 +80,12 @@ def note_holder(state_dir: Path, holder: Holder) -> None:
         OSError: it cannot be written.
     """
     partial = state_dir / f"{HOLDER_FILE}.{os.getpid()}"
-    partial.write_text(json.dumps(holder.to_json()), encoding="utf-8")
-    partial.replace(state_dir / HOLDER_FILE)
+    try:
+        partial.write_text(json.dumps(holder.to_json()), encoding="utf-8")
+        partial.replace(state_dir / HOLDER_FILE)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def noting(state_dir: Path, command: str, progress: Progress, now: Callable[[], float] = time.monotonic) -> Progress:

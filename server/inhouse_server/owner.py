@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -27,6 +28,7 @@ from urllib.parse import quote, urlsplit
 
 from inhouse_retrieval.errors import Busy, InhouseError
 from inhouse_server.holder import Holder, read_holder
+from inhouse_server.state_dir import unwritable, write_whole
 from inhouse_server.tls import Protected, check_certificate, check_listener, trusting_only
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ SERVE = "serve"
 _HEALTH_BYTES = 1 << 16
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
+_FAILED_STARTS = 2
+"""So many owners that ended with an error one after the other say that a further one would."""
+_HELD = re.compile(r" holds | is served already")
+"""In the error of an owner that met another one, or somebody who only looked whether there is one: see :func:`busy`."""
 TRY_AGAIN_S = 10.0
 """How often a repository is tried that could not be held."""
 
@@ -80,11 +86,15 @@ def ensure_token(state_dir: Path) -> str:
     token = secrets.token_urlsafe(32)
     path = state_dir / TOKEN_FILE
     partial = state_dir / f"{TOKEN_FILE}.{os.getpid()}"
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(token)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(token)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     return token
 
 
@@ -159,11 +169,16 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
     log_path.parent.mkdir(exist_ok=True)
     process: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + timeout_s
+    began, failed = _size(log_path), 0
     while time.monotonic() < deadline:
         if found := find_owner(state_dir):
             return found
         # While the repository is held, by an owner that starts or stops or by a command, another one could not start.
         if (process is None or process.poll() is not None) and not is_held(state_dir):
+            reason = _last_error(log_path, began) if process is not None else ""
+            failed = failed + 1 if reason and not _HELD.search(reason) else 0
+            if failed == _FAILED_STARTS:
+                raise InhouseError(f"The owner process cannot start: {reason}", f"Its log is {log_path}.")
             process = _start_detached(root, log_path)
         time.sleep(0.05)
     if is_held(state_dir) and (process is None or process.poll() is not None):
@@ -204,6 +219,18 @@ def holder_of(state_dir: Path) -> Holder | None:
     return holder if is_held(state_dir) else None
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _last_error(log_path: Path, since: int) -> str:
+    """What an owner that ended said last after byte ``since``; empty when it said nothing."""
+    with log_path.open("rb") as stream:
+        stream.seek(since)
+        said = stream.read().decode("utf-8", "replace").rpartition("\nerror: ")
+    return said[2].strip().split("\n")[0] if said[1] or said[2].startswith("error: ") else ""
+
+
 def _start_detached(root: Path, log_path: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "inhouse_server.cli", "serve", "--repo", str(root), "--port", "0"]
     with log_path.open("ab") as sink:
@@ -241,7 +268,12 @@ def stop_owner(state_dir: Path, timeout_s: float = 60) -> bool:
 
     found = find_owner(state_dir)
     if found is None:
-        return False
+        holder = holder_of(state_dir)
+        if holder is None or holder.command != SERVE:
+            return False
+        raise InhouseError(
+            f"The owner process ({holder.pid}) runs and does not answer.", f"End it with: kill -9 {holder.pid}"
+        )
     headers = {"Authorization": f"Bearer {found.token}"}
     with contextlib.suppress(httpx.HTTPError):  # it may be gone already, which the lock tells
         httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False, verify=found.verify())
@@ -308,6 +340,8 @@ def serve(
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
+        except OSError as error:  # its token or its address; what a request meets is answered to that request
+            raise unwritable(workspace.state_dir, error) from error
         finally:
             listener.close()
             for each in holding.workspaces:
@@ -338,8 +372,13 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
-    for each in holding.workspaces:
-        _write_address(each, url, protected.certificate)
+    try:
+        for each in holding.workspaces:
+            _write_address(each, url, protected.certificate)
+    except OSError:  # nobody could find it
+        server.should_exit = True
+        await serving
+        raise
     log.info("listening on %s", url)
     if told is not None:
         told(url)
@@ -414,7 +453,6 @@ def _load(workspace: Workspace) -> None:
 
 def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> None:
     state_dir = workspace.state_dir
-    partial = state_dir / f"{ADDRESS_FILE}.{os.getpid()}"
     shown = str(certificate) if certificate else None
     address = {
         "url": url,
@@ -423,5 +461,4 @@ def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> 
         "certificate": shown,
         "repository": workspace.name,
     }
-    partial.write_text(json.dumps(address), encoding="utf-8")
-    partial.replace(state_dir / ADDRESS_FILE)
+    write_whole(state_dir / ADDRESS_FILE, json.dumps(address))

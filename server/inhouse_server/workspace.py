@@ -338,7 +338,8 @@ def find_repository(path: Path) -> tuple[Repository, Settings, Path]:
     """
     repository = Repository.open(path)
     settings = load_settings(repository.root)
-    repository = repository.excluding(settings.exclude).with_wiki(settings.wiki)
+    state_dir = settings.state_path(repository.root)
+    repository = repository.excluding(settings.exclude).apart_from(state_dir).with_wiki(settings.wiki)
     return repository, settings, settings.state_path(repository.root)
 
 

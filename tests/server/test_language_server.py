@@ -151,6 +151,22 @@ async def test_a_client_that_can_nothing_gets_its_answer(root: Path) -> None:
         assert "20200101-000000-old-0000.md" not in kept and "20200101-000249-old-0000.md" in kept
 
 
+async def test_an_answer_that_cannot_be_kept_is_shown(root: Path) -> None:
+    answers = root / ".inhouse" / "answers"
+    moved = answers.rename(answers.with_name("moved")) if answers.exists() else None
+    answers.touch()
+    try:
+        async with editor([INHOUSE, "lsp", "--repo", root]) as client:
+            await client.initialize(root, capabilities={})
+            asked = {"command": "inhouse.ask", "arguments": [QUESTION]}
+            assert await client.request("workspace/executeCommand", asked) == {"uri": None}
+            assert "The answer cannot be written to" in client.shown()[-1] and QUESTION in client.shown()[-1]
+    finally:
+        answers.unlink()
+        if moved is not None:
+            moved.rename(answers)
+
+
 async def test_actions_are_offered_where_they_make_sense(connected: Editor, root: Path) -> None:
     async def titles(document: str, selected: dict[str, Any], **context: Any) -> list[str]:
         params = {

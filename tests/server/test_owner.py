@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from inhouse_retrieval.errors import Busy
+from inhouse_retrieval.errors import Busy, InhouseError
 from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting, read_holder
 from inhouse_server.owner import (
     ADDRESS_FILE,
@@ -266,3 +266,13 @@ def test_an_owner_that_does_not_let_go_is_said(root: Path) -> None:
         os.kill(process.pid, signal.SIGCONT)
         process.terminate()
         process.communicate(timeout=15)
+
+
+def test_why_an_owner_cannot_start_is_said_soon(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "shop")
+
+    (root / "inhouse.toml").write_text("[server]\nhost = '203.0.113.1'\ntls_cert = 'none.pem'\ntls_key = 'none.pem'\n")
+    began = time.monotonic()
+    with pytest.raises(InhouseError, match=r"The owner process cannot start: .*none\.pem"):
+        ensure_owner(root, timeout_s=60)
+    assert time.monotonic() - began < 50

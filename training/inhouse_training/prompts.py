@@ -332,7 +332,7 @@ def build_answer_prompt(
         what = "The question with the selected code" if selection is not None else "The question"
         raise InhouseError(
             f"{what} takes {least} tokens, and {budget} fit beside the answer.",
-            "Shorten it, select less code, or lower answer.max_tokens.",
+            "Shorten it, select less code, or raise answer.prompt_tokens where the model reads more.",
         )
     limit = least + (budget - least) // 2 if passages else budget
     # An exchange is dropped whole, so that the conversation still opens with a user's turn.

@@ -158,6 +158,10 @@ class Registry:
         if self.root.is_dir():
             yield from (each.name for each in self.root.iterdir() if each.is_dir() and not each.name.startswith("."))
 
+    def has(self, version: str) -> bool:
+        """Whether there is a folder of that version, sound or not."""
+        return version in self._folders()
+
     def get(self, version: str) -> AdapterVersion:
         """One version by its name.
 
@@ -172,6 +176,8 @@ class Registry:
         try:
             content = json.loads((path / MANIFEST_NAME).read_text(encoding="utf-8"))
             known = {each.name for each in fields(AdapterManifest)}
+            if lacking := [name for name in ("base_model", "base_sha256", "snapshot") if name not in content]:
+                raise _corrupt(version, f"its manifest lacks {', '.join(lacking)}")
             manifest = AdapterManifest(**{key: content[key] for key in content if key in known})
         except (OSError, ValueError, TypeError) as error:
             raise _corrupt(version, f"its manifest cannot be read ({error})") from None

@@ -5,6 +5,8 @@ Exit codes: 0 done; 1 a problem, told in plain words; 2 wrong usage; 3 the gate 
 
 from __future__ import annotations
 
+import errno
+import io
 import signal
 import sys
 import threading
@@ -19,7 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _unraisable
-        return _run(arguments)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a terminal may not have every character of the code
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except InhouseError as error:
         _explain(error.problem, error.remedy)
         return error.exit_code
@@ -29,6 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output went away, as `inhouse search … | head` does.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            sys.stdout = io.StringIO()  # else what is left is written once more at the exit
+            _explain(f"The output cannot be written: {error.strerror}.", "Write it to another place.")
+        else:
+            _explain(
+                f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.",
+                "See to it, then run it again.",
+            )
+        return 1
     except Exception as error:
         if _is_interrupt(error):
             return _cancelled()
@@ -61,6 +78,8 @@ def _run(arguments: list[str] | None) -> int:
     log_to_stderr()
     try:
         result = app(args=arguments, prog_name="inhouse", standalone_mode=False)
+        if result == Cancelled.exit_code:  # Typer makes this of an interrupt, and says nothing
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except typer.Exit as error:
         return error.exit_code

@@ -74,7 +74,9 @@ def _checks(repo: Path) -> Any:
         yield check("recipe", False, str(error))
     else:
         yield check("recipe", True, settings.recipe)
-    yield check("data folder", True, data_folder(state_dir))
+    nearest = next(folder for folder in (state_dir, *state_dir.parents) if folder.exists())
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    yield check("data folder", writable, data_folder(state_dir) if writable else f"{nearest} cannot be written")
     free = shutil.disk_usage(state_dir if state_dir.is_dir() else root).free / 2**30
     yield check("disk", free > 2, f"{free:.1f} GiB free where the data lies (2 GiB are enough to begin)")
     from inhouse_server.owner import find_owner

@@ -12,6 +12,7 @@ from inhouse_server.cli.backend import OwnerBackend, locate
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import plain, print_json, start_logging
 from inhouse_server.holder import Holder
+from inhouse_server.owner import SERVE
 
 
 def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
@@ -29,14 +30,14 @@ def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
 
 
 def _held(repo: Path) -> dict[str, Any]:
-    from inhouse_server.owner import SERVE, find_owner, holder_of, wait_for_owner
+    from inhouse_server.owner import find_owner, holder_of, wait_for_owner
 
     _, _, state_dir = locate(repo)
     start_logging(state_dir, "client")
     owner = find_owner(state_dir)
     if owner is None and (holder := holder_of(state_dir)) and holder.command == SERVE:
         # An owner that has just been started holds the repository before it listens.
-        owner = wait_for_owner(state_dir)
+        owner = wait_for_owner(state_dir, _PATIENCE_S)
     if owner is not None:
         return OwnerBackend(owner).status()
     from inhouse_server.beside import look
@@ -44,6 +45,7 @@ def _held(repo: Path) -> dict[str, Any]:
     return look(repo)
 
 
+_PATIENCE_S = 10.0
 _WIDTH = 18
 
 
@@ -61,9 +63,15 @@ def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
         ("Retraining now", f"process {held['retraining']}" if held.get("retraining") else ""),
         ("Last retraining", _retraining(held["last_retrain"])),
         ("Next retraining", f"due from {_moment(held['next_retrain'])}" if held["next_retrain"] else "by hand"),
-        ("Owner process", held["owner"] or "does not run; editors and 'inhouse serve' start it"),
+        ("Owner process", held["owner"] or _no_owner(held["busy"])),
     ]
     return [(label, plain(value)) for label, value in lines if value]
+
+
+def _no_owner(busy: dict[str, Any] | None) -> str:
+    if busy is not None and busy["command"] == SERVE:
+        return f"process {busy['pid']} does not answer; end it with: kill -9 {busy['pid']}"
+    return "does not run; editors and 'inhouse serve' start it"
 
 
 def _index(held: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,10 +84,11 @@ def start_logging(state_dir: Path, name: str, json: bool = False) -> None:
     level = min(_level(), logging.INFO)
     if state_dir.is_dir():
         folder = state_dir / "logs"
-        folder.mkdir(exist_ok=True)
-        to_file = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
-        to_file.setLevel(level)
-        handlers.append(to_file)
+        with suppress(OSError):  # a folder that cannot be written keeps nobody from reading what is in it
+            folder.mkdir(exist_ok=True)
+            to_file = logging.FileHandler(folder / f"{name}.log", encoding="utf-8")
+            to_file.setLevel(level)
+            handlers.append(to_file)
     _log_to(handlers, level, json)
 
 
@@ -96,6 +97,7 @@ def _level() -> int:
 
 
 def _log_to(handlers: list[logging.Handler], level: int, json: bool = False) -> None:
+    logging.raiseExceptions = False  # on a full disk every line would print a traceback
     for handler in handlers:
         handler.setFormatter(JsonLines() if json else PlainLines())
     logging.basicConfig(level=level, handlers=handlers, force=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 
-from inhouse_retrieval import Cancelled
+from inhouse_retrieval import Cancelled, StateUnwritable
 from inhouse_server.answer_files import answer_name, answers_folder, write_answer
 from inhouse_server.elsewhere import WRITE_ANSWER
 from inhouse_server.language_server.progress import work
@@ -36,7 +36,12 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
     if answered.finished.reason == "cancelled":
         return {"uri": None}
     ls.last_answer = answered.text
-    uri = keep_document(ls, answer_name(asked.question), _document(ls, asked, answered))
+    document = _document(ls, asked, answered)
+    try:
+        uri = keep_document(ls, answer_name(asked.question), document)
+    except StateUnwritable as error:  # what took so long to write is not lost
+        ls.window_show_message(types.ShowMessageParams(types.MessageType.Warning, f"{error}\n\n{document}"))
+        return {"uri": None}
     show_document(ls, uri)
     return {"uri": uri}
 
