@@ -45,7 +45,7 @@ from .edits import edit_row, read_edits
 from .engine import Message
 from .forgetting_texts import FORGETTING_TEXTS
 from .kinds import Kind
-from .leaks import HeldOutText, patch_text
+from .leaks import held_out_text, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
@@ -107,7 +107,7 @@ class Builder:
     ) -> None:
         held_out = [change for change in map(held_out_change, self.cut.held_out) if change is not None]
         self._hold_out(progress)
-        self.held_out_text = HeldOutText(self.cut.held_out, [change.added for change in held_out])
+        self.held_out_text = held_out_text(self.repository, self.cut)
         self.held_out_patches = {_patch_key(change) for change in self.cut.held_out}
         for document in self._documents(progress):
             for piece in self._pieces(document):

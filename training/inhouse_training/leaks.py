@@ -3,18 +3,24 @@
 The split by time keeps the later history out of training, but not what people copied: a page exported last week that
 quotes yesterday's change, a conversation written by hand, a change that was landed twice. So each training text from
 beside the snapshot (pages elsewhere, changes with what was said about them, hand-made conversations) is compared with
-the lines that the held-out changes add.
+all that evaluation scores of the held-out changes: the lines that they add to each of their files, and their
+descriptions.
 
-**What counts.** Only what is new: shingles and lines that also stand in a file of the snapshot are the past's own.
-House conventions, imports, boilerplate, code that a later change moves or copies: whoever stood at the snapshot knew
-them, and so may the adapter. That is why files of the snapshot themselves leak nothing. Lines of the history before the
-snapshot that were gone by then do count: a change that is landed, reverted and landed again is judged by the last.
+**What counts.** Only what is new: shingles and lines that also stand in a file of the snapshot, or in a commit message
+of the history that leads to it, are the past's own. House conventions, imports, licence headers, boilerplate, trailers,
+code that a later change moves or copies: whoever stood at the snapshot knew them, and so may the adapter. That is why
+files of the snapshot themselves leak nothing. Lines of the history before the snapshot that were gone by then do count:
+a change that is landed, reverted and landed again is judged by the last.
 
 **Near-copies.** The measure is Broder's containment ("On the resemblance and containment of documents", 1997): the
 share of a held-out text's shingles that a training text holds. It is taken twice: over 5 words, so that layout and
 punctuation do not matter; and over 12 tokens of code with every name and literal replaced by its kind, so that renaming
 does not help. MinHash would sketch both sets by their smallest hashes; one side is small here and fits into memory, so
-all of its hashes are kept, and the share is exact instead of estimated.
+all of its hashes are kept, and the share is exact instead of estimated. Half of a short text is soon met by chance, so
+a short file or description is looked for as a whole.
+
+**Listings.** Copied from a terminal, a diff or a review, code has line numbers in front of its lines, which break every
+shingle that spans two lines. Each text is therefore read as it stands and without them.
 """
 
 from __future__ import annotations
@@ -23,19 +29,24 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from inhouse_retrieval import PullRequest, redact
+from inhouse_retrieval import PullRequest, Repository, redact
 
+from .cut import held_out_change
 from .documents import added_lines
+
+if TYPE_CHECKING:
+    from .cut import Cut
 
 NEAR_COPY = 0.5
 """Containment from which a text is a near-copy: of 5 words in a row, half survive when every eighth word is another."""
 
 LEAST_WORDS = 30
-"""A shorter held-out text is compared line by line only."""
+"""A shorter held-out text is found only where all that is new of it is."""
 
 LINE_CHARACTERS = 20
 """A shorter line says too little to be recognised by."""
@@ -48,9 +59,29 @@ _LEAST_KEPT = 4
 """Tokens of a code shingle that are no names: prose has few, and with its words masked all prose is alike."""
 _LEAST_NEW = 16
 """New shingles that a block needs: of fewer, half is soon met by chance."""
+_LEAST_NEW_WHOLE = 4
+"""Those that a text needs which is found as a whole: 8 words in a row, more than an import or a setting has."""
+
+_MESSAGES = 10_000
+"""Newest commit messages that are read: years of most repositories."""
+_MESSAGES_AT_ONCE = 500
 
 _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`[^`\n]*`|\w+|[^\w\s]")
+_LINE_NUMBER = re.compile(
+    r"""
+    ^[ \t]*
+    (?:[\w./-]{1,200}[:-](?=\d))?                # file.py:3:code, as grep prints it
+    (?:[+>|-][ \t]*)*                            # +3 code
+    (?:
+        \d{1,6}[ \t]+\d{1,6}[ \t]*[:|│┃→+-]      # 3  4 | code: the numbers before and after a change
+        | [\[(#L]?\d{1,6}[\])]?(?:[ \t]*[:|.)│┃→>+-]+|(?=[ \t]))
+    )
+    (?:[ \t]*[+-](?=[ \t]))?
+    """,
+    re.M | re.X,
+)
+_DIFF_MARK = re.compile(r"[ \t]*[+>|-][ \t]*")
 _NAME = "name"
 _KEYWORDS = frozenset(
     _WORD.findall(
@@ -68,43 +99,89 @@ Flags = npt.NDArray[np.bool_]
 
 
 class HeldOutText:
-    """What the held-out changes add, and how much of it the past already held.
+    """What evaluation scores of the held-out changes, and how much of it the past already held.
 
-    First every text of the snapshot is shown with :meth:`saw_past`, then the others are asked about.
+    First every text of the past is shown with :meth:`saw_past`, then the others are asked about.
+
+    Attributes:
+        lines: what is looked for line by line: each line of :data:`LINE_CHARACTERS` that a held-out change adds, to
+            whichever file, or has in its description.
+        past_lines: those of them that the past held.
+        leaked_lines: those of them that are learned all the same.
     """
 
-    def __init__(self, changes: Sequence[PullRequest], scored: Sequence[str]) -> None:
-        """
-        Args:
-            changes: the held-out changes; each file of theirs that adds :data:`LEAST_WORDS` is looked for.
-            scored: the texts that evaluation scores; their lines of :data:`LINE_CHARACTERS` are looked for.
-        """
-        blocks = [block for change in changes for file in change.files for block in _blocks(added_lines(file.patch))]
-        self._views = (_Shingled(blocks, _word_shingles), _Shingled(blocks, _code_shingles))
-        self.lines = frozenset().union(*map(_long_lines, scored))
+    def __init__(self, changes: Sequence[PullRequest]) -> None:
+        blocks: list[str] = []
+        short: list[str] = []
+        lines: set[str] = set()
+        gate: set[str] = set()
+        for change in changes:
+            description = redact(change.description)[0]
+            added = [(file.status == "added", redact(added_lines(file.patch))[0]) for file in change.files]
+            for is_whole, text in ((True, description), *added):
+                lines |= _long_lines(text)
+                blocks += (found := list(_blocks(text)))
+                if is_whole and not found:
+                    short.append(text)
+            scored = held_out_change(change)
+            gate |= _long_lines(scored.added) if scored is not None else frozenset()
+        self._blocks = (_Shingled(blocks, _word_shingles), _Shingled(blocks, _code_shingles))
+        self._short = _Shingled(short, _word_shingles)
+        self._gate_lines = frozenset(gate)
+        self.lines = frozenset(lines)
         self.past_lines: set[str] = set()
         self.leaked_lines: set[str] = set()
 
     def saw_past(self, text: str) -> None:
-        """Note a text of the snapshot: what it holds is no secret."""
-        for view in self._views:
+        """Note a text of the past: what it holds is no secret."""
+        for view in (*self._blocks, self._short):
             view.forget(text)
-        self.past_lines |= self.lines & _long_lines(text)
+        self.past_lines |= self._lines_in(text)
 
     def is_near_copy(self, text: str) -> bool:
-        """Whether ``text`` holds :data:`NEAR_COPY` of what is new in some block of the held-out text."""
-        return any(view.containment(text) >= NEAR_COPY for view in self._views)
+        """Whether ``text`` holds :data:`NEAR_COPY` of what is new in some block of the held-out text, or all that is
+        new in a short one."""
+        return (
+            any(view.containment(text, _LEAST_NEW) >= NEAR_COPY for view in self._blocks)
+            or self._short.containment(text, _LEAST_NEW_WHOLE) == 1
+        )
 
     def note_learned(self, text: str) -> int:
         """Note a text that is trained on; how many new held-out lines stand in it word for word."""
-        found = (self.lines & _long_lines(text)) - self.past_lines
+        found = self._lines_in(text) - self.past_lines
         self.leaked_lines |= found
         return len(found)
 
     @property
     def overlap(self) -> float:
-        """Share of the held-out lines that are new, and stand in the training text all the same."""
-        return len(self.leaked_lines) / len(self.lines) if self.lines else 0.0
+        """Share of the held-out lines that are new, and stand in the training text all the same: of all, or of those
+        that the gate scores, whichever is more. So the many files of a large change hide nothing."""
+        shares = (
+            len(self.leaked_lines & lines) / len(lines) if lines else 0.0 for lines in (self.lines, self._gate_lines)
+        )
+        return max(shares)
+
+    def _lines_in(self, text: str) -> frozenset[str]:
+        """The held-out lines that stand in ``text``, as they are or behind a line number or the mark of a diff."""
+        found = self.lines & _long_lines(text)
+        if plain := _without_line_numbers(text):
+            found |= self.lines & _long_lines(plain)
+        return found | (self.lines & _long_lines(text, _DIFF_MARK))
+
+
+def held_out_text(repository: Repository, cut: Cut) -> HeldOutText:
+    """The held-out text of a cut. What the commit messages up to its snapshot say is known to be of the past; the files
+    of the snapshot are still to be shown."""
+    held_out = HeldOutText(cut.held_out)
+    if cut.held_out:
+        told = repository.git(
+            "log", "-z", "--no-show-signature", "--encoding=UTF-8", f"--max-count={_MESSAGES}", "--format=%B",
+            cut.snapshot, "--",
+        )  # fmt: skip
+        messages = told.decode("utf-8", "replace").split("\0")
+        for begin in range(0, len(messages), _MESSAGES_AT_ONCE):
+            held_out.saw_past("\n".join(messages[begin : begin + _MESSAGES_AT_ONCE]))
+    return held_out
 
 
 class _Shingled:
@@ -122,20 +199,24 @@ class _Shingled:
     def forget(self, text: str) -> None:
         self._new &= ~self._found(text)
 
-    def containment(self, text: str) -> float:
-        """The largest share of a block's new shingles that stand in ``text``."""
+    def containment(self, text: str, least_new: int) -> float:
+        """The largest share of a block's new shingles that stand in ``text``; blocks with fewer than ``least_new`` are
+        passed over."""
         found = self._found(text) & self._new
         if not found.any():
             return 0.0
         sizes = np.bincount(self._owners[self._new[self._index]], minlength=self._blocks)
         shared = np.bincount(self._owners[found[self._index]], minlength=self._blocks)
-        enough = sizes >= _LEAST_NEW
+        enough = sizes >= least_new
         return float((shared[enough] / sizes[enough]).max(initial=0.0))
 
     def _found(self, text: str) -> Flags:
         found = np.zeros(len(self._hashes), bool)
-        if len(self._hashes):
-            asked = self._shingles(text)
+        if not len(self._hashes):
+            return found
+        plain = _without_line_numbers(text)
+        for reading in (text, plain) if plain else (text,):
+            asked = self._shingles(reading)
             places = np.searchsorted(self._hashes, asked)
             places[places == len(self._hashes)] = 0
             found[places[self._hashes[places] == asked]] = True
@@ -148,11 +229,12 @@ def patch_text(patch: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Text in blocks of about :data:`_BLOCK_WORDS` words at line ends; none of fewer than :data:`LEAST_WORDS`."""
+    """Redacted text in blocks of about :data:`_BLOCK_WORDS` words at line ends; none of fewer than
+    :data:`LEAST_WORDS`."""
     block: list[str] = []
     words = 0
     rest = len(_WORD.findall(text))
-    for line in redact(text)[0].split("\n"):
+    for line in text.split("\n"):
         block.append(line)
         words += len(_WORD.findall(line))
         if words >= _BLOCK_WORDS and rest - words >= LEAST_WORDS:
@@ -163,8 +245,18 @@ def _blocks(text: str) -> Iterator[str]:
         yield "\n".join(block)
 
 
-def _long_lines(text: str) -> frozenset[str]:
-    return frozenset(line for each in text.split("\n") if len(line := each.strip()) >= LINE_CHARACTERS)
+def _long_lines(text: str, without: re.Pattern[str] | None = None) -> frozenset[str]:
+    lines = text.split("\n")
+    if without is not None:
+        lines = [line[mark.end() :] for line in lines if (mark := without.match(line))]
+    return frozenset(line for each in lines if len(line := each.strip()) >= LINE_CHARACTERS)
+
+
+@lru_cache(maxsize=1)
+def _without_line_numbers(text: str) -> str:
+    """The text without the numbers in front of its lines; empty where there are none."""
+    plain, numbers = _LINE_NUMBER.subn("", text)
+    return plain if numbers else ""
 
 
 def _word_shingles(text: str) -> Hashes:

@@ -21,20 +21,21 @@ from inhouse_training.recipe import Recipe, parse_recipe
 from inhouse_training.synthesis.sources import Section
 
 from ..history import commit, handler, make_history
-from ..test_leaks import VALIDATION
+from ..test_leaks import DESCRIPTION, PILOT, VALIDATION
 from .chat_server import ChatServer
 from .written import DESK, GUIDE, with_data
 
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A repository with a wiki page and files that use each other; its newest commit adds :data:`VALIDATION`."""
+    """A repository with a wiki page and files that use each other; its newest commit adds :data:`VALIDATION` and
+    :data:`PILOT`, and has a description."""
     root = tmp_path_factory.mktemp("written") / "shop"
     make_history(root, commits=6)
     commit(root, "Write the guide", docs__refunds_md=GUIDE, desk_py=DESK)
     for number in range(6):
         commit(root, f"Take {number}", **{f"more__area{number}_py": handler(f"parcel{number}")})
-    commit(root, "Plan the couriers", courier_py=VALIDATION)
+    commit(root, f"Plan the couriers\n\n{DESCRIPTION}", courier_py=VALIDATION, pilot_py=PILOT)
     return Repository.open(root).with_wiki(["docs"])
 
 

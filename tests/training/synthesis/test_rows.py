@@ -15,7 +15,7 @@ from inhouse_training import (
     plan_tasks,
     read_sections,
 )
-from inhouse_training.cut import Cut
+from inhouse_training.cut import Cut, cut_repository
 from inhouse_training.dataset import Dataset
 from inhouse_training.documents import Kind
 from inhouse_training.measures.abstention import names_to_ask
@@ -26,9 +26,9 @@ from inhouse_training.synthesis.absent import absent_names
 from inhouse_training.synthesis.sources import Section
 
 from ..history import git
-from ..test_leaks import VALIDATION, renamed
+from ..test_leaks import DESCRIPTION, PASTED, PILOT, VALIDATION, make_pilot, numbered, renamed, write_page
 from .chat_server import KEY, ChatServer, honest
-from .written import KINDS, rows_of, run, tasks_of, with_data, with_shares
+from .written import GUIDE, KINDS, rows_of, run, tasks_of, with_data, with_shares
 
 
 def test_each_kind_becomes_rows_that_say_where_they_come_from(
@@ -94,7 +94,11 @@ def test_a_row_of_a_held_out_file_is_refused(
     assert dataset.manifest["synthesis"]["unused_replies"] == len(theirs - ours) > 0
 
 
-@pytest.mark.parametrize("told", [VALIDATION, renamed(VALIDATION)], ids=["as it is", "renamed identifiers"])
+@pytest.mark.parametrize(
+    "told",
+    [VALIDATION, renamed(VALIDATION), numbered("{:>4} | {}", VALIDATION), DESCRIPTION, PILOT],
+    ids=["as it is", "renamed identifiers", "listing", "description", "short file"],
+)
 def test_a_model_that_tells_of_a_held_out_change_is_not_learned(
     sections: list[Section], recipe: Recipe, server: ChatServer, tmp_path: Path, build: Callable[..., Dataset],
     monkeypatch: pytest.MonkeyPatch, told: str,
@@ -107,6 +111,20 @@ def test_a_model_that_tells_of_a_held_out_change_is_not_learned(
     dataset = build(with_shares(recipe))
     assert dataset.manifest["synthesis"]["dropped"]["qa"] == {"near-copy of a held-out change": 1}
     assert "qa" not in dataset.rows["kind"] and dataset.manifest["overlap"]["leaked"] == 0
+
+
+def test_a_page_that_tells_of_later_changes_is_not_sent_to_a_model(
+    server: ChatServer, recipe: Recipe, tmp_path: Path
+) -> None:
+    told = make_pilot(tmp_path / "shop")
+    cut = cut_repository(told, recipe)
+    for number, text in enumerate(PASTED.values()):
+        told = write_page(told, cut, f"Couriers{number}.md", f"# Couriers\n\nHow we plan them:\n\n{text}\n")
+    told = write_page(told, cut, "Refunds.md", GUIDE)
+    run(tasks_of(read_sections(told, cut)), server, tmp_path)
+    prompts = [asked.prompt for asked in server.asked]
+    assert any("A refund is signed off by a clerk" in prompt for prompt in prompts)
+    assert not any("ouriers" in prompt for prompt in prompts)
 
 
 def test_what_a_model_says_is_redacted_before_it_is_kept(

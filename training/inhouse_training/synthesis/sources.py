@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from inhouse_retrieval import Repository, SkippedFile, Wiki, chunk_text
 
-from ..leaks import HeldOutText
+from ..leaks import held_out_text
 
 if TYPE_CHECKING:
     from ..cut import Cut
@@ -77,7 +77,7 @@ def read_sections(repository: Repository, cut: Cut) -> list[Section]:
     They hold each text once in memory.
     """
     wiki = Wiki(repository)
-    held_out = HeldOutText(cut.held_out, ())
+    held_out = held_out_text(repository, cut)
     seen: set[str] = set()
     sections: list[Section] = []
     texts = chain(repository.iter_texts(repository.snapshot(cut.snapshot)), wiki.pages_until(cut.as_of))
