@@ -199,7 +199,7 @@ def test_jira_as_csv(tmp_path: Path) -> None:
         ("reporter 1", "It pays\ntwice."), ("member 1", "On Fridays; only."), ("member 2", "Seen it too."),
     ]  # fmt: skip
     assert first.changed == datetime(2024, 3, 4, 9, 30, tzinfo=UTC)
-    assert last.posts[0].at == datetime(2024, 3, 1, 9, tzinfo=UTC) and last.posts[0].text == "Late"
+    assert (last.changed, last.posts[0].at, last.posts[0].text) == (None, None, "Late")
     assert sorted(skipped.values()) == [
         "malformed line: field larger than field limit (1000000)",
         "more values than the first line has names",
@@ -213,6 +213,25 @@ def test_a_ticket_that_was_changed_later_is_left_out_whole(tmp_path: Path) -> No
     [thread], _ = sorted_out(read_tickets(path, "linear.csv"))
     assert thread_until(thread, datetime(2024, 3, 8, tzinfo=UTC)) is None
     assert thread_until(thread, datetime(2024, 3, 10, tzinfo=UTC)) == thread
+
+
+def test_of_a_ticket_that_nothing_dates_only_the_comments_are_known(tmp_path: Path) -> None:
+    comment = '"2024-03-02 09:00;bob;Seen."'
+    path = tmp_path / "jira.csv"
+    path.write_text(
+        "Issue key,Summary,Description,Status,Created,Comment\n"
+        f"A-1,Tax,Add it as today's law has it.,Done,2024-03-01,{comment}\n"
+        "A-2,Tax,Add it.,Todo,2024-03-01,\n"
+        f"A-3,Silent,,Done,2024-03-01,{comment}\n"
+    )
+    (told, alone, silent), _ = sorted_out(read_tickets(path, "jira.csv"))
+    assert told.is_undated and told.posts[0].text == "Add it as today's law has it."
+    moment = datetime(2024, 3, 10, tzinfo=UTC)
+    assert thread_until(alone, moment) is None
+    for thread, key in ((told, "A-1"), (silent, "A-3")):
+        known = thread_until(thread, moment)
+        assert known is not None and (known.title, known.state) == (key, "")
+        assert [(post.at, post.text) for post in known.posts] == [(datetime(2024, 3, 2, 9, tzinfo=UTC), "Seen.")]
 
 
 JIRA_DOCUMENT = {

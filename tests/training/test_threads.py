@@ -49,10 +49,25 @@ def told(history: Repository, tmp_path: Path, tiny_recipe: Recipe) -> Repository
             "identifier": "S-1",
             "title": "Audit every refund",
             "createdAt": "2024-01-01",
+            "updatedAt": "2024-01-03",
             "description": "As the law wants.",
         },
         {"identifier": "S-2", "title": "Changed later", "createdAt": "2024-01-01", "updatedAt": "2040-01-01"},
-        {"identifier": "S-3", "title": "Leak", "createdAt": "2024-01-01", "description": held_out.added},
+        {
+            "identifier": "S-3",
+            "title": "Leak",
+            "createdAt": "2024-01-01",
+            "updatedAt": "2024-01-01",
+            "description": held_out.added,
+        },
+        {
+            "identifier": "S-4",
+            "title": "A title of today",
+            "createdAt": "2024-01-01",
+            "description": "A description of today.",
+            "state": "A state of today",
+            "comments": [{"createdAt": "2024-01-02", "body": "It was said then."}],
+        },
     ]
     (tmp_path / "linear.jsonl").write_text("".join(json.dumps(ticket) + "\n" for ticket in tickets) + "{broken\n")
     paths = ExportPaths(chat=(str(tmp_path / "slack"),), tickets=(str(tmp_path / "linear.jsonl"),))
@@ -66,13 +81,17 @@ def test_threads_are_learned_as_they_were(told: Repository, tokenizer: Any, tmp_
     text = "".join(tokenizer.decode(row["input_ids"]) for row in rows)
     assert "- Chat in #shop\nmember 1, 2023-11-14:\nRefunds go through the ledger.\n" in text
     assert "- Ticket S-1: Audit every refund\nreporter 1, 2024-01-01:\nAs the law wants.\n" in text
-    assert "later" not in text and "Leak" not in text
+    assert "- Ticket S-4\nmember 1, 2024-01-02:\nIt was said then.\n" in text
+    assert "later" not in text and "Leak" not in text and "of today" not in text
     account = dataset.manifest["tokens"]["thread"]
     assert account["held_out"] > 0 and set(account["dropped"]) == {"near-copy of a held-out change"}
     assert account["trained"] == sum(row["source_tokens"] for row in rows)
     assert account["read"] == account["trained"] + account["held_out"] + sum(account["dropped"].values())
     left_out = [json.loads(line) for line in (dataset.directory / "left_out.jsonl").read_text().splitlines()]
     reasons = Counter(entry["reason"] for entry in left_out)
+    assert [entry["name"] for entry in left_out if "nothing says how old" in entry["reason"]] == [
+        f"{tmp_path / 'linear.jsonl'}:S-4"
+    ]
     assert reasons["no JSON list of messages"] == reasons["malformed line: no JSON object"] == 1
 
 

@@ -47,6 +47,11 @@ class Account:
             place = {"line": found.line} if with_lines else {}
             self.redactions.append({"name": name, **place, "secret": found.kind})
 
+    def note_undated(self, ticket: str) -> None:
+        """A ticket whose export does not say when it was changed; its tokens are among those held out."""
+        reason = "held out: nothing says how old its title, description and state are"
+        self.left_out.append({"kind": "thread", "name": ticket, "reason": reason})
+
     def note_omissions(self, change: PullRequest) -> None:
         """What the reader of changes did not hand over: the ends of very long patches, files of mass edits."""
         reasons = []

@@ -207,9 +207,11 @@ class Builder:
                 continue
             said = thread_until(thread, self.cut.as_of)
             whole, _ = split_document(document := thread_document(thread), self.tokenizer, self._room(document))
-            if said is None or len(said.posts) < len(thread.posts):
+            if said != thread:
                 document = thread_document(said) if said is not None else replace(document, header="", sections=())
                 known, _ = split_document(document, self.tokenizer, self._room(document))
+            if thread.is_undated:
+                self.account.note_undated(thread.name)
                 self.account.read["thread"] += whole - known
                 self.account.held_out["thread"] += whole - known
             if said is None:

@@ -166,8 +166,15 @@ def change_document(change: PullRequest) -> Document:
 def thread_document(thread: Thread) -> Document:
     """Exported chat, a ticket or mail as raw text."""
     what = {"chat": "Chat in", "ticket": "Ticket", "mail": "Mail"}[thread.source]
-    header = f"- {what} {shorten(thread.title)}\n" + (f"State: {shorten(thread.state)}\n" if thread.state else "")
-    posts = (Section(f"{post.role}, {post.at.astimezone(UTC):%Y-%m-%d}:\n", _ended(post.text)) for post in thread.posts)
+    header = (
+        f"- {what} {shorten(thread.title)}".rstrip()
+        + "\n"
+        + (f"State: {shorten(thread.state)}\n" if thread.state else "")
+    )
+    posts = []
+    for post in thread.posts:
+        day = f", {post.at.astimezone(UTC):%Y-%m-%d}" if post.at is not None else ""
+        posts.append(Section(f"{post.role}{day}:\n", _ended(post.text)))
     return Document("thread", thread.name, header, tuple(posts))
 
 

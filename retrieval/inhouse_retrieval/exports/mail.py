@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.utils import parseaddr
+from operator import itemgetter
 from pathlib import Path
 
 from inhouse_retrieval.exports.thread import People, Post, Thread, cleaned, one_line, with_text
@@ -63,7 +64,7 @@ def read_mail(path: Path, shown: str) -> Iterator[Thread | SkippedFile]:
         yield SkippedFile(shown, "it holds no message that begins with 'From '")
     for thread in _threaded(heads):
         people = People()
-        posts: list[Post] = []
+        posts: list[tuple[datetime, Post]] = []
         title = ""
         with path.open("rb") as file:
             for head in thread:
@@ -77,8 +78,8 @@ def read_mail(path: Path, shown: str) -> Iterator[Thread | SkippedFile]:
                 else:
                     title = title or _REPLY.sub("", str(message.get("subject", "")))
                     role = people.role(parseaddr(str(message.get("from", "")))[1].lower())
-                    posts.append(Post(role, at, _said(message)))
-        if told := with_text(sorted(posts, key=lambda post: post.at)):
+                    posts.append((at, Post(role, at, _said(message))))
+        if told := with_text(post for _, post in sorted(posts, key=itemgetter(0))):
             name = f"{shown}:{one_line(title) or thread[0].begin}"
             yield Thread("mail", name, one_line(title), told)
 

@@ -20,11 +20,12 @@ class Post:
 
     Attributes:
         role: ``"member 1"``: a role, and which of the thread's people it is.
-        at: when it was written or, where the export says so, last edited.
+        at: when it was written or, where the export says so, last edited; ``None`` where nothing says whether its text
+            is of then or of today.
     """
 
     role: str
-    at: datetime
+    at: datetime | None
     text: str
 
 
@@ -37,6 +38,7 @@ class Thread:
         title: what it is about; for chat the channel.
         state: of a ticket, such as ``"Done"``; empty elsewhere.
         changed: of a ticket, when anything of it was last changed: its title and state are known as of then only.
+        key: of a ticket, what it is called whatever its title.
     """
 
     source: Literal["chat", "ticket", "mail"]
@@ -45,18 +47,26 @@ class Thread:
     posts: tuple[Post, ...]
     state: str = ""
     changed: datetime | None = None
+    key: str = ""
+
+    @property
+    def is_undated(self) -> bool:
+        """Whether it is a ticket of which nothing says how old its title, description and state are."""
+        return self.source == "ticket" and self.changed is None
 
 
 def thread_until(thread: Thread, moment: datetime) -> Thread | None:
     """What stood in the thread at ``moment``; ``None`` when that was nothing, or cannot be told.
 
     Posts of later, and those edited later, are left out. A ticket that was changed later is left out whole: an export
-    has its title, description and state as they are, not as they were.
+    has its title, description and state as they are, not as they were. Where it does not say when they were changed,
+    only the comments are left of a ticket, under its key.
     """
     if thread.changed is not None and thread.changed > moment:
         return None
-    posts = tuple(post for post in thread.posts if post.at <= moment)
-    return replace(thread, posts=posts) if posts else None
+    posts = tuple(post for post in thread.posts if post.at is not None and post.at <= moment)
+    known = replace(thread, title=thread.key, state="") if thread.is_undated else thread
+    return replace(known, posts=posts) if posts else None
 
 
 class People:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -139,26 +140,28 @@ def _thread(ticket: Mapping[str, Any], shown: str) -> Thread | None:
     created = read_moment(_first(ticket, _CREATED))
     if not title or created is None:
         return None
-    posts = [Post(people.role(_person(_first(ticket, _AUTHOR)), "reporter"), created, _text(_first(ticket, _TEXT)))]
-    posts += sorted(_comments(_first(ticket, _COMMENTS), people), key=lambda post: post.at)
-    changed = read_moment(_first(ticket, _CHANGED)) or max(post.at for post in posts)
-    told = with_text(posts) or (Post(posts[0].role, created, title),)
+    changed = read_moment(_first(ticket, _CHANGED))
+    written = created if changed is not None else None
+    reporter = people.role(_person(_first(ticket, _AUTHOR)), "reporter")
+    comments = [post for _, post in sorted(_comments(_first(ticket, _COMMENTS), people), key=itemgetter(0))]
+    told = with_text([Post(reporter, written, _text(_first(ticket, _TEXT))), *comments])
+    told = told or (Post(reporter, written, title),)
     name, state = f"{shown}:{key or title}", one_line(_plain(_first(ticket, _STATE)))
-    return Thread("ticket", name, f"{key}: {title}" if key else title, told, state, changed)
+    return Thread("ticket", name, f"{key}: {title}" if key else title, told, state, changed, key)
 
 
-def _comments(told: Any, people: People) -> Iterator[Post]:
+def _comments(told: Any, people: People) -> Iterator[tuple[datetime, Post]]:
     if isinstance(told, dict):
         told = next((told[key] for key in ("comments", "nodes") if key in told), [])
     for comment in told if isinstance(told, list) else []:
         if isinstance(comment, str):
             if (match := _COMMENT.fullmatch(comment)) and (at := read_moment(match["at"])):
-                yield Post(people.role(match["who"]), at, _text(match["text"]))
+                yield at, Post(people.role(match["who"]), at, _text(match["text"]))
         elif isinstance(comment, dict):
             fields = _small_names(comment)
             at = _latest(fields)
             if at is not None:
-                yield Post(people.role(_person(_first(fields, _AUTHOR))), at, _text(_first(fields, _TEXT)))
+                yield at, Post(people.role(_person(_first(fields, _AUTHOR))), at, _text(_first(fields, _TEXT)))
 
 
 def _latest(fields: Mapping[str, Any]) -> datetime | None:
