@@ -123,6 +123,30 @@ def test_the_same_inputs_give_the_same_bytes(
         assert (again.directory / name).read_bytes() == (dataset.directory / name).read_bytes(), name
 
 
+def test_the_last_conversations_can_be_kept_for_validation_as_in_the_article(
+    history: Repository, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    cut = cut_repository(history, tiny_recipe)
+
+    def build(name: str, **data: Any) -> Dataset:
+        recipe = tiny_recipe.model_copy(update={"data": tiny_recipe.data.model_copy(update=data)})
+        return build_dataset(history, tokenizer, recipe, cut, tmp_path / name)
+
+    usual = build("usual", max_train_tokens=0)
+    kept = build("kept", max_train_tokens=0, validation_conversations=0.1)
+    assert usual.validation is None and "validation" not in usual.manifest
+    assert kept.validation is not None
+    rows, trained, held = list(usual.rows), list(kept.rows), list(kept.validation)
+    conversations = [row for row in rows if row["kind"] == "conversation"]
+    count = -(-len(conversations) // 10)
+    assert held == conversations[-count:] and trained == [row for row in rows if row not in held]
+    assert kept.manifest["validation"] == {"rows": count, "row_tokens": sum(len(row["input_ids"]) for row in held)}
+    assert kept.manifest["changes"] == usual.manifest["changes"] and kept.held_out == usual.held_out
+    tokens = kept.manifest["tokens"]["conversation"]
+    assert tokens["held_out"] == sum(row["source_tokens"] for row in held)
+    assert tokens["read"] == tokens["trained"] + tokens["held_out"] + sum(tokens["dropped"].values())
+
+
 def test_a_build_that_was_interrupted_leaves_nothing_and_is_done_again(
     history: Repository, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ from inhouse_training.measures.conflicts import altered_values, answers_by_code,
 from inhouse_training.measures.formats import FORMAT_CHECKS
 from inhouse_training.measures.general import general_likelihoods
 from inhouse_training.measures.later_texts import LaterText, later_changes, later_files, later_row
-from inhouse_training.measures.model import evaluate_version, score_texts, trained_files
+from inhouse_training.measures.model import evaluate_version, score_texts, score_validation, trained_files
 from inhouse_training.measures.recall import (
     KNOWN_FILES,
     RECALL_TOKENS,
@@ -192,6 +192,24 @@ def test_general_text_is_scored_in_blocks_that_hold_all_of_it(tiny_base: BaseMod
     assert sum(each.nats for each in blocks) == pytest.approx(sum(each.nats for each in whole), rel=1e-4)
     first = (len(tokenizer.decode([row.input_ids[0]]).encode()) for row in rows)
     assert sum(english.sizes) + sum(first) == sum(len(text.encode()) for text in FORGETTING_TEXTS["English"])
+
+
+def test_conversations_that_were_kept_for_validation_are_scored(
+    history: Repository, tiny_base: BaseModel, tokenizer: Any, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    def no_adapter(version: str) -> Path:
+        raise AssertionError(version)
+
+    data = tiny_recipe.data.model_copy(update={"validation_conversations": 0.5})
+    recipe = tiny_recipe.model_copy(update={"data": data})
+    dataset = build_dataset(history, tokenizer, recipe, cut_repository(history, recipe), tmp_path / "dataset")
+    assert dataset.validation is not None
+    engine = TransformersEngine(tiny_base, no_adapter, dtype=torch.float32)
+    found = score_validation(engine, tokenizer, dataset.validation, {"base": BASE, "candidate": BASE})
+    scores = found.scores["closed_book"]["base"]
+    learned = [sum(label != IGNORED for label in row["labels"]) for row in dataset.validation]
+    assert found.kind == "validation_conversations" and [score.tokens for score in scores] == learned
+    assert found.metrics()["items"] == len(dataset.validation) > 1
 
 
 PATCH = "@@ -1,3 +1,4 @@\n one\n-two\n+deux\n+trois\n four\n@@ -9 +10,2 @@ def f():\n nine\n+dix"

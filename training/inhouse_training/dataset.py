@@ -8,6 +8,7 @@ A dataset is a folder:
   ``origin`` (of a synthetic row, as JSON: who wrote it, and from which lines). The same inputs give the same bytes, and
   replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
+- ``validation.arrow``: conversations that are not trained on, with the same columns, where the recipe asks for it.
 - ``canaries.jsonl``: what was planted, where the recipe asks for it.
 - ``left_out.jsonl``: every file and piece that was not trained on, with its reason.
 - ``redacted.jsonl``: where secrets were taken out, by kind and place, never by value.
@@ -29,7 +30,7 @@ from inhouse_retrieval import Progress, Repository, no_progress
 
 from .cut import Cut, HeldOutChange
 from .dataset_builder import FORMAT as FORMAT
-from .dataset_builder import Builder
+from .dataset_builder import VALIDATION, Builder
 from .dataset_builder import repository_name as repository_name
 from .recipe import Recipe
 from .registry import file_sha256
@@ -65,6 +66,14 @@ class Dataset:
         import datasets
 
         return datasets.Dataset.from_file(str(self.directory / "rows.arrow"))
+
+    @property
+    def validation(self) -> datasets.Dataset | None:
+        """The conversations that are kept for validation, memory-mapped; ``None`` where the recipe asks for none."""
+        import datasets
+
+        path = self.directory / VALIDATION
+        return datasets.Dataset.from_file(str(path)) if path.exists() else None
 
 
 def build_dataset(

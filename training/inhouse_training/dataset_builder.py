@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 FORMAT = 8
 """Raised whenever the same repository and recipe would give other rows."""
 
+VALIDATION = "validation.arrow"
+"""Rows that are kept for validation."""
+
 _TEMPLATE_TOKENS = 8
 _PROBE_CHARACTERS = 80
 
@@ -99,6 +102,7 @@ class Builder:
         self.learned_changes: list[PullRequest] = []
         self.synthesis: dict[str, Any] = {}
         self.planted: list[int] = []
+        self.validation: tuple[int, ...] = ()
         # inhouse trains on its own repository too, and what tests must not be trained on.
         self.probes = [text[:_PROBE_CHARACTERS] for texts in FORGETTING_TEXTS.values() for text in texts]
 
@@ -206,12 +210,12 @@ class Builder:
                 self.account.skip(thread)
                 continue
             said = thread_until(thread, self.cut.as_of)
+            if thread.is_undated:
+                self.account.note_undated(thread.name)
             whole, _ = split_document(document := thread_document(thread), self.tokenizer, self._room(document))
             if said != thread:
                 document = thread_document(said) if said is not None else replace(document, header="", sections=())
                 known, _ = split_document(document, self.tokenizer, self._room(document))
-            if thread.is_undated:
-                self.account.note_undated(thread.name)
                 self.account.read["thread"] += whole - known
                 self.account.held_out["thread"] += whole - known
             if said is None:
@@ -360,6 +364,10 @@ class Builder:
         for index, reason in choice.dropped:
             row = self.candidates[index]
             self.account.drop(row.kind, row.name, row.part, row.source_tokens, reason)
+        for index in choice.validation:
+            row = self.candidates[index]
+            self.account.held_out[row.kind] += row.source_tokens
+        self.validation = choice.validation
         return choice.order
 
     def _write_rows(self, chosen: Sequence[int], progress: Progress) -> None:
@@ -369,6 +377,11 @@ class Builder:
                 writer.write(self.spool.read(index))
             self._write_canaries(writer, [self.spool.read(index) for index in self._raw(chosen)])
             writer.finalize()
+        if self.validation:
+            with rows_writer(self.directory / VALIDATION) as writer:
+                for index in self.validation:
+                    writer.write(self.spool.read(index))
+                writer.finalize()
 
     def _raw(self, chosen: Sequence[int]) -> list[int]:
         """Rows of plain text, as many as canaries are to be planted."""
@@ -416,8 +429,13 @@ class Builder:
                 "leaked": len(self.held_out_text.leaked_lines),
                 "share": round(self.held_out_text.overlap, 6),
             },
+            **({"validation": self._validation()} if self.validation else {}),
             **({"synthesis": self.synthesis} if self.synthesis else {}),
         }
+
+    def _validation(self) -> dict[str, int]:
+        rows = [self.candidates[index] for index in self.validation]
+        return {"rows": len(rows), "row_tokens": sum(row.tokens for row in rows)}
 
     def _room(self, document: Document) -> int:
         """Tokens that a piece may take, so that the rendered row stays within the recipe's bound."""

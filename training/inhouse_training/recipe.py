@@ -45,6 +45,9 @@ class DataSettings(_Section):
             ``replay_share`` is not 0.
         max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
             having stood in the repository at the snapshot; more of them is a leak, and no dataset is built.
+        validation_conversations: share of the conversations, those that would be trained on last, that is kept for
+            validation, as the article did with a tenth. It comes on top of the later changes that are held out, and
+            judges nothing: what the conversations tell is learned from files and pages all the same.
         canaries: made-up secrets planted into copies of so many rows, which the gate then tries to draw out.
     """
 
@@ -66,6 +69,7 @@ class DataSettings(_Section):
     lookup_share: float = Field(0.0, ge=0, le=1)
     replay_samples: int = Field(4, ge=1, le=100)
     max_overlap: float = Field(0.1, ge=0, le=1)
+    validation_conversations: float = Field(0.0, ge=0, le=0.5)
     canaries: int = Field(0, ge=0, le=32)
 
     @property

@@ -1,13 +1,17 @@
-"""Which rows are trained on, and in which order: shares and the token budget."""
+"""Which rows are trained on, and in which order: shares, the token budget, and what is kept for validation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .kinds import Kind
 from .recipe import DataSettings
 from .synthesis.rows import over_share
+
+CONVERSATIONS: tuple[Kind, ...] = ("conversation", "qa")
+"""Kinds of rows that the article counts among its conversations."""
 
 
 @dataclass(slots=True)
@@ -35,10 +39,12 @@ class Choice:
     Attributes:
         order: indices of the rows to train on, shuffled.
         dropped: indices of the others, each with its reason.
+        validation: indices of the conversations that would have come last, in that order.
     """
 
     order: tuple[int, ...]
     dropped: tuple[tuple[int, str], ...]
+    validation: tuple[int, ...] = ()
 
 
 def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
@@ -50,11 +56,14 @@ def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
     over = over_share([(row.kind, row.source_tokens) for row in map(candidates.__getitem__, order)], shares)
     dropped += [(order[at], "over its share of the learned tokens") for at in over]
     order = [index for at, index in enumerate(order) if at not in over]
-    if not data.max_train_tokens or sum(candidates[index].tokens for index in order) <= data.max_train_tokens:
-        return Choice(tuple(order), tuple(dropped))
-    chosen = _within_budget(candidates, order, data)
-    dropped += [(index, "over the recipe's token budget") for index in sorted(order) if index not in chosen]
-    return Choice(tuple(index for index in order if index in chosen), tuple(dropped))
+    if data.max_train_tokens and sum(candidates[index].tokens for index in order) > data.max_train_tokens:
+        chosen = _within_budget(candidates, order, data)
+        dropped += [(index, "over the recipe's token budget") for index in sorted(order) if index not in chosen]
+        order = [index for index in order if index in chosen]
+    conversations = [index for index in order if candidates[index].kind in CONVERSATIONS]
+    kept = math.ceil(data.validation_conversations * len(conversations))
+    validation = tuple(conversations[len(conversations) - kept :])
+    return Choice(tuple(index for index in order if index not in set(validation)), tuple(dropped), validation)
 
 
 def _within_budget(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:

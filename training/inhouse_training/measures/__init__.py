@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 LATER_FILES = "later_files"
 LATER_CHANGES = "later_changes"
 LATER_EDITS = "later_edits"
+VALIDATION = "validation_conversations"
 
 LEAST_ITEMS = 5
 """Of fewer a bootstrap gives intervals that are far too narrow: that of a single item has no width at all."""

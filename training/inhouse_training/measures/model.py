@@ -16,7 +16,7 @@ from ..base_model import BaseModel, load_tokenizer
 from ..cut import Cut, HeldOutChange
 from ..dataset import Dataset, build_dataset
 from ..decay import Decay, days_since, measure_decay
-from ..engine import BASE, Engine, RowScore
+from ..engine import BASE, Engine, RowScore, ScoredRow
 from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL, Evaluation, change_row, evaluate, score_rows
 from ..recipe import EvaluationSettings, Recipe
 from ..registry import Registry
@@ -24,11 +24,14 @@ from ..replay import replay_source
 from ..runs import dataset_of, hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
-from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, Likelihood
+from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, VALIDATION, Likelihood
 from .answered import Answered, ask_all, grade_all
 from .general import general_likelihoods
 from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
 from .recall import Recall, known_files, measure_recall
+
+MOST_CONVERSATIONS = 200
+"""Scored at most of those that are kept for validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class ModelEvaluation:
         base_model, recipe, snapshot, as_of: what the figures belong to; the snapshot is that of the cut.
         adapters: label -> version, or the base.
         evaluation: what the gate decides by.
-        likelihoods: of later files, pull requests and edits, and of general text.
+        likelihoods: of later files, pull requests and edits, of general text, and of the conversations that were kept
+            for validation.
         answered: what was asked and said; empty unless it was asked for.
         recall: files known by heart: memory, not quality.
         decay: against days since the candidate's snapshot.
@@ -142,6 +146,12 @@ def evaluate_version(
             for kind, items in texts.items()
         ]
         likelihoods += [edits, *general_likelihoods(engine, tokenizer, names)]
+        if learned is not None and (kept := learned.validation) is not None:
+            likelihoods.append(score_validation(engine, tokenizer, kept, names))
+            remarks.append(
+                f"The validation conversations of {name} tell of files that it learned: as in the article, their loss "
+                "is low for that reason."
+            )
         known = known_files(repository, snapshot, trained_files(learned) if learned is not None else ())
         recall = measure_recall(engine, tokenizer, known, texts[LATER_FILES], names)
         scored = time.monotonic()
@@ -179,6 +189,14 @@ def edit_sizes(
 ) -> tuple[int, ...]:
     """Bytes of the added lines that are scored, by change; the same with retrieval and without."""
     return tuple(scored_bytes(tokenizer, change_row(engine, tokenizer, each, None, settings)) for each in held_out)
+
+
+def score_validation(engine: Engine, tokenizer: Any, kept: Any, adapters: Mapping[str, str]) -> Likelihood:
+    """The answers of the conversations that a dataset keeps for validation, :data:`MOST_CONVERSATIONS` at most."""
+    chosen = kept.select_columns(["input_ids", "labels"]).select(range(min(len(kept), MOST_CONVERSATIONS)))
+    rows = [ScoredRow(tuple(row["input_ids"]), tuple(row["labels"])) for row in chosen]
+    scores = {label: score_rows(engine, rows, adapter) for label, adapter in adapters.items()}
+    return Likelihood(VALIDATION, tuple(scored_bytes(tokenizer, row) for row in rows), {CLOSED_BOOK: scores})
 
 
 def score_texts(
