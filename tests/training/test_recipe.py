@@ -8,6 +8,7 @@ import pytest
 
 from inhouse_retrieval import InhouseError
 from inhouse_training.recipe import load_recipe, parse_recipe, recipe_names
+from inhouse_training.synthesis.rows import wanted_kinds
 
 
 def test_every_shipped_recipe_loads_and_says_how_to_launch_it() -> None:
@@ -24,6 +25,8 @@ def test_the_article_is_repeated_with_its_own_numbers() -> None:
     assert (article.lora.rank, article.optimizer.learning_rate, article.data.max_tokens) == (768, 2e-5, 8192)
     assert article.optimizer.schedule == "cosine"
     assert article.optimizer.warmup == 0
+    assert wanted_kinds(article.data) == ("qa",), "its first kind: a model's questions and answers about wiki pages"
+    assert article.data.validation_conversations == 0, "an option; the time split is the default"
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,13 @@ def test_a_kind_takes_no_more_than_its_share_of_the_learned_tokens(
     assert "over its share of the learned tokens" in dataset.manifest["tokens"]["explanation"]["dropped"]
 
 
+def test_a_share_for_which_nothing_was_written_costs_nothing(recipe: Recipe, build: Callable[..., Dataset]) -> None:
+    without = build(with_data(recipe, file_share=0.3), name="without")
+    dataset = build(with_data(recipe, file_share=0.3, qa_share=0.1), name="with")
+    assert dataset.manifest["rows_sha256"] == without.manifest["rows_sha256"]
+    assert dataset.manifest["synthesis"]["dropped"]["qa"] == {"not generated yet": 1}
+
+
 def test_new_replies_make_another_run_only_where_the_recipe_uses_them(
     shop: Repository, sections: list[Section], recipe: Recipe, server: ChatServer, tmp_path: Path
 ) -> None:
