@@ -150,6 +150,28 @@ _LINES: dict[str, tuple[str, Callable[[_Draw], str]]] = {
     "line of .netrc": ("machine git.acme.dev login deploy password {}", lambda draw: draw(16)),
     "line of .pgpass": ("db.internal:5432:shop:app:{}", lambda draw: draw(16)),
     "npm login": ("//registry.acme.dev/:_authToken={}", lambda draw: draw.uuid()),
+    "variable for a message": ("set DB_PASSWORD={} in your .env", lambda draw: draw(16)),
+    "variable of a container": ("docker run -e DB_PASSWORD={} --rm shop", lambda draw: draw(16)),
+    "variable of a command": ("PGPASSWORD={} psql -h db.internal", lambda draw: draw(14)),
+    "variable in JavaScript": ("STRIPE_SECRET={} npm start", lambda draw: draw(20)),
+    "variable of an image": ("ENV REGISTRY_TOKEN {}", lambda draw: "Qz7" + draw(20)),
+    "property of Java": ("java -Dspring.datasource.password={} -jar shop.jar", lambda draw: draw(16)),
+    "value of a chart": ("helm upgrade shop --set db.password={},db.user=shop", lambda draw: draw(16)),
+    "password of mysql": ("mysql -uroot -p{} shop", lambda draw: draw(10)),
+    "password of mysqldump": ("mysqldump -u root -p'{}' shop", lambda draw: draw(10)),
+    "password of ssh": ("sshpass -p {} ssh root@db.internal", lambda draw: draw(10)),
+    "password of Redis": ("redis-cli -h cache -a {} ping", lambda draw: draw(16)),
+    "password of a registry": ("docker login -u deploy -p {} registry.acme.dev", lambda draw: draw(16)),
+    "secret of kubectl": ("kubectl create secret generic shop --from-literal=door={}", lambda draw: draw(16)),
+    "quoted option": ("shopctl login --password='{}'", lambda draw: draw(14)),
+    "cell of a table": ("| DB_PASSWORD | {} | staging |", lambda draw: draw(16)),
+    "bold name": ("**Password:** {}", lambda draw: draw(12)),
+    "name and code": ("Password: `{}`", lambda draw: draw(12)),
+    "API key that is told": ("the API key for staging is {}", lambda draw: draw(24)),
+    "token that was changed": ("the deploy token has been changed to: {}", lambda draw: draw(24)),
+    "password after a colon": ("my password is: {}", lambda draw: draw(12)),
+    "password in German": ("Das Passwort lautet {}", lambda draw: draw(12)),
+    "user and password": ("login: deploy / {}", lambda draw: "Qz7" + draw(12)),
     "said in a message": ("By the way, the password is {} until Friday.", lambda draw: draw(12)),
 }  # fmt: skip
 
@@ -159,6 +181,18 @@ def _private_key(label: str, draw: _Draw) -> Planted:
     dashes = "-" * 5
     text = "\n".join([f"{dashes}BEGIN {label}{dashes}", *body, f"{dashes}END {label}{dashes}"])
     return Planted(label.lower(), text, tuple(body))
+
+
+SENTENCES = (
+    "Hi all,\n{} works for me, please rotate it on Monday.\nThanks",
+    "I tried {} and it fails.",
+    "Try `{}`, then restart.",
+    "It worked before ({}).",
+    "> {}\nDone, see above.",
+    "- first: {}\n- then wait",
+    "SHOP-7 {}",
+)
+"""What people write around something that they copied into chat, mail or a ticket."""
 
 
 def planted_secrets(seed: str = "1") -> list[Planted]:

@@ -123,7 +123,13 @@ _CHAT = (
         r"(?:services|workflows|triggers)/[A-Za-z0-9+/]{40,}",
         r"hooks\.slack\.com/",
     ),
-    _format("Discord token", ".", r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}"),
+    # Nearly every line has a dot, so what stands before is looked at second: the search then skips to M, N or O.
+    _format(
+        "Discord token",
+        ".",
+        r"[MNO](?<![A-Za-z0-9].)[A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",
+        before="",
+    ),
     _format("Discord webhook", "/api/webhooks/", r"\d{17,20}/[A-Za-z0-9_-]{60,}", r"/api/webhooks/"),
     _format("Telegram token", ":A", r"\d{8,10}:A[A-Za-z0-9_-]{34}", after=_URL_SAFE_END),
     _format("Teams webhook", ".webhook.office.com/", r"webhookb2/[^\s\"'<>]{60,}", r"\.webhook\.office\.com/"),

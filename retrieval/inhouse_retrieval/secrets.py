@@ -7,18 +7,28 @@ or the user part of an address. Line breaks survive redaction, so line numbers s
 
 from __future__ import annotations
 
-import math
 import re
 from base64 import b64decode
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
+from inhouse_retrieval.secret_commands import COMMANDS
 from inhouse_retrieval.secret_formats import FORMATS
+from inhouse_retrieval.secret_manifests import KUBERNETES_SECRET, in_manifests
+from inhouse_retrieval.secret_mentions import is_about, mentioned
+from inhouse_retrieval.secret_values import (
+    PLACEHOLDER,
+    STAND_IN,
+    is_drawn,
+    is_password,
+    is_random_and_bare,
+    is_typed_password,
+    looks_random,
+)
 
-RULES = 2
+RULES = 3
 """Raised whenever :func:`redact` takes other things out: what was redacted by earlier rules is then read again."""
 
 
@@ -43,44 +53,40 @@ _NAME = (
     r"(?:passw(?:or)?d|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|account[_-]?key"
     r"|private[_-]?key|signing[_-]?key|encryption[_-]?key|credential)"
 )
-_PLACEHOLDER = re.compile(
-    r"(?i)example|placeholder|changeme|your[_-]|xxxx|\*{3,}|\.\.\.|dummy|redacted|^[<\[${%]|\$\{|\{\{|<[a-z]|\]\{\d"
-)
-_STAND_IN = re.compile(r"(?i)(?:my)?(?:pass|passwd|password|pwd|secret|token|user|foo|bar|foobar|test)\d{0,4}|[^a-z]*")
-"""What documentation and tests write where a password would stand."""
 _NO_REAL_HOST = re.compile(r"(?i)(?:[\w.-]*\.)?example(?:\.(?:com|net|org))?\b|[\w.-]+\.(?:invalid|test)\b")  # RFC 2606
 _MARK = re.compile(r"\[REDACTED ([^\]\n]{1,40})\]")
-_KUBERNETES_SECRET = "Kubernetes secret"
-_LETTERS_A_WORD = 3
-_MIN_BITS = 3.0
-"""Shannon entropy in bits per character: words and names stay below, random tokens come above."""
 
 
 def _is_password(match: re.Match[str]) -> bool:
-    """Whatever its place says to be a password, unless it obviously stands for one."""
-    value = match["secret"]
-    return not _PLACEHOLDER.search(value) and not (_STAND_IN.fullmatch(value) or value.isdigit())
+    return is_password(match["secret"])
 
 
 def _is_random(match: re.Match[str]) -> bool:
-    return _looks_random(match["secret"], quoted=True)
+    return looks_random(match["secret"], quoted=True)
 
 
 def _is_random_and_bare(match: re.Match[str]) -> bool:
-    """Not quoted: in code that could be a name, such as ``token = parsedValue1``, of words of some letters each."""
-    value = match["secret"]
-    if re.fullmatch(r"[A-Za-z_]+\d{0,2}", value):
-        words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", value)
-        if sum(map(len, words)) >= _LETTERS_A_WORD * len(words):
-            return False
-    return _looks_random(value, quoted=False)
+    return is_random_and_bare(match["secret"])
+
+
+def _is_set(match: re.Match[str]) -> bool:
+    return _is_random_and_bare(match) and not is_about(match["more"])
+
+
+def _is_drawn(match: re.Match[str]) -> bool:
+    return is_drawn(match["secret"])
+
+
+def _is_typed(match: re.Match[str]) -> bool:
+    """On a command line, and not the name of the user once more."""
+    return is_typed_password(match["secret"]) and match["secret"] != match.groupdict().get("user")
 
 
 def _is_header(match: re.Match[str]) -> bool:
     """Not ``Basic`` and the Base64 of a name and what documentation writes for a password."""
     with suppress(ValueError):
         _, colon, password = b64decode(match["secret"], validate=True).decode().partition(":")
-        if colon and (_STAND_IN.fullmatch(password) or _PLACEHOLDER.search(password)):
+        if colon and (STAND_IN.fullmatch(password) or PLACEHOLDER.search(password)):
             return False
     return _is_random(match)
 
@@ -93,7 +99,6 @@ def _is_login(match: re.Match[str]) -> bool:
 
 
 _NAMES = ("pass", "pwd", "secret", "token", "key", "credential")
-_SAID = ("pass", "pw", "kennwort")
 
 _PLACES: tuple[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
     (
@@ -114,55 +119,21 @@ _PLACES: tuple[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[re.Match[s
     ),
     (
         "password or token",
-        _NAMES,
-        re.compile(
-            rf"{_NAME}[\w-]{{0,20}}[\"']?\]?(?:\s{{0,4}}(?::=|=>|[:=])\s{{0,4}}|[\"']\s?,\s?)"
-            r"(?P<quote>[\"'`])(?P<secret>[^\"'`\s]{8,200})(?P=quote)",
-            re.I,
-        ),
-        _is_random,
-    ),
-    (
-        "password or token",
-        _NAMES,
-        re.compile(
-            rf"{_NAME}[\w-]{{0,20}}[\"']?\s{{0,4}}(?::=|=>|[:=])\s{{0,4}}(?P<secret>[A-Za-z0-9+/_=.~-]{{20,200}})(?=\s|$)",
-            re.I,
-        ),
-        lambda match: _looks_random(match["secret"], quoted=False),
-    ),
-    (
-        "password or token",
         _NAMES,  # a line of .env, of properties or of YAML
         re.compile(
-            rf"^[ \t+>-]{{0,40}}(?:export[ ]|ENV[ ]|set[ ])?[\w.-]{{0,40}}{_NAME}[\w.-]{{0,20}}(?:=|:[ ]?)"
+            rf"^[ \t+>-]{{0,40}}(?:export[ ]|ENV[ ]|set[ ])?[\w.-]{{0,40}}{_NAME}(?P<more>[\w.-]{{0,20}})(?:=|:[ ]?)"
             r"(?P<secret>[^\s\"'`;,(){}\[\]<>$]{7,200})[ \t]*(?:\#.*)?$",
             re.I | re.M,
         ),
-        _is_random_and_bare,
+        _is_set,
     ),
     (
         "password or token",
         _NAMES,
-        re.compile(rf"--[\w-]{{0,20}}{_NAME}[ =](?P<secret>[^\s\"'`$<]{{7,200}})", re.I),
-        _is_random_and_bare,
-    ),
-    (
-        "password or token",
-        ("curl",),
-        re.compile(r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =]?[\"']?[\w.@-]{1,60}:(?P<secret>[^\s\"'`]{4,200})"),
-        _is_password,
-    ),
-    (
-        "password or token",
-        _SAID,  # said in a message
         re.compile(
-            r"\b(?:password|passwd|pass|pwd|pw|passwort|kennwort|passphrase)"
-            r"(?:[ ](?:is|ist|now|will be|to)|[ ]?[:=])[ ]"
-            r"[\"'`]?(?P<secret>[^\s\"'`,;(){}\[\]<>]{7,100})",
-            re.I,
+            rf"(?<![\w-])--?[\w-]{{0,20}}(?:{_NAME}|(?<=-)pass)[ =][\"']?(?P<secret>[^\s\"'`$<,;)\]}}]{{7,200}})", re.I
         ),
-        _is_random_and_bare,
+        _is_drawn,
     ),
     (
         "authorization header",
@@ -232,12 +203,15 @@ _PLACES: tuple[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[re.Match[s
         re.compile(r"^[+-]?[\w.*-]{1,100}:(?:\d{2,5}|\*):[\w*-]{1,60}:[\w*-]{1,60}:(?P<secret>\S{4,200})$", re.M),
         _is_password,
     ),
-)
-# Of a manifest, or of a patch of one, whose lines begin with a sign.
-_KUBERNETES = re.compile(r"^[ +-]?kind:[ ]?Secret\b", re.M)
-_MANIFEST_DATA = re.compile(r"^[ +-]?(?:data|stringData):[ ]*$", re.M)
-_MANIFEST_VALUE = re.compile(
-    r"^[ +-]?[ ]{1,12}[\w.-]{1,100}:[ ](?P<secret>[^\s\"'|>{\[&*!]\S{7,}|\"[^\"\n]{8,}\")[ ]*$", re.M
+    (
+        "password or token",
+        (":5432:", ":6432:"),  # the same, in the middle of a line
+        re.compile(
+            r"(?<![\w.*:-])[\w.*-]{1,100}:(?:5432|6432):[\w*-]{1,60}:[\w*-]{1,60}:(?P<secret>[^\s\"'`<>,;:]{7,200})"
+        ),
+        _is_random,
+    ),
+    *(("password or token", words, pattern, _is_typed) for words, pattern in COMMANDS),
 )
 
 
@@ -261,7 +235,7 @@ def redact(text: str) -> tuple[str, tuple[Redaction, ...]]:
 
 def find_secrets(text: str) -> tuple[Secret, ...]:
     """The secrets that :func:`redact` would take out, in order."""
-    spans = [*_known(text), *_placed(text), *_in_manifests(text)]
+    spans = [*_known(text), *_placed(text), *((*span, KUBERNETES_SECRET) for span in in_manifests(text))]
     return tuple(Secret(kind, start, end) for start, end, kind in _merged(spans))
 
 
@@ -273,7 +247,7 @@ def redactions_in(text: str) -> tuple[Redaction, ...]:
 
 @cache
 def _kinds() -> frozenset[str]:
-    return frozenset([*(known.kind for known in FORMATS), *(kind for kind, *_ in _PLACES), _KUBERNETES_SECRET])
+    return frozenset([*(known.kind for known in FORMATS), *(kind for kind, *_ in _PLACES), KUBERNETES_SECRET])
 
 
 def _known(text: str) -> Iterator[tuple[int, int, str]]:
@@ -289,6 +263,8 @@ def _placed(text: str) -> Iterator[tuple[int, int, str]]:
     lowered = text.lower()
     if len(lowered) != len(text):  # in some languages a small letter takes two characters
         lowered = "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+    for start, end in mentioned(text, lowered):
+        yield start, end, "password or token"
     spans = {words: _lines_with(lowered, words) for words in {words for _, words, _, _ in _PLACES}}
     for kind, words, pattern, is_secret in _PLACES:
         for begin, end in spans[words]:
@@ -316,20 +292,6 @@ def _lines_with(text: str, words: Iterable[str]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _in_manifests(text: str) -> Iterator[tuple[int, int, str]]:
-    """The values of Kubernetes secrets, whatever their names are."""
-    if "kind: Secret" not in text:
-        return
-    begin = 0
-    for document in re.split(r"(?<=\n)(?=[ +-]?---[ ]*\n)", text):
-        data = _MANIFEST_DATA.search(document)
-        if _KUBERNETES.search(document) and data:
-            for match in _MANIFEST_VALUE.finditer(document, data.end()):
-                if not _PLACEHOLDER.search(match["secret"].strip('"')):
-                    yield begin + match.start("secret"), begin + match.end("secret"), _KUBERNETES_SECRET
-        begin += len(document)
-
-
 def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """Spans in order; those that overlap become one, named by the first: two patterns may each see a part."""
     merged: list[tuple[int, int, str]] = []
@@ -340,21 +302,3 @@ def _merged(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
         else:
             merged.append((start, end, kind))
     return merged
-
-
-def _looks_random(value: str, quoted: bool) -> bool:
-    if _PLACEHOLDER.search(value) or _STAND_IN.fullmatch(value):
-        return False
-    has_digit = any(letter.isdigit() for letter in value)
-    has_letter = any(letter.isalpha() for letter in value)
-    if not quoted and re.search(r"[.(]", value):  # code: settings.SECRET_KEY
-        return False
-    if not (has_digit and has_letter):
-        return False
-    # A path, a variable or a translation key: words joined by dots, dashes, slashes or underscores.
-    words = [word for word in re.split(r"[-_./ ]", value) if word]
-    if len(words) > 1 and all(re.fullmatch(r"[A-Za-z]+\d{0,2}|\d{1,4}", word) for word in words):
-        return False
-    counts = Counter(value)
-    bits = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
-    return bits >= min(_MIN_BITS, 0.85 * math.log2(len(value)))

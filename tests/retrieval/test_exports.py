@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from inhouse_retrieval import InhouseError, SkippedFile
+from inhouse_retrieval import InhouseError, SkippedFile, page_text, redact
 from inhouse_retrieval.exports import (
     ExportPaths,
     Thread,
@@ -27,7 +28,7 @@ from inhouse_retrieval.exports import (
     read_tickets,
     thread_until,
 )
-from tests.planted_secrets import fragments, planted_secrets
+from tests.planted_secrets import SENTENCES, fragments, planted_secrets
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC).timestamp()
 USERS = [
@@ -372,6 +373,70 @@ def test_secrets_and_addresses_are_taken_out_of_all(tmp_path: Path) -> None:
         assert "ada@acme.dev" not in text and "redacted" in text
         left = [each.kind for each in planted if any(part in text for part in fragments(each))]
         assert left == [], thread.source
+
+
+def test_secrets_are_taken_out_of_what_people_write(tmp_path: Path) -> None:
+    """Each kind in a sentence, in each reader: as chat escapes it, as title, text and comment of a ticket, as mail in
+    plain text and HTML, where lines lose their indentation."""
+    planted = planted_secrets("5")
+    texts = [SENTENCES[number % len(SENTENCES)].format(each.text) for number, each in enumerate(planted)]
+    one_line = [text for text in texts if "\n" not in text]
+    assert len(one_line) > 40
+    pack(
+        tmp_path / "slack.zip",
+        {
+            "users.json": USERS,
+            "c/2024-03-01.json": [
+                said("UADA", at * 90, html.escape(text, quote=False)) for at, text in enumerate(texts)
+            ],
+        },
+    )
+    with (tmp_path / "jira.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["Summary", "Issue key", "Created", "Description", "Reporter", "Comment"])
+        for number, text in enumerate(texts):
+            title = one_line[number % len(one_line)]
+            created = "01/Mar/24 9:30 AM"
+            rows.writerow([title, f"SHOP-{number}", created, text, "ada", f"{created};bob;{text}"])
+    paragraphs = [[{"type": "text", "text": part} for part in _halves(text)] for text in texts]
+    documents = [{"type": "doc", "content": [{"type": "paragraph", "content": each}]} for each in paragraphs]
+    when = "2024-03-01T09:30:00.000+0000"
+    jira = [
+        {"key": f"SHOP-{number}", "fields": {"summary": "x", "description": each, "created": when}}
+        for number, each in enumerate(documents)
+    ]
+    (tmp_path / "jira.json").write_text(json.dumps({"issues": jira}))
+    linear = [
+        {
+            "title": "x",
+            "createdAt": when,
+            "description": "y",
+            "comments": {"nodes": [{"body": text, "createdAt": when}]},
+        }
+        for text in texts
+    ]
+    (tmp_path / "linear.json").write_text(json.dumps({"data": {"issues": {"nodes": linear}}}))
+    pages = [f"<p>{html.escape(text)}</p>".replace("\n", "<br/>\n") for text in texts]
+    plain = [mail(str(number), number, text) for number, text in enumerate(texts) if not text.startswith(">")]
+    pretty = [mail(f"h{number}", number, "") for number in range(len(pages))]
+    for message, page in zip(pretty, pages, strict=True):
+        message.set_content(page, subtype="html")
+    (tmp_path / "dev.mbox").write_bytes(as_mbox([*plain, *pretty]))
+    paths = ExportPaths(chat=("slack.zip",), tickets=("jira.csv", "jira.json", "linear.json"), mail=("dev.mbox",))
+    threads, skipped = sorted_out(read_exports(tmp_path, paths))
+    assert skipped == {} and len(threads) > 5 * len(texts)
+    for thread in threads:
+        text = repr(thread).lower()
+        left = [each.kind for each in planted if any(part in text for part in fragments(each))]
+        assert left == [], thread.name
+    for page, each in zip(pages, planted, strict=True):
+        text = page_text("page.html", redact(f"<html><body><h1>x</h1>{page}</body></html>")[0]).lower()
+        assert not any(part in text for part in fragments(each)), each.kind
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """As Jira splits a paragraph where its look changes."""
+    return text[: len(text) // 3], text[len(text) // 3 :]
 
 
 def test_the_digest_follows_the_exports_and_missing_ones_are_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Secrets are found, ordinary code is left alone. (Tokens are joined here: no scanner should see one.)"""
+"""Secrets are found, in files and in what people write; ordinary code is left alone.
+
+(Tokens are joined here: no scanner should see one.)
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,115 @@ def test_ordinary_code_is_left_alone(line: str) -> None:
     if "example.com" in line:  # a password all the same, by its place
         return
     assert redact(line) == (line, ())
+
+
+PASSWORD = "Xk29sLq8" + "vTn4wZp7"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("set DB_PASSWORD=", " in your .env"),
+        ("docker run -e DB_PASSWORD=", " shop"),
+        ('docker run -e "DB_PASSWORD=', '" shop'),
+        ("PGPASSWORD=", " psql -h db"),
+        ("STRIPE_SECRET=", " npm start"),
+        ("try `DB_PASSWORD=", "`, then restart"),
+        ("SHOP-7 SESSION_SECRET=", ""),
+        ("(DB_PASS=", ")"),
+        ("ENV DB_PASSWORD ", ""),
+        ("helm upgrade shop --set db.password=", ",db.user=shop"),
+        ("my password is: ", ""),
+        ("the password for the staging db is ", "."),
+        ("*Password:* ", ""),
+        ("**Password**: `", "`"),
+        ("pw: ", ", thanks"),
+        ("Here is the password:\n\n  ", "\n\nCheers"),
+        ("the API key has been changed to: ", ""),
+        ("Das Passwort lautet ", "."),
+        ("login: deploy / ", ""),
+        ("user deploy, password ", ""),
+        ("| DB_PASSWORD | ", " | staging |"),
+        ("<td>DB_PASSWORD</td><td>", "</td>"),
+        ("mysql -uroot -p", " shop"),
+        ("run curl -u deploy:", " https://ci.acme.dev to see it"),
+        ("sshpass -p ", " ssh root@db"),
+        ("redis-cli -a ", " ping"),
+        ("shopctl login --password ", ", then"),
+        ("shopctl login --password='", "'"),
+        ("kubectl create secret generic shop --from-literal=door=", ""),
+        ("see https://deploy:", "@ci.acme.dev/job"),
+    ],
+)
+def test_what_people_write(before: str, after: str) -> None:
+    text, found = redact(f"Hi,\n{before}{PASSWORD}{after}\n")
+    [secret] = found
+    assert text == f"Hi,\n{before}[REDACTED {secret.kind}]{after}\n"
+    assert redact(text) == (text, ())
+
+
+@pytest.mark.parametrize("password", ["hunter2", "tr0ub4dor&3", "Winter24!", "Xk2.9sLq8!", "Tn4&amp;wZp7x"])
+def test_a_password_that_is_said_need_not_look_drawn(password: str) -> None:
+    assert password[:7] not in redact(f"By the way, the password is {password}, see you.")[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'password = request.form["password"]',
+        "if token == expected:",
+        "if token == expected123a:",
+        "self.token=token",
+        "connect(user=user, password=password2, token=sha256(seed), key=self.tokens2[0])",
+        "connect(password=None)",
+        "def login(password: str, token: Uint8Array, secret: Base64String) -> None:",
+        "PASSWORD=$DB_PASSWORD docker compose up",
+        "PASSWORD=${DB_PASSWORD1:-x} docker compose up",
+        "PASSWORD=<your password> docker compose up",
+        "password=changeme123 or password=abc123def456 or password=password1",
+        '"password": "Password", "passwordHint": "Password: 8-20 characters"',
+        "The password is SHA256-hashed, the token is base64url-encoded.",
+        "A password has 8 characters or more; the token is a JWT and is read from vault2.",
+        "Set DB_PASSWORD, API_KEY and SESSION_SECRET before you start.",
+        "max_tokens=4096, token_rate=1.5e-06, token_ttl=1h30m15s, token_expires=2024-01-02T03:04:05Z",
+        "secretName: shop-tls-5f7b9c, password_file=/run/secrets/db1x",
+        "tokenizer=Qwen2.5-7B-Instruct",
+        "image: acme/secret-manager:v1.2.3-a1b2c3d",
+        "--token-color-1: #a1b2c3d4;",
+        "self.pad_token_id = self.config.t2u_pad_token_id; f(per_token_cast_to_fp8=per_token_cast_to_fp8)",
+        "unless the caller did pass `id2label/label2id` in kwargs",
+        '"token2wav_config": Qwen2_5OmniToken2WavConfig,',
+        '    verify_token="eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9...",',
+        "see https://login.acme.dev/oauth2/v2.0/token?page=1 and https://acme.dev:8080/a@b",
+        "mysql -u root -p shop",
+        "mysql -uroot -proot shop",
+        'mysql -uroot -p"$MYSQL_PASSWORD" shop',
+        "docker run -p3306:3306 mysql:8",
+        'curl -u "$USER:$PASSWORD" https://ci.acme.dev',
+        "curl -u admin:admin https://ci.acme.dev",
+        "echo $TOKEN | docker login --password-stdin registry.acme.dev",
+        "2001:0db8:85a3:0000:0000:8a2e:0370:7334 16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48",
+    ],
+)
+def test_code_that_names_secrets_is_left_alone(line: str) -> None:
+    assert redact(line) == (line, ())
+
+
+def test_a_manifest_that_lost_its_indentation() -> None:
+    value = "YUszeDlQ" + "cUxtMld6N1J0WWI="
+    manifest = f"apiVersion: v1\nkind: Secret\nmetadata:\n  name: shop-database\ntype: Opaque\ndata:\n  door: {value}\n"
+    for text in (manifest.replace("  ", ""), " ".join(manifest.split()), manifest.replace("\n", "<br/>\n")):
+        clean, found = redact(f"See:\n{text} and then apply it.\n")
+        assert value not in clean and len(found) == 1
+        assert "shop-database" in clean and "and then apply it." in clean
+
+
+def test_other_manifests_are_left_alone() -> None:
+    text = (
+        "kind: Secret\nmetadata:\n  name: shop\n---\nkind: ConfigMap\ndata:\n  level: information\n"
+        "  template: c2hvcC10ZW1wbGF0ZQ==\n"
+    )
+    assert redact(text) == (text, ())
 
 
 def test_a_large_file_takes_no_time() -> None:

@@ -20,14 +20,12 @@ from inhouse_server.settings import AnswerSettings
 from inhouse_training import BaseModel, Message, Registry, build_dataset, load_tokenizer
 from inhouse_training.cut import cut_repository
 from inhouse_training.recipe import parse_recipe
-from tests.planted_secrets import Planted, fragments, planted_secrets
+from tests.planted_secrets import SENTENCES, Planted, fragments, planted_secrets
 from tests.retrieval.trees import commit_all, git, write
 from tests.server.test_review_reading import ScriptedEngine
 from tests.training.conftest import TINY
 
 PLANTED = planted_secrets()
-_KNOWN_BY_THEIR_LINES = ("Kubernetes secret", "line of .pgpass")
-"""Only their layout tells them, so not on one line of JSON."""
 
 
 def test_there_are_more_kinds_than_forty() -> None:
@@ -39,14 +37,23 @@ def test_each_kind_is_taken_out_and_lines_stay(seed: str) -> None:
     for planted in planted_secrets(seed):
         texts = [planted.text]
         texts.append("\n".join("+" + line for line in planted.text.split("\n")))
-        if planted.kind not in _KNOWN_BY_THEIR_LINES:
-            texts.append(planted.text.replace("\n", "\\n"))
+        texts.append(planted.text.replace("\n", "\\n"))
         for text in texts:
             clean, found = redact(f"before\n{text}\nafter\n")
             assert found, planted.kind
             assert not _leaks(clean, [planted]), planted.kind
             assert clean.count("\n") == text.count("\n") + 3
             assert redact(clean) == (clean, ()) and redactions_in(clean) == found
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+@pytest.mark.parametrize("seed", ["2", "3", "4"])
+def test_each_kind_is_taken_out_of_what_people_write(seed: str, sentence: str) -> None:
+    for planted in planted_secrets(seed):
+        text = sentence.format(planted.text)
+        clean, found = redact(text)
+        assert found and not _leaks(clean, [planted]), planted.kind
+        assert clean.count("\n") == text.count("\n") and redact(clean) == (clean, ())
 
 
 def test_a_key_that_was_cut_is_taken_out_as_far_as_it_goes() -> None:
