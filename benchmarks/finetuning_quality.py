@@ -1,6 +1,6 @@
 """What fine-tuning buys on a repository's later changes, and which kind of row pays: SmolLM2-135M on one GPU.
 
-    python benchmarks/finetuning_quality.py prepare CLONE DATA [--until 2023-12-31] [--elsewhere CLONE …]
+    python benchmarks/finetuning_quality.py prepare CLONE DATA [--until 2023-12-31] [--elsewhere CLONE …] [--state DIR]
     python benchmarks/finetuning_quality.py run DATA OUT [--base FOLDER] [--variants NAME …] [--seconds 540]
 
 ``prepare`` needs no GPU: it cuts the clone's history at the last first-parent commit before a day, builds the rows of
@@ -10,6 +10,10 @@ every kind as `inhouse dataset build` does, and the rows that are scored:
   of fewer than 9,000 characters, in the order in which they were merged (``--glob`` and ``--characters`` change that).
 - ``retrieved``: the same, with passages that the evaluation's own search finds in the snapshot.
 - ``closed``: the same, with nothing.
+- ``scopes``, ``scopes_closed``: the rest of definitions that later changes add, as in `inhouse eval model`, with
+  passages that the search finds and with none.
+- ``reviews``: what reviewers said of later changes, and hunks that they passed, in the form of the reading reviewer;
+  only where ``--state`` names the state directory that `inhouse sync` wrote.
 - ``new_files``: files first added later, as raw text.
 - ``later_changes``: later changes, as raw text.
 - ``python``, ``english``: what must not be forgotten: files of Python's standard library, descriptions of installed
@@ -42,7 +46,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from inhouse_retrieval import Passage, PullRequest, Repository, read_pull_requests
+from inhouse_retrieval import (
+    Passage,
+    PullRequest,
+    PullRequestStore,
+    Repository,
+    read_pull_requests,
+    said_until,
+    with_forge,
+)
 from inhouse_training import BaseModel, load_tokenizer, resolve_base_model
 from inhouse_training.cut import Cut
 from inhouse_training.dataset import Dataset, build_dataset
@@ -53,12 +65,14 @@ from inhouse_training.facts import holds_span
 from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.measures import paired_difference
 from inhouse_training.measures.abstention import abstains, names_to_ask, real_question
+from inhouse_training.measures.completion import SCOPE, Completion, completions
 from inhouse_training.measures.spans import known_questions, later_questions
 from inhouse_training.probes.answers import House, read_house
 from inhouse_training.prompts import build_answer_prompt, chat_ids, chat_row, edit_question, raw_row, without_end
 from inhouse_training.recipe import Recipe
 from inhouse_training.registry import file_sha256
 from inhouse_training.replay import replay_row, replay_texts
+from inhouse_training.reviews import Review, read_reviews, review_row
 from inhouse_training.snapshot_search import SnapshotSearch
 
 ROW_TOKENS = 2048
@@ -71,6 +85,8 @@ ALL_EDITS = {**EDITS, "edit": 1}
 REPLAY = {"replay": 1}
 LOOKUP = {"lookup": 1}
 ABSENT = {"absent": 1}
+COMPLETION = {"completion": 1}
+REVIEW = {"review": 1}
 VARIANTS: dict[str, dict[str, Any]] = {
     "article": {"rows": FILES, "learning_rate": 2e-5, "warmup": 0.0},
     "files": {"rows": FILES},
@@ -81,6 +97,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "edits+lookup": {"rows": {**EDITS, **LOOKUP}},
     "edits+lookup+absent": {"rows": {**EDITS, **LOOKUP, **ABSENT}},
     "edits+lookup+replay": {"rows": {**EDITS, **LOOKUP, **REPLAY}},
+    "edits+completion": {"rows": {**EDITS, **COMPLETION}},
+    "edits+review": {"rows": {**EDITS, **REVIEW}},
     "all edits+replay": {"rows": {**ALL_EDITS, **REPLAY}},
     "all edits+replay, half the rate": {"rows": {**ALL_EDITS, **REPLAY}, "learning_rate": 5e-4},
     "edits alone": {"rows": {"edit": (1, 400)}},
@@ -95,15 +113,20 @@ def prepare(arguments: argparse.Namespace) -> None:
     listed = ("rev-list", "--first-parent", "-1", f"--before={arguments.until}T00:00:00Z", "HEAD")
     snapshot = repository.git(*listed).decode().strip()
     stamp = repository.git("show", "-s", "--format=%cI", snapshot).decode().strip()
-    training = read_pull_requests(repository, until=snapshot, limit=arguments.changes)
+    as_of = datetime.fromisoformat(stamp)
+    store = PullRequestStore.if_there(arguments.state) if arguments.state else None
+    told = with_forge(read_pull_requests(repository, until=snapshot, limit=arguments.changes), store)
+    training = [said_until(change, as_of) for change in told]
     after = set(repository.git("rev-list", f"{snapshot}..HEAD").decode().split())
     later = [change for change in read_pull_requests(repository, limit=100_000) if change.commit in after]
     later.reverse()  # in the order in which they were merged
-    cut = Cut(snapshot, datetime.fromisoformat(stamp), tuple(training), tuple(reversed(later[:300])))
+    cut = Cut(snapshot, as_of, tuple(training), tuple(reversed(later[:300])))
     shutil.rmtree(arguments.data, ignore_errors=True)
     dataset = build_dataset(repository, tokenizer, recipe({}, every_kind=True), cut, arguments.data / "rows", say)
     edits = first_edits(repository, snapshot, later, arguments)
-    rows: dict[str, list[ScoredRow]] = {kind: [] for kind in ("oracle", "retrieved", "closed")}
+    rows: dict[str, list[ScoredRow]] = {
+        kind: [] for kind in ("oracle", "retrieved", "closed", "scopes", "scopes_closed")
+    }
     rows["new_files"] = list(new_files(repository, snapshot, later, tokenizer))
     rows["later_changes"] = []
     rows |= forgetting_rows(tokenizer)
@@ -121,6 +144,13 @@ def prepare(arguments: argparse.Namespace) -> None:
             ("closed", [], 8000),
         ):
             rows[mode].append(edit_row(tokenizer, change, path, added, passages, budget))
+    for scope in completions(repository, cut.held_out, arguments.edits):
+        if scope.kind == SCOPE:
+            rows["scopes"].append(scope_row(tokenizer, scope, search(scope.query, 8)))
+            rows["scopes_closed"].append(scope_row(tokenizer, scope, []))
+    if store is not None:
+        rows["reviews"] = list(review_rows(repository, with_forge(cut.held_out, store), tokenizer))
+        store.close()
     elsewhere = [Repository.open(clone).excluding(arguments.exclude) for clone in arguments.elsewhere]
     asked = list(questions(repository, cut, search, tokenizer, arguments.questions, elsewhere))
     search.close()
@@ -137,7 +167,8 @@ def prepare(arguments: argparse.Namespace) -> None:
 def recipe(variant: dict[str, Any], every_kind: bool = False, batch_rows: int = 16, **trainer: Any) -> Recipe:
     shares = {"file_share": 0.2, "page_share": 0.1, "conversation_share": 0.2, "change_share": 0.2}
     if every_kind:
-        shares |= {"edit_share": 0.2, "absent_share": 0.05, "lookup_share": 0.05}
+        shares |= {"change_share": 0.15, "edit_share": 0.15, "absent_share": 0.05, "lookup_share": 0.05}
+        shares |= {"completion_share": 0.05, "review_share": 0.05}
     return Recipe.model_validate_json(
         json.dumps(
             {
@@ -186,6 +217,27 @@ def edit_row(
     ids, labels = chat_row(tokenizer, [*prompt.messages, Message("assistant", added[:6000])])
     ids, labels = without_end(tokenizer, ids, labels)
     return ScoredRow(tuple(ids[:8192]), tuple(labels[:8192]))
+
+
+def scope_row(tokenizer: Any, scope: Completion, passages: Sequence[Passage]) -> ScoredRow:
+    def count(messages: Sequence[Message]) -> int:
+        return len(chat_ids(tokenizer, messages, add_generation_prompt=True))
+
+    bare = build_answer_prompt(scope.question, (), count, 1 << 30, selection=scope.before)
+    room = max(ROW_TOKENS, count(bare.messages))
+    prompt = build_answer_prompt(scope.question, passages, count, room, selection=scope.before)
+    ids, labels = chat_row(tokenizer, [*prompt.messages, Message("assistant", scope.wanted)])
+    return ScoredRow(tuple(ids), tuple(labels))
+
+
+def review_rows(repository: Repository, later: Sequence[PullRequest], tokenizer: Any) -> Iterator[ScoredRow]:
+    def count(messages: Sequence[Message]) -> int:
+        return len(chat_ids(tokenizer, messages, add_generation_prompt=True))
+
+    for item in read_reviews(repository, later, SEED):
+        row = review_row(tokenizer, count, item, ROW_TOKENS) if isinstance(item, Review) else None
+        if row is not None:
+            yield ScoredRow(tuple(row[0]), tuple(row[1]))
 
 
 def questions(
@@ -429,6 +481,7 @@ def main() -> None:
     first.add_argument("--characters", type=int, default=9000)
     first.add_argument("--questions", type=int, default=60, help="of each subject")
     first.add_argument("--elsewhere", type=Path, nargs="*", default=[], help="ask about these clones, too")
+    first.add_argument("--state", type=Path, help="state directory that inhouse sync wrote, for review replies")
     first.add_argument("--exclude", nargs="*", default=[".yarn/releases"])
     first.set_defaults(work=prepare)
     second = commands.add_parser("run")

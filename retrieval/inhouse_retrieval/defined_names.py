@@ -6,7 +6,7 @@ Keys of objects and titles of test suites are no names: what reads them says how
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +46,7 @@ class DefinedName:
     Attributes:
         line: that the name stands on, 1-based.
         kind: a method is a function right inside of a class, an interface or an ``impl``.
+        is_function: also one that stands on its own, or that a name is bound to.
         bases: of a class, what it is based on; of a method, the same of its class. Last parts of their names.
     """
 
@@ -53,6 +54,7 @@ class DefinedName:
     name: str
     kind: NameKind
     bases: tuple[str, ...] = ()
+    is_function: bool = field(default=False, compare=False)
 
 
 def defined_names(path: str, text: str) -> list[DefinedName]:
@@ -78,9 +80,9 @@ def _names(root: Node) -> Iterator[DefinedName]:
             if node.type in _CLASSES:
                 yield DefinedName(line, name, "class", inside or ())
             elif node.type == "method_declaration" or (owner is not None and _is_function(node)):
-                yield DefinedName(line, name, "method", owner or ())
+                yield DefinedName(line, name, "method", owner or (), True)
             else:
-                yield DefinedName(line, name, "other")
+                yield DefinedName(line, name, "other", (), _is_function(node))
         pending += [(child, inside) for child in reversed(inner_nodes(node))]
 
 

@@ -33,6 +33,10 @@ _SECRET_NAME = re.compile(
     r"|.*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk))$"
 )
 _SECRET_TEMPLATE = re.compile(r"\.(example|sample|template|dist|defaults?)$")
+_TEST = re.compile(
+    r"(^|/)(tests?|__tests__|specs?|testing)/|(^|/)test_[^/]*$|[._-](test|spec|tests)\.[^/]*$"
+    r"|(Test|Tests|Spec|IT)\.\w+$"
+)
 _GENERATED_MARK = re.compile(r"@generated\b|\b(auto-?)?generated\b.{0,80}\bDO NOT (EDIT|MODIFY)", re.I | re.S)
 _EXPORTED_PAGE = re.compile(r"confluence|wiki-content|mediawiki|mw-content-text|markdown-body", re.I)
 _MINIFIED_SUFFIXES = frozenset({".js", ".mjs", ".cjs", ".css", ".html", ".json", ".xml"})
@@ -53,6 +57,11 @@ def reason_by_name(path: str) -> str | None:
     if _SECRET_NAME.match(name) and not _SECRET_TEMPLATE.search(name):
         return "may hold secrets"
     return None
+
+
+def is_test(path: str) -> bool:
+    """Whether the file's name or folder says that it is a test, and one that people write."""
+    return _TEST.search(path) is not None and reason_by_name(path) is None
 
 
 def reason_by_size(size: int) -> str | None:

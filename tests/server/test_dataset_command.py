@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,20 @@ def test_rows_are_shown_with_their_masks_and_exported(
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert told["rows"].keys() == {"conversation", "edit"} and sum(told["rows"].values()) == len(lines)
     assert talk["messages"] in [line["messages"][1:] for line in lines]
+
+
+def test_completions_are_shown_with_their_sources_and_exported(
+    inhouse: Inhouse, base_model: BaseModel, tmp_path: Path
+) -> None:
+    root = make_history(tmp_path / "shop", commits=12).root
+    recipe = (resources.files("inhouse_training.recipes") / "cpu-trial.toml").read_text()
+    shares = "edit_share = 0.2\ncompletion_share = 0.1\nreview_share = 0.1"
+    (tmp_path / "house.toml").write_text(re.sub(r"edit_share = 0\.4.*", shares, recipe))
+    at = ("--repo", str(root), "--recipe", str(tmp_path / "house.toml"))
+    code, built = inhouse("dataset", "build", *at)
+    assert code == 0 and "\ncompletion " in built and "inhouse sync reads them" in " ".join(built.split())
+    shown = inhouse("dataset", "show", "--kind", "completion", "--limit", "1", *at)[1]
+    place = shown.partition("completion  ")[2].split()[0]
+    assert f"from {place}" in shown and "Write the rest of `update_" in shown
+    told = json.loads(inhouse("dataset", "export", "--to", str(tmp_path / "out.jsonl"), "--json", *at)[1])
+    assert told["rows"]["completion"] > 0

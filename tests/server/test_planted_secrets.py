@@ -119,7 +119,8 @@ def test_no_secret_comes_out_anywhere(
                 assert not _leaks(passage.text, PLANTED)
 
     recipe = parse_recipe(TINY.format(budget=1_000_000, rate=1e-3), "tiny", "tiny.toml")
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"edit_share": 0.1, "file_share": 0.3})})
+    shares = {"edit_share": 0.1, "file_share": 0.2, "completion_share": 0.1}
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=shares)})
     tokenizer = load_tokenizer(base_model)
     dataset = build_dataset(house, tokenizer, recipe, cut_repository(house, recipe), state / "dataset")
     rows: Any = dataset.rows

@@ -25,13 +25,13 @@ from markdown_it import MarkdownIt
 from inhouse_retrieval import Clock, Forge, InhouseError
 from inhouse_server.cli.app import app
 from inhouse_server.review.finding import Coverage, Finding, Precedent, Review
-from inhouse_server.review.plain_text import hidden_characters
 from inhouse_server.review.posting.inert import why_it_acts
 from inhouse_server.review.posting.memory import FILE_NAME, Posted
 from inhouse_server.review.posting.post import Outcome, post
 from inhouse_server.review.posting.request import read_request
 from inhouse_server.review.renderers import render
 from inhouse_server.review.renderers.harmless import harmless, harmless_line
+from inhouse_training.plain_text import hidden_characters
 from tests.retrieval.forges.server import TOKEN, ForgeServer, Reply
 from tests.server.command_line import inhouse
 from tests.server.conftest import git

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
+from inhouse_retrieval.reading import is_test
 from inhouse_server.review.change import Change, ReviewedFile, parse_hunks
-from inhouse_server.review.companions import History, is_test
+from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.evaluation import evaluate_review
@@ -20,10 +21,10 @@ from inhouse_server.review.finding import Finding
 from inhouse_server.review.house import spelling_findings
 from inhouse_server.review.imports import imports
 from inhouse_server.review.memory import ShownFindings
-from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.reading import parse_reply
 from inhouse_server.review.reviewer import gravest_first, know_house, review
+from inhouse_training.plain_text import plain_text
 from tests.server.command_line import inhouse
 from tests.server.conftest import git
 

@@ -18,11 +18,11 @@ from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.finding import Review
 from inhouse_server.review.past_remarks import PastRemarks
-from inhouse_server.review.plain_text import control_tokens, hidden_characters
 from inhouse_server.review.posting.request import read_request
 from inhouse_server.review.renderers import render
 from inhouse_server.review.reviewer import House, Reader, review
 from inhouse_training import BASE
+from inhouse_training.plain_text import control_tokens, hidden_characters
 from tests.server.test_posting import ATTACKS, SECRETS
 from tests.server.test_review_reading import ScriptedEngine, commented, row
 from tests.server.test_review_renderers import HEAD, active

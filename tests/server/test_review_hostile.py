@@ -12,9 +12,9 @@ from inhouse_retrieval import InhouseError, Repository
 from inhouse_server.review.change import Change
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.imports import imports
-from inhouse_server.review.plain_text import hidden_characters, plain_text
 from inhouse_server.review.proof import find_quotation
 from inhouse_server.review.reviewer import know_house, review
+from inhouse_training.plain_text import hidden_characters, plain_text
 from tests.server.command_line import inhouse
 from tests.server.conftest import git
 from tests.server.test_review import reviewed_file

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
 import pytest
+from jsonschema import validate
 
-from inhouse_retrieval import Passage, PullRequest, PullRequestStore, Repository, ReviewComment
+from inhouse_retrieval import Passage, PullRequest, PullRequestStore, Repository, ReviewComment, read_pull_requests
 from inhouse_server.review.change import Change
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Review
 from inhouse_server.review.past_remarks import PastRemarks
-from inhouse_server.review.reading import SCHEMA
+from inhouse_server.review.reading import parse_reply
 from inhouse_server.review.renderers.text import headline
 from inhouse_server.review.reviewer import Reader, know_house, review
 from inhouse_training import (
     BASE,
+    BaseModel,
     Finished,
     GenerationEvent,
     GenerationRequest,
@@ -27,7 +30,11 @@ from inhouse_training import (
     RowScore,
     ScoredRow,
     TextDelta,
+    load_tokenizer,
 )
+from inhouse_training.review_prompt import SCHEMA
+from inhouse_training.reviews import Review as PastReview
+from inhouse_training.reviews import read_reviews, review_row
 from tests.server.conftest import git
 
 OLD = "def pay(amount):\n    return amount\n"
@@ -200,3 +207,29 @@ def test_a_hunk_longer_than_the_prompt_is_partly_seen_and_said_to_be(change: Cha
     assert told.startswith("pay.py:1 the first ") and f"of {402} lines" in told and shown < 400
     assert (reviewed.coverage.seen, reviewed.coverage.unseen) == (1, ())
     assert "the model read 1 of 1 hunk (1 partly seen)" in headline(reviewed)
+
+
+def test_a_model_is_trained_on_the_very_prompt_and_the_form_of_answer_that_a_review_uses(
+    change: Change, tmp_path: Path, base_model: BaseModel
+) -> None:
+    engine = ScriptedEngine(row("total = amount * 1.19"))
+    reader = Reader(engine, BASE, lambda query, limit: [], NONE, 2_000, 200)
+    review(replace(change, title="Pay with tax"), know_house(Repository.open(tmp_path), change.base_commit), 5, reader)
+    [asked] = engine.asked
+
+    git(tmp_path, "commit", "--quiet", "--all", "--message", "Pay with tax")
+    repository = Repository.open(tmp_path)
+    landed = read_pull_requests(repository)[0]
+    hunk = landed.files[0].patch.partition("\n+    log(total)")[0]
+    moment = datetime(2024, 5, 1, tzinfo=UTC)
+    remark = ReviewComment("pay.py", 2, "new", hunk, "member", moment, "The rate lives in tax.py.")
+    past = replace(landed, review_comments=(remark,))
+    [reviewed] = [each for each in read_reviews(repository, [past], 1) if isinstance(each, PastReview)]
+    made = review_row(load_tokenizer(base_model), engine.count_tokens, reviewed, 4096)
+    assert made is not None
+    system, user, answer = made[2]
+    assert (system, user) == tuple(asked.messages)
+    validate(json.loads(answer.content), json.loads(SCHEMA))
+    [finding] = parse_reply(answer.content) or []
+    learned = read_by(ScriptedEngine(reply=answer.content), change, tmp_path).findings
+    assert [each.message for each in learned] == ["The rate lives in tax.py."] == [finding["problem"]]

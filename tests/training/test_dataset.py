@@ -107,8 +107,8 @@ def test_every_token_is_accounted_for(dataset: Dataset) -> None:
         left_out[entry["kind"]] += entry.get("tokens", 0)
     for kind, tokens in dataset.manifest["tokens"].items():
         assert tokens["trained"] == trained[kind]
-        # This repository has no wiki and no exports, and its recipe neither edits, replay nor synthetic rows.
-        assert trained[kind] > 0 or kind in ("page", "thread", "edit", "replay", *SYNTHETIC)
+        # This repository has no wiki and no exports, and its recipe only files, conversations and changes.
+        assert trained[kind] > 0 or kind in ("page", "thread", "edit", "completion", "review", "replay", *SYNTHETIC)
         assert sum(tokens["dropped"].values()) == left_out[kind]
         assert tokens["read"] == tokens["trained"] + tokens["held_out"] + left_out[kind]
     assert dataset.manifest["row_tokens"] == sum(len(row["input_ids"]) for row in dataset.rows) <= 6000

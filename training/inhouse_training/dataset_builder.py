@@ -25,6 +25,7 @@ from inhouse_retrieval import (
 )
 
 from .canaries import make_canaries, planted_row, write_canaries
+from .completions import completion_row, read_completions
 from .conversations import conversation_messages, file_conversation, page_conversation
 from .cut import Cut, held_out_change
 from .dataset_account import Account, printable
@@ -50,6 +51,8 @@ from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
 from .recipe import Recipe
 from .registry import file_sha256
 from .replay import ReplayText, replay_messages, replay_row
+from .review_prompt import review_answer
+from .reviews import NO_REMARKS, UnusedComment, read_reviews, review_row
 from .row_choice import Candidate, choose_rows
 from .row_spool import RowSpool
 from .rows_file import rows_writer
@@ -100,6 +103,7 @@ class Builder:
         self.leaks: Counter[str] = Counter()
         self.candidates: list[Candidate] = []
         self.learned_changes: list[PullRequest] = []
+        self.learned_files: set[str] = set()
         self.synthesis: dict[str, Any] = {}
         self.planted: list[int] = []
         self.validation: tuple[int, ...] = ()
@@ -119,6 +123,10 @@ class Builder:
         self._write_conversations()
         if self.shares["edit"]:
             self._write_edits(progress)
+        if self.shares["completion"]:
+            self._write_completions(progress)
+        if self.shares["review"]:
+            self._write_reviews(progress)
         if self.shares["replay"]:
             self._write_replay(replay())
         if wanted_kinds(self.recipe.data):
@@ -183,6 +191,8 @@ class Builder:
                 continue
             if elsewhere:
                 self._note_learned(path, text)
+            if not is_page:
+                self.learned_files.add(path)
             yield from documents
         for done, change in enumerate(self.cut.training):
             progress("reading changes", done, len(self.cut.training))
@@ -272,15 +282,15 @@ class Builder:
             self._note_learned(conversation.name, text)
             self._add("conversation", conversation.name, 0, ids, labels, tokens, messages)
 
-    def _write_edits(self, progress: Progress) -> None:
-        def count_tokens(messages: Sequence[Message]) -> int:
-            return len(chat_ids(self.tokenizer, messages, add_generation_prompt=True))
+    def _count_tokens(self, messages: Sequence[Message]) -> int:
+        return len(chat_ids(self.tokenizer, messages, add_generation_prompt=True))
 
+    def _write_edits(self, progress: Progress) -> None:
         for done, change in enumerate(self.learned_changes):
             progress("reading edits", done, len(self.learned_changes))
             for edit in read_edits(self.repository, [change]):
                 path = printable(edit.path)
-                row = edit_row(self.tokenizer, count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
+                row = edit_row(self.tokenizer, self._count_tokens, edit, self.recipe.data.max_tokens, self.recipe.seed)
                 if row is None:
                     tokens = count_text_tokens(self.tokenizer, edit.added)
                     self.account.read["edit"] += tokens
@@ -291,6 +301,46 @@ class Builder:
                     self.account.drop("edit", edit.name, 0, row.answer_tokens - row.learned_tokens, "beyond one row")
                 name = f"{edit.commit}:{path}"
                 self._add("edit", name, 0, row.input_ids, row.labels, row.learned_tokens, row.messages)
+
+    def _write_completions(self, progress: Progress) -> None:
+        data, seed = self.recipe.data, self.recipe.seed
+        items = read_completions(self.repository, self.cut.snapshot, self.learned_files, self.learned_changes, seed)
+        for done, item in enumerate(items):
+            progress("writing completions", done, None)
+            tokens = count_text_tokens(self.tokenizer, item.wanted.lstrip())
+            self.account.read["completion"] += tokens
+            row = completion_row(self.tokenizer, self._count_tokens, item, data.max_tokens, seed)
+            # Its words are those of a file of the snapshot: they leak nothing, as the file itself does not.
+            if row is None:
+                self.account.drop("completion", item.name, 0, tokens, "its question and its answer do not fit a row")
+                continue
+            self._add("completion", item.name, 0, row.input_ids, row.labels, tokens, row.messages, row.origin)
+
+    def _write_reviews(self, progress: Progress) -> None:
+        remarks = 0
+        for done, item in enumerate(read_reviews(self.repository, self.learned_changes, self.recipe.seed)):
+            progress("reading reviews", done, None)
+            if isinstance(item, UnusedComment):
+                tokens = count_text_tokens(self.tokenizer, item.text)
+                self.account.read["review"] += tokens
+                self.account.drop("review", item.name, 0, tokens, item.reason)
+                continue
+            answer = review_answer(item.remarks)
+            tokens = count_text_tokens(self.tokenizer, answer)
+            self.account.read["review"] += tokens
+            row = review_row(self.tokenizer, self._count_tokens, item, self.recipe.data.max_tokens)
+            # The hunk is as it was commented, which need not be as it landed.
+            text = "\n".join([patch_text("\n".join(item.hunk.lines)), answer])
+            reason = self._reason_to_drop(text) or ("" if row else "its hunk and its answer do not fit a row")
+            if row is None or reason:
+                self.account.drop("review", item.name, 0, tokens, reason)
+                continue
+            remarks += len(item.remarks)
+            self._note_learned(item.name, text)
+            ids, labels, messages = row
+            self._add("review", item.name, 0, ids, labels, tokens, messages)
+        if not remarks:
+            self.account.drop("review", self.name, 0, 0, NO_REMARKS)
 
     def _write_replay(self, texts: Sequence[ReplayText]) -> None:
         for text in texts:

@@ -29,7 +29,8 @@ class DatasetRow:
         learned: parts of ``text`` that are learned, as ``(begin, end)`` in characters.
         tokens, learned_tokens: of the whole row, and those with a label.
         snapshot: the commit that the dataset was built at.
-        origin: of a synthetic row: who wrote it and from which lines of the snapshot, as JSON; empty for the others.
+        origin: of a synthetic row and of a completion: who wrote it and from which lines of the snapshot, as JSON;
+            empty for the others.
     """
 
     kind: Kind

@@ -237,6 +237,12 @@ def edit_question(title: str, path: str) -> str:
     return f"{title}\n\nWrite the lines to add to {path}."
 
 
+def completion_question(name: str, path: str, title: str = "") -> str:
+    """Asks for what follows the head of a definition; ``title`` is that of the change under way, where there is one."""
+    asked = f"Write the rest of `{name}` in {path}, and nothing else."
+    return f"{title}\n\n{asked}" if title else asked
+
+
 def change_question(instruction: str, path: str) -> str:
     """Asks for the marked code of ``path`` as it is after the change, to be put in its place."""
     return f"Change the selected code of {path}: {instruction}\n\nAnswer with the whole changed code in one code block."

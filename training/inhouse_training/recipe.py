@@ -41,6 +41,8 @@ class DataSettings(_Section):
             rows: what ``inhouse dataset synthesize`` had written about pages, files and pairs of files, questions with
             retrieved passages; and, for which no model is needed, names that there are not and questions that a
             program reads off the code. Each takes no more than its share of all learned tokens either.
+        completion_share, review_share: the same for bodies of functions and classes, asked for as the evaluation asks,
+            with what other files define of the names in them; and for hunks with what a reviewer said of them.
         replay_samples: texts drawn from the base model for each of 128 fixed general prompts, once, when
             ``replay_share`` is not 0.
         max_overlap: share of the held-out lines of 20 characters or more that may stand in the training text without
@@ -60,6 +62,8 @@ class DataSettings(_Section):
     change_share: float = Field(0.3, ge=0, le=1)
     thread_share: float | None = Field(None, ge=0, le=1)
     edit_share: float = Field(0.0, ge=0, le=1)
+    completion_share: float = Field(0.0, ge=0, le=1)
+    review_share: float = Field(0.0, ge=0, le=1)
     replay_share: float = Field(0.0, ge=0, le=1)
     qa_share: float = Field(0.0, ge=0, le=1)
     explanation_share: float = Field(0.0, ge=0, le=1)
@@ -83,6 +87,8 @@ class DataSettings(_Section):
             "change": self.change_share,
             "thread": self.change_share if self.thread_share is None else self.thread_share,
             "edit": self.edit_share,
+            "completion": self.completion_share,
+            "review": self.review_share,
             "replay": self.replay_share,
             "qa": self.qa_share,
             "explanation": self.explanation_share,

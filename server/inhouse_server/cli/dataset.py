@@ -77,10 +77,11 @@ def export(
     recipe: RecipeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the conversations, edits and synthetic rows as JSON lines of messages, which other trainers read."""
+    """Write all rows but raw text as JSON lines of messages, which other trainers read."""
     from inhouse_training import SYNTHETIC, export_conversations
 
-    kinds: tuple[Kind, ...] = ("conversation", "edit", *SYNTHETIC, *(("replay",) if replay else ()))
+    people: tuple[Kind, ...] = ("conversation", "edit", "completion", "review")
+    kinds: tuple[Kind, ...] = (*people, *SYNTHETIC, *(("replay",) if replay else ()))
     written = export_conversations(_built(repo, recipe)[1], to, kinds)
     if json:
         print_json({"file": str(to), "rows": written})

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from inhouse_retrieval import HistoryChange, todays_names
-from inhouse_retrieval.reading import reason_by_name
+from inhouse_retrieval.reading import is_test, reason_by_name
 
 WINDOW = 1_500
 """Newest changes that count: what went together years ago says little."""
@@ -26,10 +26,6 @@ TESTED = 0.7
 TESTED_CHANGES = 12
 NAMED = 3
 
-_TEST = re.compile(
-    r"(^|/)(tests?|__tests__|specs?|testing)/|(^|/)test_[^/]*$|[._-](test|spec|tests)\.[^/]*$"
-    r"|(Test|Tests|Spec|IT)\.\w+$"
-)
 _CODE = re.compile(
     r"\.(py|js|jsx|ts|tsx|mjs|cjs|java|kt|kts|go|rs|c|cc|cpp|h|hpp|cs|rb|php|scala|swift|ex|lua|sh|vue)$"
 )
@@ -76,11 +72,6 @@ class MissingTests:
     @property
     def confidence(self) -> float:
         return self.tested / (self.of + 1)
-
-
-def is_test(path: str) -> bool:
-    """Whether the file's name or folder says that it is a test, and one that people write."""
-    return _TEST.search(path) is not None and reason_by_name(path) is None
 
 
 def is_source(path: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from inhouse_retrieval import PullRequest, PullRequestStore, index_terms, read_message, redact
 from inhouse_server.review.change import ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
-from inhouse_server.review.plain_text import hidden_characters, plain_text
+from inhouse_training.plain_text import hidden_characters, plain_text
 
 _BOT = "bot"
 _REQUESTS = 2_000

@@ -19,36 +19,13 @@ from inhouse_retrieval import InhouseError, Passage, redact
 from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.past_remarks import PastRemarks
-from inhouse_server.review.plain_text import plain_text
 from inhouse_server.review.proof import find_quotation, prove
 from inhouse_server.review.reading_prompt import fitting, notes_on, part_that_fits, query
 from inhouse_server.review.second_look import TEMPERATURE, agreed, looked_at_again
 from inhouse_training import Engine, GenerationRequest, TextDelta
+from inhouse_training.plain_text import plain_text
+from inhouse_training.review_prompt import SCHEMA
 
-SCHEMA = json.dumps(
-    {
-        "type": "object",
-        "properties": {
-            "findings": {
-                "type": "array",
-                "maxItems": 3,
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "quote": {"type": "string", "maxLength": 400},
-                        "problem": {"type": "string", "maxLength": 400},
-                        "better": {"type": "string", "maxLength": 800},
-                        "confidence": {"type": "integer", "minimum": 0, "maximum": 10},
-                    },
-                    "required": ["quote", "problem", "better", "confidence"],
-                    "additionalProperties": False,
-                },
-            }
-        },
-        "required": ["findings"],
-        "additionalProperties": False,
-    }
-)
 _PRECEDENTS = 3
 _REMARKS = 2
 _LEAST_CONFIDENCE = 5

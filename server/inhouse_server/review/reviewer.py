@@ -17,9 +17,9 @@ from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
 from inhouse_server.review.house_score import HOUSE_SCORE, house_score_notes
 from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
-from inhouse_server.review.plain_text import plain_text, spoils
 from inhouse_server.review.reading import Search, read_hunks
 from inhouse_training import BASE, Engine
+from inhouse_training.plain_text import plain_text, spoils
 
 _SECRET = "it holds a secret"
 _MOST_NOTES = 20

@@ -11,8 +11,8 @@ from dataclasses import replace
 from threading import Event
 
 from inhouse_server.review.finding import Finding
-from inhouse_server.review.plain_text import plain_text, without_control_tokens
 from inhouse_training import Engine, GenerationRequest, Message, TextDelta
+from inhouse_training.plain_text import plain_text, without_control_tokens
 
 TEMPERATURE = 0.7
 """Of the samples after the first, which is greedy: without it all would be the same."""

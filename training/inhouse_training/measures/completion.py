@@ -14,27 +14,17 @@ from inhouse_retrieval import PullRequest, Repository, redact
 from inhouse_retrieval.syntax import parse
 
 from ..documents import shorten
+from ..prompts import completion_question
+from ..scopes import CodeBefore, code_before, rest_of
 
 NEXT_LINE = "next_line"
 SCOPE = "scope"
 
-_BEFORE_LINES = 12
 _LEAST_LINE = 8
 """Shorter lines, such as a bracket, are right by chance."""
-_SCOPE_LINES = (3, 16)
 _LONGEST_PATH = 80
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 _FENCED = re.compile(r"^`{3,}[^\n]*\n(.*?)(?:^`{3,}\s*$|\Z)", re.S | re.M)
-
-
-@dataclass(frozen=True, slots=True)
-class CodeBefore:
-    """The lines before the cursor; a :class:`~inhouse_training.prompts.SelectedCode`."""
-
-    path: str
-    start_line: int
-    end_line: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +86,18 @@ def file_completions(title: str, path: str, text: str, added: Sequence[int]) -> 
     if telling:
         at = telling[len(telling) // 2]
         question = f"{title}\n\nWrite the line that comes next in {path}, and nothing else."
-        found.append(Completion(NEXT_LINE, question, f"{title} {path}", _before(path, lines, at), lines[at - 1]))
+        found.append(Completion(NEXT_LINE, question, f"{title} {path}", code_before(path, lines, at), lines[at - 1]))
     new = set(added)
     syntax = parse(path, text)
     for each in syntax.definitions if syntax is not None else ():
-        # Rows are 0-based: the line after the head is the second one of the definition.
-        first, last = each.first + 2, each.last + 1
-        if _SCOPE_LINES[0] <= last - first + 1 <= _SCOPE_LINES[1] and new.issuperset(range(first - 1, last + 1)):
-            question = f"{title}\n\nWrite the rest of `{each.name}` in {path}, and nothing else."
-            wanted = "\n".join(lines[first - 1 : last])
-            found.append(Completion(SCOPE, question, f"{each.name} {path}", _before(path, lines, first), wanted))
+        rest = rest_of(each)
+        if rest is not None and new.issuperset([rest.start - 1, *rest]):
+            question = completion_question(each.name, path, title)
+            wanted = "\n".join(lines[rest.start - 1 : rest.stop - 1])
+            before = code_before(path, lines, rest.start)
+            found.append(Completion(SCOPE, question, f"{each.name} {path}", before, wanted))
             break
     return found
-
-
-def _before(path: str, lines: Sequence[str], at: int) -> CodeBefore:
-    start = max(1, at - _BEFORE_LINES)
-    return CodeBefore(path, start, at - 1, "\n".join(lines[start - 1 : at - 1]))
 
 
 def completed(kind: str, answer: str, before: str) -> str:

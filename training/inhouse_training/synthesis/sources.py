@@ -29,7 +29,7 @@ _PART = re.compile(r"[^\w$]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _LONGEST_NAME = 40
 """The outline cuts very long names, and those are mostly of tests."""
-_NO_CODE = frozenset(
+NO_CODE = frozenset(
     {".adoc", ".htm", ".html", ".json", ".jsonc", ".lock", ".markdown", ".md", ".mdx", ".org", ".rst", ".toml", ".txt",
      ".yaml", ".yml"}
 )  # fmt: skip
@@ -60,7 +60,7 @@ class Section:
     @property
     def names(self) -> tuple[str, ...]:
         """The defined names without what they are qualified with; pages, prose and data have none."""
-        if self.is_page or PurePosixPath(self.path).suffix.lower() in _NO_CODE:
+        if self.is_page or PurePosixPath(self.path).suffix.lower() in NO_CODE:
             return ()
         names = (_PART.split(symbol)[-1] for symbol in self.symbols)
         return tuple(dict.fromkeys(name for name in names if 0 < len(name) <= _LONGEST_NAME))

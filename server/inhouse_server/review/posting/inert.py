@@ -11,7 +11,7 @@ import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from inhouse_server.review.plain_text import hidden_characters
+from inhouse_training.plain_text import hidden_characters
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from inhouse_server.review import plain_text as plain
-from inhouse_server.review.plain_text import plain_text
+from inhouse_training import plain_text as plain
+from inhouse_training.plain_text import plain_text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
