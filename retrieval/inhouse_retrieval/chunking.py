@@ -74,7 +74,7 @@ def chunk_text(path: str, text: str, count_tokens: CountTokens, max_tokens: int)
             used += counts[end]
             end += 1
         if end < len(lines):
-            end = _best_cut(lines, built, at, end)
+            end = best_cut(lines, built, at, end)
         body = "\n".join(lines[at:end])
         if body.strip():
             names = (built.definitions[row] for row in range(at, end) if row in built.definitions)
@@ -126,10 +126,12 @@ def _headers(
     return headers
 
 
-def _best_cut(lines: Sequence[str], built: Outline, start: int, end: int) -> int:
-    """The best row in the last quarter of ``start..end`` to begin the next chunk at.
+def best_cut(lines: Sequence[str], built: Outline, start: int, end: int, back: float = 0.25) -> int:
+    """The best row in the last part of ``start..end`` to begin the next chunk at: where the least is taken apart.
 
-    A longer look back makes smaller chunks, which cost more to embed and are found less well.
+    Args:
+        back: how much of the rows may be given up for it. For the index a longer look back makes smaller chunks, which
+            cost more to embed and are found less well.
     """
 
     def cost(row: int) -> tuple[int, int, int]:
@@ -148,7 +150,7 @@ def _best_cut(lines: Sequence[str], built: Outline, start: int, end: int) -> int
             kind = 2
         return depth * 2 + kind * 3, kind, -row
 
-    earliest = start + max(1, (end - start) * 3 // 4)
+    earliest = start + max(1, int((end - start) * (1 - back)))
     return min(range(earliest, end + 1), key=cost) if earliest <= end < len(lines) else end
 
 

@@ -113,6 +113,30 @@ def test_a_cut_in_a_patch_repeats_the_change_and_the_file(tokenizer: Any) -> Non
     assert sum(piece.source_tokens for piece in pieces) == total
 
 
+def test_a_long_file_is_cut_between_its_functions(tokenizer: Any) -> None:
+    body = "".join(f"    step_{line} = do(step_{line - 1})\n\n" for line in range(1, 6))
+    text = "\n".join(f"@once\ndef job_{number}():\n{body}" for number in range(12))
+    total, pieces = split_document(file_document("jobs.py", text), tokenizer, 256)
+    heading = "- File: jobs.py\nContent:\n"
+    assert len(pieces) > 3 and sum(piece.source_tokens for piece in pieces) == total
+    assert "".join(piece.text.removeprefix(heading) for piece in pieces) == text
+    assert all(piece.text.removeprefix(heading).startswith("@once\ndef job_") for piece in pieces)
+
+
+def test_a_patch_is_cut_between_hunks_and_a_long_hunk_repeats_its_place(tokenizer: Any) -> None:
+    def hunk(number: int, lines: int) -> str:
+        return f"@@ -{number},0 +{number},{lines} @@ def f{number}():\n" + f"+    number = {number}\n" * lines
+
+    patch = "".join(hunk(number, 6) for number in (10, 20, 30, 40)) + hunk(50, 60)
+    change = replace(PULL_REQUEST, files=(ChangedFile("a.py", "modified", patch),))
+    total, pieces = split_document(change_document(change), tokenizer, 300)
+    shown = [piece.text.partition("Changes: ")[2] for piece in pieces]
+    assert len(pieces) > 3 and all(text.startswith("@@ -") for text in shown)
+    assert all(text.startswith("@@ -50,0 +50,60 @@ def f50():\n+") for text in shown[2:])
+    assert "".join(shown).count("+    number = 50\n") == 60
+    assert sum(piece.source_tokens for piece in pieces) == total, "what is repeated is not counted as read"
+
+
 def test_a_heading_that_fills_half_a_row_gives_no_piece(tokenizer: Any) -> None:
     total, pieces = split_document(file_document("deep/" * 80 + "x", "text"), tokenizer, 64)
     assert pieces == []

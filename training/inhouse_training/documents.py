@@ -39,6 +39,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from inhouse_retrieval import PullRequest, ReviewComment, Thread
+from inhouse_retrieval.chunking import best_cut
+from inhouse_retrieval.outline import Outline, outline
 
 from .kinds import Kind
 from .prompts import literal_ids, literal_starts
@@ -215,10 +217,11 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
 
 
 def split_document(document: Document, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> tuple[int, list[Piece]]:
-    """Cut a document into pieces of at most ``max_tokens`` tokens (without special tokens), at line
-    boundaries.
+    """Cut a document into pieces of at most ``max_tokens`` tokens (without special tokens): files and pages where the
+    least is taken apart, patches between hunks, and all else between lines.
 
-    A line longer than a piece is cut between tokens, so that nothing is lost.
+    What is longer than a piece is cut further: a hunk between lines, its own ``@@`` repeated, and a line between
+    tokens, so that nothing is lost.
 
     Returns:
         The tokens of the whole document, and the pieces, whose ``source_tokens`` sum to it. No pieces when
@@ -244,14 +247,67 @@ def split_document(document: Document, tokenizer: PreTrainedTokenizerBase, max_t
             close()
             first_line = 1
         text, used, source = text + section.header, used + header, source + header
-        for line, tokens, number in _fitting(tokenizer, body, max_tokens - opening - header):
-            if used + tokens > max_tokens:
+        parts = list(_fitting(tokenizer, body, max_tokens - opening - header))
+        cuts = _Cuts(document, section, parts)
+        at = 0
+        while at < len(parts):
+            end, filled = at, used
+            while end < len(parts) and filled + parts[end][1] <= max_tokens:
+                filled += parts[end][1]
+                end += 1
+            if end == at and used == opening + header:
+                end += 1  # a part of a line may be a little longer: a character of several tokens stays whole
+            if at < end < len(parts):
+                end = cuts.best(at, end)
+            for line, tokens, _ in parts[at:end]:
+                text, used, source = text + line, used + tokens, source + tokens
+            if end < len(parts):
                 close()
-                first_line = number
+                first_line = parts[end][2]
                 text, used = text + section.header, used + header
-            text, used, source = text + line, used + tokens, source + tokens
+                hunk = cuts.hunk_of(end)
+                if hunk and used + (size := count_tokens(tokenizer, hunk)) + parts[end][1] <= max_tokens:
+                    text, used = text + hunk, used + size
+            at = end
     close(last=True)
     return total, pieces
+
+
+class _Cuts:
+    """Where a section that is too long for its piece is cut.
+
+    Args:
+        parts: its lines, of which a long one may be several.
+    """
+
+    def __init__(self, document: Document, section: Section, parts: Sequence[Line]) -> None:
+        self._path = document.name if document.kind in ("file", "page") else ""
+        self._parts = parts
+        self._patch = section.body.startswith("@@ ")
+        self._lines = section.body.split("\n")
+        self._outline: Outline | None = None
+
+    def best(self, at: int, end: int) -> int:
+        """The part to begin the next piece with: the one at ``end``, or one of the last half of ``at..end``."""
+        parts = self._parts
+        if parts[end][2] == parts[end - 1][2]:  # in the middle of a line
+            return end
+        if self._patch:
+            hunks = (index for index in range(end, at + (end - at) // 2, -1) if parts[index][0].startswith("@@ "))
+            return next(hunks, end)
+        if not self._path:
+            return end
+        if self._outline is None:
+            self._outline = outline(self._path, self._lines)
+        first, last = parts[at][2] - 1, parts[end][2] - 1
+        row = best_cut(self._lines, self._outline, first, last, 0.5) if last < len(self._lines) else last
+        return next((index for index in range(at + 1, end) if parts[index][2] == row + 1), end)
+
+    def hunk_of(self, index: int) -> str:
+        """The ``@@`` line of the hunk that goes on at a part; empty where a hunk begins there, or in no patch."""
+        if not self._patch or self._parts[index][0].startswith("@@ "):
+            return ""
+        return next(part[0] for part in reversed(self._parts[:index]) if part[0].startswith("@@ "))
 
 
 Line = tuple[str, int, int]

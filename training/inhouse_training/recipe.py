@@ -158,8 +158,8 @@ class TrainerSettings(_Section):
             ``"none"``, every second one (``"selective"``) or all (``"full"``). ``"auto"`` takes the first of these
             whose predicted memory fits the machine. Unsloth knows none and all.
         compile: each layer is compiled by itself, on a GPU with TRL. ``"auto"`` compiles packed rows where the run is
-            predicted to take ten minutes at least, since compiling takes up to half of one. Not the default: the
-            losses differ a little from those of layers that are not compiled.
+            predicted to take ten minutes at least, since compiling takes up to half of one. Losses differ a little
+            from those of layers that are not compiled, and are nearer to float32's.
         attention: ``"documents"`` computes only what lies within a document of a packed row, where ``"sdpa"`` masks the
             rest. ``"auto"`` takes the first on a GPU that has the kernel for it (Ampere and newer). Unsloth brings its
             own.
