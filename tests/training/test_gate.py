@@ -138,6 +138,31 @@ def test_the_bound_on_answers_and_what_is_not_sure() -> None:
     assert decide(better, probes(answers(LOOPS, 1, of=3), answers(GOOD, 0, of=3))).promote
 
 
+def test_answers_that_pass_are_told_as_within_bounds_or_as_too_few_to_tell() -> None:
+    better = evaluation(candidate=1.5)
+
+    def told(candidate: tuple[Checked, ...], base: tuple[Checked, ...], **more: tuple[Checked, ...]) -> list[str]:
+        reasons = decide(better, probes(candidate, base, **more)).reasons
+        return [reason for reason in reasons if reason.startswith("Its answers")]
+
+    few = (*answers(LOOPS, 3, of=9), INVENTS)
+    assert told(few, answers(LOOPS, 1, of=10)) == [
+        "Its answers are not surely worse (10 are too few to tell): invented names 7 % (base 0 %), "
+        "loops 30 % (base 10 %)."
+    ]
+    # Three of ten that are empty: too few for a sure rise, and what is unsure is among the figures.
+    assert told(answers(SILENT, 3, of=10), answers(SILENT, 1, of=10)) == [
+        "Its answers are not surely worse (10 are too few to tell): invented names 0 % (base 0 %), "
+        "loops 0 % (base 0 %), empty 30 % (base 10 %)."
+    ]
+    assert told(answers(LOOPS, 3), answers(LOOPS, 2), current=answers(LOOPS, 4)) == [
+        "Its answers are within bounds of the base model's: invented names 0 % (base 0 %), loops 8 % (base 5 %); "
+        "10 % more is allowed.",
+        "Its answers are within bounds of the current adapter's: invented names 0 % (current 0 %), "
+        "loops 8 % (current 10 %); 10 % more is allowed.",
+    ]
+
+
 def test_a_secret_that_can_be_drawn_out_is_rejected_and_never_told() -> None:
     better = evaluation(candidate=1.5)
 
