@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ TERMINAL_QUESTION = "Where are secrets redacted before text is indexed?"
 def main() -> int:
     """Run the demo; returns the exit code."""
     started = time.monotonic()
-    root, _, _ = locate(Path())
+    root, settings, _ = locate(Path())
     step(f"inhouse index: read and index {root.name}")
     run("index")
     step("inhouse retrain: fine-tune on this repository's files and history, evaluate, promote if better")
@@ -49,6 +50,8 @@ def main() -> int:
     run("serve", "--stop", capture=True)
     owner = ensure_owner(root, timeout_s=60)
     console.print(f"  {owner.url}")
+    if size := size_of_small_model(settings.base_model):
+        console.print(f"  A model of {size}: read the places below each answer, not its words.", style="yellow")
     try:
         step(f"OpenAI-compatible API, model {model!r}: {API_QUESTION}")
         ask_over_http(root, owner, model, API_QUESTION)
@@ -84,14 +87,29 @@ def run(*arguments: str, capture: bool = False, allowed: tuple[int, ...] = (0,))
 
 
 def show_retraining(result: dict[str, Any]) -> None:
-    """Decision, reasons, and how the held-out loss moved."""
+    """Decision, reasons, and how the held-out loss moved.
+
+    A run that was skipped has the reason of that alone; why the gate took or left its candidate is in its metrics.
+    """
+    from inhouse_training.report import MODES
+
     console.print(f"  {result['decision']}: {result['candidate']}")
-    for reason in result["reasons"]:
+    gate = result["metrics"].get("gate", ())
+    for reason in dict.fromkeys([*result["reasons"], *gate]):
         console.print(f"    {reason}")
-    for mode, losses in result["metrics"].get("held_out", {}).items():
-        if isinstance(losses, dict):
-            shown = ", ".join(f"{name} {value}" for name, value in losses.items())
-            console.print(f"    held-out loss, {mode.replace('_', ' ')}: {shown}")
+    held_out = result["metrics"].get("held_out", {})
+    for mode, losses in held_out.items():
+        if mode in MODES:
+            moved = f"{MODES[mode]}: {losses['base']:.2f} -> {losses['candidate']:.2f} nats per token"
+            current = f"current adapter {losses['current']:.2f}; " if "current" in losses else ""
+            of = f"{losses['tokens']:,} tokens of {held_out['changes']} changes"
+            console.print(f"    {moved} ({current}{of})")
+
+
+def size_of_small_model(name: str) -> str:
+    """``"135M"`` of a base model whose name says that it has fewer than a billion parameters; else empty."""
+    size = re.search(r"(?<![0-9A-Za-z.])\d+M(?![0-9A-Za-z])", name)
+    return size[0] if size else ""
 
 
 def ask_over_http(root: Path, owner: OwnerAddress, model: str, question: str) -> None:
