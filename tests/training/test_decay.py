@@ -18,6 +18,7 @@ from inhouse_training.earlier_versions import earlier_decays
 from inhouse_training.evaluation import Evaluation
 from inhouse_training.recipe import Recipe
 from inhouse_training.registry import AdapterManifest, Registry
+from inhouse_training.report import decay_tables
 
 
 def aged(gains: list[float], tokens: int = 50) -> tuple[Evaluation, dict[str, float]]:
@@ -63,6 +64,14 @@ def test_too_few_changes_or_all_of_one_day_say_nothing() -> None:
     assert measure_decay(evaluation, dict.fromkeys(days, 3.0)).advice == ""
     undated = measure_decay(evaluation, dict(list(days.items())[:4]))
     assert undated.bins == () and undated.advice == ""
+
+
+def test_changes_of_two_days_have_no_curve_to_show() -> None:
+    evaluation, days = aged([0.5] * 30)
+    assert measure_decay(evaluation, days).shown and decay_tables(measure_decay(evaluation, days), ())
+    within = measure_decay(evaluation, {name: 3 + at / 15 for at, name in enumerate(days)})
+    assert within.bins and not within.shown and decay_tables(within, ()) == []
+    assert not measure_decay(evaluation, {}).shown
 
 
 def test_days_count_from_the_snapshot_and_never_below_zero(history: Repository, tiny_recipe: Recipe) -> None:

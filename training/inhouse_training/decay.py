@@ -19,6 +19,8 @@ from .evaluation import CANDIDATE, Evaluation, Interval, paired_gain
 
 LEAST_CHANGES = 20
 """Fewer say nothing about a trend, and nothing is said."""
+LEAST_DAYS = 2
+"""Changes that all lie within so many days show no course of time, and reports leave the curve out."""
 _BIN_CHANGES = 5
 """A bin holds this many at least."""
 _MOST_BINS = 6
@@ -57,6 +59,11 @@ class Decay:
     bins: tuple[DecayBin, ...]
     slope: Interval | None
     advice: str
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a course of time to show: bins that reach over more than :data:`LEAST_DAYS` days."""
+        return bool(self.bins) and self.bins[-1].last_day - self.bins[0].first_day > LEAST_DAYS
 
     def to_json(self) -> dict[str, Any]:
         """For metrics; numbers are rounded."""

@@ -45,7 +45,7 @@ def write_report(content: ReportInput, directory: Path) -> Path:
     """Write ``report.html``, ``report.md`` and their plots into ``directory``; returns the HTML file."""
     plots = {"Loss": directory / "loss.svg"}
     plot_losses(content, plots["Loss"])
-    if content.decay.bins:
+    if content.decay.shown:
         plots["Decay"] = directory / "decay.svg"
         plot_decay(content.candidate, content.decay, content.earlier, plots["Decay"])
     verdict = "promoted" if content.decision.promote else "not promoted"
@@ -112,8 +112,8 @@ def _blocks(content: ReportInput) -> list[Table]:
 
 
 def decay_tables(decay: Decay, earlier: Sequence[tuple[str, Decay]]) -> list[Table]:
-    """A table by days since the snapshot; none where there are too few changes for a bin."""
-    if not decay.bins:
+    """A table by days since the snapshot; none where there is nothing to show."""
+    if not decay.shown:
         return []
     rows = [(f"{each.first_day:.0f} to {each.last_day:.0f}", str(each.changes), each) for each in decay.bins]
     note = f"Asked {MODES[decay.mode]}; 95 % intervals from a bootstrap over changes. {decay.advice}".rstrip()

@@ -33,7 +33,7 @@ def write_evaluation_report(evaluation: ModelEvaluation) -> Path:
     if differences := list(_differences(metrics)):
         plots["Answers beside those of the base model"] = folder / "answers.svg"
         plot_intervals(differences, "share of answers beside the base model (right is better)", folder / "answers.svg")
-    if evaluation.decay.bins:
+    if evaluation.decay.shown:
         plots["Decay"] = folder / "decay.svg"
         plot_decay(version, evaluation.decay, (), folder / "decay.svg")
     page = Page(
