@@ -116,6 +116,30 @@ async def test_a_second_request_under_an_id_in_use_is_refused_and_the_first_is_a
     await server.close()
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ({"id": 7, "method": "inhouse/status"}, 7),
+        ({"jsonrpc": "1.0", "id": "seven", "method": "inhouse/status"}, "seven"),
+        ({"jsonrpc": "2.0", "id": 7, "method": 5}, 7),
+        ({"jsonrpc": "2.0", "id": 7, "method": 5, "result": 1}, 7),
+        ({"jsonrpc": "2.0", "id": 7}, 7),
+        ({"jsonrpc": "2.0", "id": [7], "method": "inhouse/status"}, None),
+        ({"id": 7, "result": 5}, None),
+        ({"jsonrpc": "1.0", "method": "inhouse/status"}, None),
+    ],
+)
+async def test_a_request_of_the_wrong_shape_is_answered_under_its_id(
+    house: Workspace, message: dict[str, Any], told: object
+) -> None:
+    server, writer = build_server(house, EVERYWHERE), QueueWriter()
+    server.protocol.set_writer(writer, include_headers=False)
+    receive(server, writer, json.dumps(message))
+    answer = json.loads(writer.messages.get_nowait() or "{}")
+    assert (answer["id"], answer["error"]["code"]) == (told, -32600)
+    await server.close()
+
+
 async def test_an_answer_that_nobody_waits_for_any_more_is_let_go(
     house: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,7 +192,7 @@ def _asks(body: bytes) -> Iterator[Any]:
     """The id of a request that can be answered under it."""
     with contextlib.suppress(ValueError):
         message = json.loads(body)
-        if isinstance(message, dict) and message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str):
+        if isinstance(message, dict) and ("method" in message or not message.keys() & {"result", "error"}):
             identifier = message.get("id")
             if isinstance(identifier, int | str) and not isinstance(identifier, bool):
                 yield identifier

@@ -99,8 +99,9 @@ def receive(server: InhouseServer, writer: QueueWriter, text: str | bytes) -> No
     """Handle one message. A request that cannot be handled is answered with an error, whatever is wrong."""
     message_id: int | str | None = None
     try:
-        message = _parse(text)
-        message_id = _request_id(message)
+        parsed = _parse(text)
+        message_id = _request_id(parsed)
+        message = _checked(parsed)
         _check_order(server, message, message_id)
         server.protocol.handle_message(server.protocol.structure_message(message))
     except JsonRpcException as error:
@@ -124,28 +125,37 @@ def _parse(text: str | bytes) -> dict[str, Any]:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise JsonRpcParseError(f"The message is not JSON: {error}") from None
-    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+    if not isinstance(message, dict):
         raise JsonRpcInvalidRequest("The message is not a JSON-RPC 2.0 object.")
-    if not (isinstance(message.get("method"), str) or "result" in message or "error" in message):
+    return message
+
+
+def _request_id(message: dict[str, Any]) -> int | str | None:
+    """The id to answer to, whatever else is wrong; ``None`` for notifications and responses."""
+    if "id" not in message:
+        return None
+    identifier = message["id"]
+    asks = "method" in message or not ("result" in message or "error" in message)
+    if isinstance(identifier, bool) or not isinstance(identifier, int | str):
+        if asks:
+            raise JsonRpcInvalidRequest("The id of a request is a number or a string.")
+        if isinstance(identifier, list | dict):  # pygls looks it up, which these cannot be
+            raise JsonRpcInvalidParams("The id of an answer is a number or a string.")
+        return None
+    return identifier if asks else None
+
+
+def _checked(message: dict[str, Any]) -> dict[str, Any]:
+    """What JSON-RPC knows of a message of the right shape."""
+    if message.get("jsonrpc") != "2.0":
+        raise JsonRpcInvalidRequest("The message is not a JSON-RPC 2.0 object.")
+    method = message.get("method", "" if message.keys() & {"result", "error"} else None)
+    if not isinstance(method, str):
         raise JsonRpcInvalidRequest("The message has neither a method nor a result.")
     message = {key: message[key] for key in _KNOWN_KEYS if key in message}
     if "method" in message:
         message.setdefault("params", None)
     return message
-
-
-def _request_id(message: dict[str, Any]) -> int | str | None:
-    """The id to answer to; ``None`` for notifications and responses."""
-    if "id" not in message:
-        return None
-    identifier = message["id"]
-    if isinstance(identifier, bool) or not isinstance(identifier, int | str):
-        if "method" in message:
-            raise JsonRpcInvalidRequest("The id of a request is a number or a string.")
-        if isinstance(identifier, list | dict):  # pygls looks it up, which these cannot be
-            raise JsonRpcInvalidParams("The id of an answer is a number or a string.")
-        return None
-    return identifier if "method" in message else None
 
 
 def _check_order(server: InhouseServer, message: dict[str, Any], message_id: int | str | None) -> None:
