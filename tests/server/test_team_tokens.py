@@ -379,7 +379,7 @@ def test_over_tls_the_cookie_is_secure_and_of_this_host_alone(workspace: Workspa
     assert name.startswith(f"__Host-inhouse-{PORT}=") and {"Secure", "HttpOnly", "Path=/"} <= set(attributes)
     page = {"X-Inhouse": "1", "Cookie": name}
     assert client.get("/inhouse/status", headers=page | {"Origin": f"https://127.0.0.1:{PORT}"}).status_code == 200
-    assert client.get("/inhouse/status", headers=page | {"Origin": f"http://127.0.0.1:{PORT}"}).status_code == 401
+    assert client.get("/inhouse/status", headers=page | {"Origin": f"http://127.0.0.1:{PORT}"}).status_code == 403
 
 
 def test_an_editor_of_the_team_cannot_name_files_of_the_server(

@@ -160,6 +160,38 @@ def test_pages_of_another_origin_are_refused(browser: TestClient, origin: str) -
     assert not [name for name in preflight.headers if name.startswith("access-control")]
 
 
+def of_origin(server: TestClient, host: str, origin: str) -> int:
+    """The status of a request with the token, for ``host``, by a page of ``origin``."""
+    headers = {"Authorization": f"Bearer {TOKEN}", "Host": host, "Origin": origin}
+    return server.get("/v1/models", headers=headers).status_code
+
+
+def test_an_origin_is_scheme_host_and_port_whoever_has_the_token(workspace: Workspace, stranger: TestClient) -> None:
+    for origin in (OWNER, OWNER.upper()):
+        assert of_origin(stranger, f"127.0.0.1:{PORT}", origin) == 200
+    for other in (f"https://127.0.0.1:{PORT}", "http://127.0.0.1:3000", "http://127.0.0.1", f"http://localhost:{PORT}"):
+        assert of_origin(stranger, f"127.0.0.1:{PORT}", other) == 403
+    # The port that a scheme implies is named by neither.
+    assert of_origin(stranger, "localhost", "http://localhost") == 200
+    assert of_origin(stranger, "localhost", "http://localhost:80") == 200
+    assert of_origin(stranger, "localhost", "http://localhost:443") == 403
+    for odd in ("null", "", "http://", "//127.0.0.1", f"{OWNER}/", f"file://127.0.0.1:{PORT}"):
+        assert of_origin(stranger, f"127.0.0.1:{PORT}", odd) == 403
+
+
+def test_a_proxy_that_ends_tls_passes_the_host_on_that_the_browser_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = workspace.settings.server.model_copy(update={"allowed_hosts": ["inhouse.example"]})
+    monkeypatch.setattr(workspace, "settings", workspace.settings.model_copy(update={"server": server}))
+    proxied = TestClient(build_app(workspace, TOKEN, "127.0.0.1", PORT, secure=True), OWNER)
+    assert of_origin(proxied, "inhouse.example", "https://inhouse.example") == 200
+    assert of_origin(proxied, "inhouse.example:8443", "https://inhouse.example:8443") == 200
+    for other in ("http://inhouse.example", "https://inhouse.example:8443", "https://sub.inhouse.example"):
+        assert of_origin(proxied, "inhouse.example", other) == 403
+    assert of_origin(proxied, f"127.0.0.1:{PORT}", OWNER) == 200, "on the proxy's machine, past it"
+
+
 def test_another_host_name_is_refused_with_the_token_too(browser: TestClient) -> None:
     rebound = browser.get("/", params={"token": TOKEN}, headers={"Host": f"evil.example:{PORT}"})
     assert rebound.status_code == 403 and "set-cookie" not in rebound.headers

@@ -23,15 +23,13 @@ from inhouse_server.http_api import chat, commands, embeddings, openapi, web
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
 from inhouse_server.http_api.errors import Refused, error_body, error_response
-from inhouse_server.http_api.guard import BodyTooLarge, BodyTooSlow, Guard, host_in_header
+from inhouse_server.http_api.guard import LOOPBACK, BodyTooLarge, BodyTooSlow, Guard, host_in_header
 from inhouse_server.http_api.mcp import McpEndpoint
 from inhouse_server.http_api.metrics import Metrics, metrics
 from inhouse_server.http_api.repositories import Repositories, repositories, workspace_of
 from inhouse_server.lsp_capabilities import INLINE_COMPLETION
 from inhouse_server.owner import proof
 from inhouse_server.workspace import Workspace
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 def build_app(
@@ -127,6 +125,7 @@ def build_app(
                 allowed_hosts=hosts,
                 activity=activity,
                 repositories=held,
+                secure=secure,
                 routes=lambda: app.routes,
                 handled=handled,
             )

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
@@ -32,6 +31,7 @@ from inhouse_server.http_api.errors import error_response
 from inhouse_server.http_api.repositories import Repositories
 from inhouse_server.http_api.routes import METHODS, WEBSOCKET, Matched, matched
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_BODY_BYTES = 4 * 2**20
 MAX_HEADERS = 100
 BODY_TIMEOUT_S = 30.0
@@ -67,6 +67,7 @@ class Guard:
     that comes over a WebSocket (:data:`~inhouse_server.access.Asking`).
 
     Args:
+        secure: clients reach it over TLS.
         limits: of each token's requests.
         by_itself: other limits, for what an editor asks without being told to, by the name of that question; so that
             typing uses up no questions.
@@ -85,6 +86,7 @@ class Guard:
         allowed_hosts: frozenset[str],
         activity: Activity,
         repositories: Repositories,
+        secure: bool,
         routes: Callable[[], Sequence[BaseRoute]],
         handled: Callable[[Handled], None],
     ) -> None:
@@ -96,6 +98,7 @@ class Guard:
         self._hosts = allowed_hosts
         self._activity = activity
         self._repositories = repositories
+        self._secure = secure
         self._routes = routes
         self._handled = handled
 
@@ -137,9 +140,23 @@ class Guard:
         if host not in self._hosts:
             return _Refusal(403, f"This server does not answer for the host {host!r}.", "forbidden_host")
         origin = connection.headers.get("origin")
-        if origin is not None and _origin_host(origin) not in self._hosts:
-            return _Refusal(403, "Requests from pages of another origin are refused.", "forbidden_origin")
+        if origin is not None and not self._is_own(origin, connection):
+            return _Refusal(
+                403,
+                "Requests from pages of another origin are refused. "
+                "A proxy in front of the server must pass Host on as the browser sent it.",
+                "forbidden_origin",
+            )
         return None
+
+    def _is_own(self, origin: str, connection: HTTPConnection) -> bool:
+        """Whether scheme, host and port of ``origin`` are those that the request itself went to (RFC 6454)."""
+        host = connection.headers["host"]
+        own = {"https" if self._secure else "http"}
+        if _host_name(host) in LOOPBACK:  # on the machine of a proxy also past it
+            own.add("https" if connection.scope["scheme"] in ("https", "wss") else "http")
+        scheme, separator, netloc = origin.lower().partition("://")
+        return bool(separator) and scheme in own and _place(netloc, scheme) == _place(host, scheme) is not None
 
     def _identify(self, connection: HTTPConnection, route: Matched) -> tuple[Caller | None, bool]:
         """Who asks, and whether that is by an address that signs a browser in."""
@@ -332,21 +349,20 @@ async def _refuse(refusal: _Refusal, connection: HTTPConnection, receive: Receiv
     await (locked or answer)(connection.scope, receive, send)
 
 
-def _origin_host(origin: str) -> str:
-    """The host of an Origin header; empty, which no allowed host is, when it is not a URL."""
-    try:
-        return _host_name(urlsplit(origin).netloc)
-    except ValueError:
-        return ""
-
-
-_NETLOC = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", re.ASCII)
+_NETLOC = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?", re.ASCII)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _host_name(netloc: str) -> str:
     """``name:port`` or ``[v6]:port`` without the port, in lower case; empty when it is neither."""
     match = _NETLOC.fullmatch(netloc)
     return match["name"].lower() if match is not None else ""
+
+
+def _place(netloc: str, scheme: str) -> tuple[str, int] | None:
+    """Host and port; the port that ``scheme`` implies where none is named, which is how browsers write it."""
+    match = _NETLOC.fullmatch(netloc)
+    return None if match is None else (match["name"].lower(), int(match["port"] or _DEFAULT_PORTS[scheme]))
 
 
 def host_in_header(host: str) -> str:
