@@ -47,6 +47,10 @@ class Client:
                 if message.get("id") == identifier and "method" not in message:
                     return message
 
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._server.close()
+
     async def told(self, method: str) -> dict[str, Any]:
         """The next message of ``method`` that the server sends."""
         async with asyncio.timeout(60):

@@ -10,9 +10,11 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 MAX_INPUTS = 128
+MAX_STOPS = 16
 NO_TOOLS = "tools", "tool_choice", "functions", "function_call", "parallel_tool_calls"
 NOT_SERVED = {
     "chat": (*NO_TOOLS, "logprobs", "top_logprobs", "logit_bias", "audio", "prediction", "web_search_options"),
@@ -21,6 +23,35 @@ NOT_SERVED = {
 }
 """Fields that are refused unless they say nothing."""
 _NOTHING: tuple[object, ...] = (None, False, 0, [], {}, "", "none")
+
+# Of a field that may be one thing or a list pydantic tells what is wrong with the first of the two alone, so these are
+# looked at before.
+
+
+def _only_text(content: Any) -> Any:
+    if isinstance(content, str) or (isinstance(content, list) and all(map(_is_text, content))):
+        return content
+    raise PydanticCustomError("only_text", "only text can be read here")
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _few_stops(stop: Any) -> Any:
+    texts = isinstance(stop, list) and len(stop) <= MAX_STOPS and all(isinstance(each, str) for each in stop)
+    if not (texts or stop is None or isinstance(stop, str)):
+        raise PydanticCustomError("stops", "one text, or a list of at most {most}", {"most": MAX_STOPS})
+    return stop
+
+
+def _texts(given: Any) -> Any:
+    each = given if isinstance(given, list) else [given]
+    if not (1 <= len(each) <= MAX_INPUTS and all(isinstance(text, str) and text.strip() for text in each)):
+        problem = "one text, or a list of 1 to {most}, none of them blank"
+        raise PydanticCustomError("texts", problem, {"most": MAX_INPUTS})
+    return given
+
 
 NotBlank = Annotated[str, StringConstraints(pattern=r"\S")]
 
@@ -39,7 +70,7 @@ class TextPart(BaseModel):
 
 class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Annotated[str | list[TextPart], BeforeValidator(_only_text)]
 
     def text(self) -> str:
         if isinstance(self.content, str):
@@ -84,7 +115,7 @@ class _Sampled(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=4096)
     temperature: float = Field(0, ge=0, le=2)
     top_p: float = Field(1, gt=0, le=1)
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Annotated[str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_few_stops)] = None
     seed: int = 0
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
@@ -133,7 +164,9 @@ class EmbeddingRequest(BaseModel):
     """Texts for the encoder of the index."""
 
     model: str
-    input: NotBlank | Annotated[list[NotBlank], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Annotated[
+        NotBlank | Annotated[list[NotBlank], Field(min_length=1, max_length=MAX_INPUTS)], BeforeValidator(_texts)
+    ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
     inhouse: EmbeddingExtensions = Field(default_factory=EmbeddingExtensions)

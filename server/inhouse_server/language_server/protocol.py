@@ -6,11 +6,17 @@ import asyncio
 import functools
 import logging
 from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 import attrs
 from lsprotocol import types
-from pygls.exceptions import JsonRpcInvalidParams, JsonRpcInvalidRequest
+from pygls.exceptions import (
+    JsonRpcInvalidParams,
+    JsonRpcInvalidRequest,
+    JsonRpcMethodNotFound,
+    JsonRpcRequestCancelled,
+)
 from pygls.protocol import LanguageServerProtocol
 
 logger = logging.getLogger(__name__)
@@ -62,6 +68,22 @@ class InhouseProtocol(LanguageServerProtocol):
         else:
             super()._handle_request(msg_id, method_name, params)
 
+    def _get_handler(self, feature_name: str) -> Any:
+        """What handles a method. Editors show the message of an error as it is."""
+        try:
+            return super()._get_handler(feature_name)
+        except JsonRpcMethodNotFound:
+            raise JsonRpcMethodNotFound(f"inhouse has no method {feature_name!r}.") from None
+
+    def _send_handler_result(self, future: Future[Any], *, msg_id: int | str) -> None:
+        """Answer a request whose handler has ended."""
+        if future.cancelled():
+            self._request_futures.pop(msg_id, None)
+            error = JsonRpcRequestCancelled("The request was cancelled.")
+            self._send_response(msg_id, error=error.to_response_error())
+        else:
+            super()._send_handler_result(future, msg_id=msg_id)
+
     def _execute_handler(self, msg_id: int | str, *args: Any, **kwargs: Any) -> None:
         """Run a handler. pygls keeps the task of what came without an id, as if it were being answered for ever."""
         super()._execute_handler(msg_id, *args, **kwargs)
@@ -94,7 +116,11 @@ class InhouseProtocol(LanguageServerProtocol):
         """A message as its type: one of the specification's, or our own."""
         if "id" in data and str(data.get("method", "")).startswith("inhouse/"):
             return CustomRequest(data["id"], data["method"], data.get("params"))
-        return super().structure_message(data)
+        try:
+            return super().structure_message(data)
+        except JsonRpcInvalidParams as error:  # which says no more than that
+            problem = f"The params of {data.get('method')!r} are not those that the protocol describes."
+            raise JsonRpcInvalidParams(problem) from error
 
     @property
     def shutting_down(self) -> bool:

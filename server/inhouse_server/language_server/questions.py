@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from inhouse_retrieval import Passage
 from inhouse_server.answers import CURRENT, AnswerFinished, Question, Selection
@@ -28,7 +29,27 @@ MOST_TURNS = 200
 
 
 class Params(BaseModel):
+    """An object that a client sends; what is wrong with one is told without the names of our classes."""
+
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, value: Any) -> Any:
+        if isinstance(value, dict | cls):
+            return value
+        needed = [f'"{to_camel(name)}"' for name, field in cls.model_fields.items() if field.is_required()]
+        raise PydanticCustomError("object_type", "an object with {needed} is needed", {"needed": " and ".join(needed)})
+
+
+def _token(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("token_type", "a number or a string is needed")
+    return value
+
+
+Token = Annotated[int | str, BeforeValidator(_token)]
+"""A ``ProgressToken`` of the protocol."""
 
 
 class PositionParams(Params):
@@ -58,8 +79,8 @@ class AskParams(Params):
     range: RangeParams | None = None
     adapter: str = CURRENT
     history: list[TurnParams] = Field(default_factory=list, max_length=MOST_TURNS)
-    partial_result_token: int | str | None = None
-    work_done_token: int | str | None = None
+    partial_result_token: Token | None = None
+    work_done_token: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)
