@@ -459,7 +459,7 @@ class TransformersEngine:
             same = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(read), len(prompt) - 1))
             if same >= SHORTEST_PREFIX:
                 if same < len(read):
-                    cache.crop(same)
+                    cache.crop(same - len(read))
                 return read[:same], cache
         return [], self._empty_cache()
 
