@@ -495,15 +495,22 @@ def test_what_is_not_indexed_is_counted_by_reason_with_a_few_examples(tmp_path: 
     for number in range(7):
         (root / f"picture{number}.bin").write_bytes(b"\0\1")
     (root / "poetry.lock").write_text("x = 1\n")
+    (root / "notes.zzz").write_text("Couriers come on Mondays.\n")
+    for number in range(2):
+        (root / f"away{number}").symlink_to("billing.py")
     told = inhouse("index", "--repo", str(root)).stdout
-    assert "  not indexed, file(s): 8\n" in told
+    assert "  10 files were not indexed:\n" in told
     assert "    7 binary: 'picture0.bin', 'picture1.bin', 'picture2.bin', …\n" in told
     assert "    1 lock file: 'poetry.lock'\n" in told
+    assert "    2 symbolic links: 'away0', 'away1'\n" in told
     assert told.endswith("    --verbose lists them all\n") and "picture3" not in told
+    indented = "  cut by indentation, for want of a grammar: .zzz 1\n"
+    assert indented in told and indented not in inhouse("index", "--repo", str(root)).stdout, "said where it is new"
     every = inhouse("index", "--verbose", "--repo", str(root)).stdout
+    assert indented in every
     assert all(f"      'picture{number}.bin'\n" in every for number in range(7)) and "--verbose" not in every
     (root / "picture6.bin").unlink()
-    assert len(json_of("index", "--repo", str(root))["skipped"]) == 7
+    assert len(json_of("index", "--repo", str(root))["skipped"]) == 9
 
 
 def test_progress_says_how_far_it_is_and_when_it_ends() -> None:

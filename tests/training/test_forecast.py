@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
+from inhouse_server.cli.plan import forecast_lines
 from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
 from inhouse_training.forecast import RowCount, compiles, forecast_training
 from inhouse_training.machines import CARDS, Machine, this_machine
@@ -288,6 +290,8 @@ def test_time_and_cost_rest_on_a_former_run_or_on_the_machine() -> None:
     recipe = changed("cpu-trial", data={"max_train_tokens": 0})
     told = forecast_training(recipe, elsewhere(SMOLLM), ROWS, TWO_CORES, 3.6, tokens_per_second=500)
     assert (told.passes, told.steps, told.tokens) == (3, 150, 150_000)
+    assert "training: 3 passes, 150 steps, 150,000 tokens" in forecast_lines(told)
+    assert "training: 1 pass, 150 steps, 150,000 tokens" in forecast_lines(replace(told, passes=1))
     assert told.seconds == 300 and told.cost == pytest.approx(0.3)
     assert "As fast as the last run here" in told.basis
     slower = forecast_training(recipe, elsewhere(SMOLLM), ROWS, TWO_CORES)

@@ -15,6 +15,12 @@ from inhouse_server.cli.terminal import print_json, progress_bar
 
 _EXAMPLES = 3
 """Shown of what was skipped or redacted for one reason; --verbose shows all."""
+_SEVERAL = {
+    "lock file": "lock files",
+    "submodule or nested repository": "submodules or nested repositories",
+    "symbolic link": "symbolic links",
+}
+"""Reasons that name what a file is."""
 
 
 def index(
@@ -44,30 +50,31 @@ def _show(report: dict[str, Any], json: bool, verbose: bool) -> None:
         typer.echo(
             f"  and is now {report['encoder']}: everything was embedded again, apart from what it had embedded before"
         )
-    if without := report["without_syntax"]:
+    if (without := report["without_syntax"]) and (report["embedded"] or verbose):
         kinds = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in sorted(without.items()))
         typer.echo(f"  cut by indentation, for want of a grammar: {kinds}")
     skipped = [(entry["reason"], repr(entry["path"])) for entry in report["skipped"]]
-    _by_kind("not indexed, file(s)", skipped, verbose)
+    _by_kind("1 file was not indexed", "{} files were not indexed", skipped, verbose)
     redactions = [(entry["kind"], f"{entry['path']!r}:{entry['line']}") for entry in report["redactions"]]
-    _by_kind("redacted, secret(s)", redactions, verbose)
+    _by_kind("1 secret was redacted", "{} secrets were redacted", redactions, verbose)
 
 
-def _by_kind(what: str, entries: Sequence[tuple[str, str]], verbose: bool) -> None:
+def _by_kind(one: str, several: str, entries: Sequence[tuple[str, str]], verbose: bool) -> None:
     """A line for each kind of ``(kind, place)``, the most frequent first, with a few places, or with all of them."""
     if not entries:
         return
     more = False
-    typer.echo(f"  {what}: {len(entries)}")
+    typer.echo(f"  {one if len(entries) == 1 else several.format(len(entries))}:")
     for kind, count in Counter(kind for kind, _ in entries).most_common():
         places = [place for each, place in entries if each == kind]
+        shown = _SEVERAL.get(kind, kind) if count > 1 else kind
         if verbose:
-            typer.echo(f"    {count} {kind}:")
+            typer.echo(f"    {count} {shown}:")
             for place in places:
                 typer.echo(f"      {place}")
         else:
             more = more or count > _EXAMPLES
-            typer.echo(f"    {count} {kind}: {', '.join(places[:_EXAMPLES])}{', …' if count > _EXAMPLES else ''}")
+            typer.echo(f"    {count} {shown}: {', '.join(places[:_EXAMPLES])}{', …' if count > _EXAMPLES else ''}")
     if more:
         typer.echo("    --verbose lists them all")
 

@@ -87,7 +87,8 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     if rows is not None:
         lines = [
             f"rows: {rows.rows:,} of {rows.tokens:,} tokens together, {rows.label_tokens:,} of them learned",
-            f"training: {forecast.passes} passes, {forecast.steps:,} steps, {forecast.tokens:,} tokens",
+            f"training: {_count(forecast.passes, 'pass', 'passes')}, {_count(forecast.steps, 'step', 'steps')}, "
+            f"{forecast.tokens:,} tokens",
         ]
         lines += [rows.remark] if rows.remark else []
     if memory is not None:
@@ -102,3 +103,7 @@ def forecast_lines(forecast: Forecast) -> list[str]:
     cost = f", cost {forecast.cost:.2f}" if forecast.cost is not None else ""
     told = f"about {forecast.seconds:,.0f} s of training{cost}. " if forecast.seconds is not None else ""
     return [*lines, f"time: {told}{forecast.basis}"]
+
+
+def _count(number: int | None, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
