@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from .synthesis.synthesize import SynthesisReport as SynthesisReport
     from .synthesis.synthesize import estimate as estimate
     from .synthesis.synthesize import synthesize as synthesize
+    from .synthesis.tasks import TOPICS as TOPICS
     from .synthesis.tasks import Task as Task
     from .synthesis.tasks import plan_tasks as plan_tasks
     from .transformers_engine import TransformersEngine as TransformersEngine
@@ -192,6 +193,7 @@ _MODULE_OF = {
     "Replies": "synthesis.cache",
     "ReplyCache": "synthesis.cache",
     "SYNTHETIC": "synthesis.rows",
+    "TOPICS": "synthesis.tasks",
     "SynthesisReport": "synthesis.synthesize",
     "Task": "synthesis.tasks",
     "estimate": "synthesis.synthesize",

@@ -101,10 +101,17 @@ def _load(job: TrainingJob) -> Engine:
 
 
 def _say_estimate(predicted: Estimate, kinds: tuple[Kind, ...], bound: int) -> None:
-    typer.echo(f"{', '.join(kinds)}: written by {plain(predicted.generator)}")
+    from inhouse_training import TOPICS
+
+    written = ", ".join(kind for kind in kinds if kind in TOPICS)
+    made = ", ".join(kind for kind in kinds if kind not in TOPICS)
+    told = [f"{written}: written by {plain(predicted.generator)}"] if written else []
+    told += [f"{made}: made of the code by 'inhouse dataset build', without a model"] if made else []
+    typer.echo("; ".join(told))
+    requests = "request" if predicted.open == 1 else "requests"
     typer.echo(
-        f"{predicted.open:,} requests, {predicted.prompt_tokens:,} tokens of prompts and {predicted.reply_tokens:,} of "
-        f"replies at most (estimated); {predicted.cached:,} answered before"
+        f"{predicted.open:,} {requests}, {predicted.prompt_tokens:,} tokens of prompts and "
+        f"{predicted.reply_tokens:,} of replies at most (estimated); {predicted.cached:,} answered before"
     )
     if predicted.tokens > bound:
         typer.echo(f"the bound of {bound:,} tokens ends it before; run again to go on")
