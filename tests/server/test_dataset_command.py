@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inhouse_server.cli import main
+from inhouse_server.cli.dataset import _say
 from inhouse_training import BaseModel
 
 from ..training.history import make_history
@@ -79,3 +80,36 @@ def test_completions_are_shown_with_their_sources_and_exported(
     assert f"from {place}" in shown and "Write the rest of `update_" in shown
     told = json.loads(inhouse("dataset", "export", "--to", str(tmp_path / "out.jsonl"), "--json", *at)[1])
     assert told["rows"]["completion"] > 0
+
+
+def test_the_account_tells_what_is_there_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "near-copy of a held-out change, which would be learned although it judges the model, and so is left out"
+    none = {"read": 0, "trained": 0, "held_out": 0, "dropped": {}}
+    manifest = {
+        "recipe": "cpu-trial",
+        "canaries": 0,
+        "tokens": {
+            "file": {"read": 9, "trained": 7, "held_out": 0, "dropped": {reason: 2, "empty": 0}},
+            "qa": none | {"dropped": {"not generated yet": 0}},
+        },
+        "skipped_files": {},
+        "redactions": {"password or token": 2},
+        "synthesis": {
+            "generator": "",
+            "rows": {"lookup": 1200, "absent": 3},
+            "dropped": {"qa": {"not generated yet": 4}, "raft": {}, "absent": {"no room": 1, "asked before": 2}},
+            "commits": ["a", "b"],
+        },
+    }
+    _say(manifest, False)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == ["recipe: cpu-trial", "canaries: 0"]
+    assert lines[4].endswith(f" {reason}") and not any(line.startswith("qa") for line in lines)
+    assert lines[5:] == [
+        "redactions:",
+        "  password or token: 2",
+        "synthesis:",
+        "  rows: 1,200 lookup, 3 absent",
+        "  dropped: qa: 4 not generated yet; absent: 1 no room, 2 asked before",
+        "  commits: 2 entries, listed with --json",
+    ]

@@ -24,6 +24,7 @@ app = typer.Typer(help="The training data.", no_args_is_help=True)
 app.command("synthesize")(synthesize)
 
 _BAR = 24
+_PIPED_WIDTH = 400
 _LEARNED = "green"
 
 
@@ -132,14 +133,25 @@ def _say(manifest: dict[str, Any], json: bool) -> None:
         if key == "tokens":
             _draw_mix(value)
         elif isinstance(value, dict):
-            typer.echo(f"{key}:")
-            for inner, figure in value.items():
-                shown = f"{len(figure)} entries, listed with --json" if isinstance(figure, list) else figure
-                typer.echo(f"  {inner}: {shown}")
-        elif isinstance(value, list):
-            typer.echo(f"{key}: {len(value)} entries, listed with --json")
-        else:
-            typer.echo(f"{key}: {value}")
+            shown = {inner: told for inner, figure in value.items() if (told := _told(figure))}
+            if shown:
+                typer.echo(f"{key}:")
+            for inner, told in shown.items():
+                typer.echo(f"  {inner}: {told}")
+        elif told := _told(value):
+            typer.echo(f"{key}: {told}")
+
+
+def _told(value: Any) -> str:
+    """A figure of the manifest for people; empty where there is nothing to tell. Of a dictionary each name with what it
+    counts, and of one of dictionaries each name with its counts."""
+    if isinstance(value, list):
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}, listed with --json" if value else ""
+    if not isinstance(value, dict):
+        return str(value)
+    if any(isinstance(figure, dict) for figure in value.values()):
+        return "; ".join(f"{name}: {told}" for name, figure in value.items() if (told := _told(figure)))
+    return ", ".join(f"{figure:,} {name}" for name, figure in value.items() if figure)
 
 
 def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
@@ -158,7 +170,7 @@ def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
     table.add_column(Text.assemble(("█ trained ", _LEARNED), ("▓ held out ", "yellow"), ("░ dropped", "dim")))
     for kind, figures in tokens.items():
         dropped = sum(figures["dropped"].values())
-        if kind in SYNTHETIC and not figures["dropped"] and not figures["read"]:
+        if kind in SYNTHETIC and not dropped and not figures["read"]:
             continue
         bar, before, drawn = Text(), 0, 0
         for mark, style, part in (
@@ -173,5 +185,9 @@ def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
         shown = (figures["read"], figures["trained"], figures["held_out"], dropped)
         table.add_row(kind, *(f"{figure:,}" for figure in shown), bar)
         for reason, figure in figures["dropped"].items():
-            table.add_row("", "", "", "", f"{figure:,}", Text(reason, style="dim"))
-    Console(highlight=False).print(table)
+            if figure:
+                table.add_row("", "", "", "", f"{figure:,}", Text(reason, style="dim"))
+    console = Console(highlight=False)
+    if not console.is_terminal:  # what is piped has no width to wrap reasons into
+        console.width = max(console.width, _PIPED_WIDTH)
+    console.print(table)
