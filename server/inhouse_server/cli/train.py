@@ -40,6 +40,7 @@ def train(
     if json:
         print_json({"adapter": str(adapter), "steps": len(curve), "first_loss": first, "last_loss": last})
     else:
-        typer.echo(f"{len(curve)} steps, training loss {first} -> {last}; the adapter lies in {adapter}.")
+        loss = f", training loss {first:.3f} -> {last:.3f}" if first is not None and last is not None else ""
+        typer.echo(f"{len(curve)} steps{loss}; the adapter lies in {adapter}.")
         typer.echo("'inhouse retrain' evaluates it and promotes it if it is better.")
     return 0
