@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
+from inhouse_server.cli.evaluation_text import evaluation_lines
 from inhouse_training.decay import Decay, DecayBin
 from inhouse_training.engine import RowScore
 from inhouse_training.evaluation import Evaluation, Interval
@@ -90,6 +92,14 @@ def test_the_report_has_figures_intervals_plots_and_examples(evaluation: ModelEv
     markdown = (path.parent / "report.md").read_text(encoding="utf-8")
     assert "| later edits | question alone | 6 | 1.262 (3.500) | 0.631 (1.750) | +0.631" in markdown
     assert all((path.parent / each["src"]).exists() for each in _markdown(markdown).find_all("img"))
+
+
+def test_answers_that_are_all_the_same_have_no_interval(evaluation: ModelEvaluation) -> None:
+    same = tuple(answered(f"{number}?", "closed_book", 0.25, 0.25) for number in range(6))
+    judged = replace(evaluation, answered=same)
+    (line,) = [line for line in evaluation_lines(judged.metrics()) if line.startswith("known value quoted")]
+    assert line.endswith("difference to base none, the same on all 6")
+    assert "| the same on all 6 |" in write_evaluation_report(judged).with_name("report.md").read_text(encoding="utf-8")
 
 
 def test_what_a_model_wrote_is_text_and_nothing_else(evaluation: ModelEvaluation) -> None:

@@ -34,7 +34,7 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         for mode in (mode for mode in _MODES if mode in found):
             shown = ", ".join(f"{label} {found[mode][label]:.1%}" for label in _LABELS if label in found[mode])
             change = "; ".join(
-                f"{other.replace('to_', 'difference to ')} {_shown(difference)}"
+                f"{other.replace('to_', 'difference to ')} {_difference(difference, found[mode]['items'])}"
                 for other, difference in found[mode]["difference"].items()
             )
             better = ", lower is better" * (found["better"] == "lower")
@@ -65,6 +65,11 @@ def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
         )
         of = f"first {memory['of_tokens']} tokens by heart"
         yield f"memory, not quality: {of}, {found['items']} files {which}: {shown}"
+
+
+def _difference(interval: Mapping[str, float], items: int) -> str:
+    """An interval without width at zero is no measure of how sure that is."""
+    return _shown(interval) if any(interval.values()) else f"none, the same on all {items}"
 
 
 def _shown(interval: Mapping[str, float]) -> str:

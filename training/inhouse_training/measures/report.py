@@ -127,8 +127,8 @@ def _answers(metrics: Mapping[str, Any]) -> list[Table]:
         for mode in (mode for mode in MODES if mode in found):
             shown = f"{found[mode]['span_in_prompt']:.0%}" if "span_in_prompt" in found[mode] else ""
             shares = (f"{found[mode][label]:.1%}" for label in labels)
-            changes = (_interval(found[mode]["difference"].get(f"to_{other}")) for other in labels[:-1])
             items = str(found[mode]["items"])
+            changes = (_difference(found[mode]["difference"].get(f"to_{other}"), items) for other in labels[:-1])
             rows.append((_words(name), MODES[mode], items, found["better"], shown, *shares, *changes))
     return [
         Table(
@@ -154,7 +154,7 @@ def _memory(metrics: Mapping[str, Any]) -> Table:
         ):
             if found["items"]:
                 values = (f"{found[name][label]:.3g}" for label in labels)
-                change = _interval(found[name]["difference"].get(f"to_{BASE}"))
+                change = _difference(found[name]["difference"].get(f"to_{BASE}"), found["items"])
                 rows.append((which, str(found["items"]), figure, *values, change))
     return Table(
         "Memory, which is not quality",
@@ -169,6 +169,11 @@ def _memory(metrics: Mapping[str, Any]) -> Table:
         "What a greedy continuation writes of a file after its path. More is neither better nor worse; what known "
         "files have beyond later ones is known by heart.",
     )
+
+
+def _difference(interval: Mapping[str, float] | None, items: object) -> str:
+    """An interval without width at zero is no measure of how sure that is."""
+    return f"the same on all {items}" if interval and not any(interval.values()) else _interval(interval)
 
 
 def _interval(interval: Mapping[str, float] | None) -> str:
