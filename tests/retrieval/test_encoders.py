@@ -101,6 +101,11 @@ def test_a_model_of_the_hub_s_cache_is_found_with_its_revision(
     [
         (EncoderChoice("nothing"), "no encoder 'nothing' on this machine"),
         (EncoderChoice("no such/folder at all"), "on this machine"),
+        (
+            EncoderChoice("all-MiniLM"),
+            r"Did you mean all-MiniLM-L6-v2, which .* Otherwise give .* `hf download",
+        ),
+        (EncoderChoice("sentence-transformers/all-MiniLM-L6-v2"), "Did you mean all-MiniLM-L6-v2,"),
         (EncoderChoice(revision="v1"), "has no revisions"),
         (EncoderChoice(precision="float16"), "for a GPU"),
         (EncoderChoice(precision="int8", device="cuda"), "on the CPU"),

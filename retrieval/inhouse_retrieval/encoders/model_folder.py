@@ -6,6 +6,7 @@ torch nor a network.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import json
@@ -60,9 +61,11 @@ def find_folder(kind: str, name: str, revision: str | None) -> tuple[Path, str]:
         path = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         at = f" at {revision}" if revision else ""
+        near = difflib.get_close_matches(name.rpartition("/")[2], [BUNDLED]) if kind == "encoder" else []
+        meant = f"Did you mean {near[0]}, which is installed with inhouse? Otherwise give" if near else "Give"
         raise InhouseError(
             f"There is no {kind} {name!r}{at} on this machine.",
-            f"Give the folder of one in [{kind}], or run `hf download {name}`; inhouse itself fetches none.",
+            f"{meant} the folder of one in [{kind}], or run `hf download {name}`; inhouse itself fetches none.",
         ) from error
     return path, path.name  # a snapshot lies in a folder named after its commit
 
