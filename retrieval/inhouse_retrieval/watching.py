@@ -56,6 +56,8 @@ def _changes(index: Index, stop: threading.Event) -> Iterable[Collection[str] | 
     from watchfiles import watch as watch_files
     from watchfiles._rust_notify import WatchfilesRustInternalError
 
+    # Ctrl-C is how watching ends, and no warning; what goes wrong is raised.
+    logging.getLogger("watchfiles.main").setLevel(logging.ERROR)
     root, git_folder, state = index.repository.root, index.repository.git_folder(), index.state_dir.resolve()
     refs = (str(git_folder / "HEAD"), str(git_folder / "refs"), str(git_folder / "packed-refs"))
 

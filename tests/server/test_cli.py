@@ -513,6 +513,19 @@ def test_what_is_not_indexed_is_counted_by_reason_with_a_few_examples(tmp_path: 
     assert len(json_of("index", "--repo", str(root))["skipped"]) == 9
 
 
+def test_watching_ends_at_ctrl_c_without_a_warning(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "watched")
+    command = [sys.executable, "-m", "inhouse_server.cli", "index", "--watch", "--repo", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None and watching.stderr is not None
+        while "Watching for changes" not in watching.stderr.readline():
+            pass
+        assert "2 files" in watching.stdout.readline() and "2 files" in watching.stdout.readline()
+        time.sleep(1.5)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) in (0, 130) and "WARNING" not in watching.stderr.read()
+
+
 def test_progress_says_how_far_it_is_and_when_it_ends() -> None:
     assert how_far("embedding", 1204, 5210) == "1,204 of 5,210 chunks"
     assert how_far("download base model", 12_400_000, 93_000_000) == "12 of 93 MB"
@@ -540,6 +553,9 @@ def test_commands_ask_the_owner_when_one_runs(tmp_path: Path, base_model: BaseMo
         url = json.loads(owner.stdout.readline())["url"]
         try:
             assert json_of("status", "--repo", str(root))["owner"] == url
+            watching = inhouse("index", "--watch", "--repo", str(root))
+            assert (watching.returncode, "error" in watching.stderr) == (0, False)
+            assert "watches this repository already" in watching.stderr
             report = json_of("index", "--repo", str(root))
             assert [entry["path"] for entry in report["skipped"]] == ["logo\u2028x.png"]
             assert (

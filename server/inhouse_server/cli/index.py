@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from inhouse_retrieval.errors import InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.terminal import print_json, progress_bar
+from inhouse_server.cli.terminal import print_json, progress_bar, tell
 
 _EXAMPLES = 3
 """Shown of what was skipped or redacted for one reason; --verbose shows all."""
@@ -89,7 +88,8 @@ def _watch(repo: RepoOption, json: bool, verbose: bool) -> None:
 
     root, _, state_dir = locate(repo)
     if find_owner(state_dir):
-        raise InhouseError("The owner process watches this repository already.", "Nothing more is needed.")
+        tell("The owner process watches this repository already; nothing more is needed.")
+        return
     with Workspace.open(root, "index --watch") as workspace:
         typer.echo("Watching for changes; Ctrl-C ends it.", err=True)
         watch(workspace.index, Event(), lambda report: _show(index_json(report), json, verbose))
