@@ -172,6 +172,7 @@ def test_streamed_and_whole_answers_are_the_same_text(client: openai.OpenAI) -> 
             return str(answer.choices[0].message.content)
         return "".join(chunk.choices[0].delta.content or "" for chunk in answer)
 
+    ask(True)  # the first reads the whole prompt, which may round otherwise than reading its end alone
     assert ask(True) == ask(False)
 
 

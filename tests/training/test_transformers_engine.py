@@ -74,6 +74,12 @@ def engine(base_model: BaseModel, registry: Registry) -> TransformersEngine:
     return TransformersEngine(base_model, registry.verify)
 
 
+@pytest.fixture(scope="module")
+def exact(base_model: BaseModel, registry: Registry) -> TransformersEngine:
+    """In float32: in bfloat16 a prompt read in two pieces rounds otherwise, by half a logit on some processors."""
+    return TransformersEngine(base_model, registry.verify, dtype=torch.float32)
+
+
 def answer(engine: TransformersEngine, request: GenerationRequest) -> tuple[str, Finished]:
     *deltas, last = engine.stream(request, Event())
     assert isinstance(last, Finished)
@@ -102,8 +108,9 @@ def test_greedy_text_is_that_of_transformers_own_generate(engine: TransformersEn
 
 
 def test_what_was_read_of_the_last_prompt_is_not_read_again(
-    engine: TransformersEngine, versions: list[str], monkeypatch: pytest.MonkeyPatch
+    exact: TransformersEngine, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = exact
     code = "def add(a, b):\n    return a + b\n\n" * 6
     first, second = (
         request((Message("user", code + asked),), tokens=10) for asked in ("What does it do?", "Who calls it, and why?")
@@ -213,8 +220,9 @@ def test_switching_leaves_the_base_as_it_was(engine: TransformersEngine, version
 
 
 def test_a_broken_adapter_is_refused_and_the_others_stay(
-    engine: TransformersEngine, registry: Registry, versions: list[str], base_model: BaseModel, tmp_path: Path
+    exact: TransformersEngine, registry: Registry, versions: list[str], base_model: BaseModel, tmp_path: Path
 ) -> None:
+    engine = exact
     alone, _ = answer(engine, request(adapter=versions[0]))
     manifest = AdapterManifest(base_model.name, base_model.sha256, "abc")
     made = registry.add(write_adapter(tmp_path / "cut", 50), manifest)
