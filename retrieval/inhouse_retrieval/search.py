@@ -14,6 +14,7 @@ A wiki page that is older than the code it describes comes behind that code, whi
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -168,6 +169,10 @@ def hybrid_search(
             return tuple(passages)
 
 
+_PATH = re.compile(r"[\w.@-]+(?:/[\w.@-]+)+\.\w+")
+"""A path as prose names it, from the root of the repository on."""
+
+
 def leg_depth(limit: int) -> int:
     """How many chunks a leg looks at when ``limit`` passages are asked for."""
     return max(100, limit * _LEG_DEPTH)
@@ -264,11 +269,15 @@ def _behind_newer_code(catalog: Catalog, hits: list[_Hit], query: Query, pages: 
 
 
 def _newer_code(catalog: Catalog, page: Chunk, pages: Pages, within: Within) -> StoredChunk | None:
-    """Code that the page names and that was changed after it; where most of the names are defined, if there is more."""
+    """Code that the page names and that was changed after it: by what it defines, where most of the names are defined
+    if there is more, or by its path."""
     written = pages.last_changed(page.path)
-    if written is None or not (names := identifiers(page.text)):
+    if written is None:
         return None
-    ids = catalog.defining(names, within)[:_DEFINITIONS]
+    names = identifiers(page.text)
+    ids = catalog.defining(names, within)[:_DEFINITIONS] if names else []
+    for path in sorted(catalog.living(_PATH.findall(page.text), within)):
+        ids += catalog.chunks_of_path(path)[:1]
     stored = catalog.chunks(ids)
     for chunk in (stored[chunk_id] for chunk_id in ids if chunk_id in stored):
         path = chunk.chunk.path

@@ -190,3 +190,18 @@ def test_a_page_of_the_first_commit_is_older_than_what_changed_since(root: Path,
         found = index.search("couriers noon", 5).passages
         page = next(passage for passage in found if passage.path == "docs/couriers.md")
         assert page.newer_code == "shop/courier.py" and page.updated == "2025-03-31", "before the oldest change known"
+
+
+def test_a_page_that_names_a_file_by_its_path_is_older_than_that_file(
+    root: Path, state: Path, encoder: Encoder
+) -> None:
+    write(root, {"docs/limits.md": "# Limits\n\nHow many couriers we pay stands in `shop/limits.py`.\n"})
+    write(root, {"shop/limits.py": "_couriers = 3\n"})
+    commit_all(root, "Limit the couriers", date="2025-03-01T00:00:00Z")
+    write(root, {"shop/limits.py": "_couriers = 5\n"})
+    commit_all(root, "More couriers", date="2025-04-01T00:00:00Z")
+    with Index.open(Repository.open(root).with_wiki(["docs"]), state, encoder) as index:
+        index.refresh()
+        found = index.search("how many couriers do we pay?", 5).passages
+        page = next(passage for passage in found if passage.path == "docs/limits.md")
+        assert (page.newer_code, page.newer_code_updated) == ("shop/limits.py", "2025-04-01")
