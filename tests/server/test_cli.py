@@ -516,7 +516,18 @@ def test_what_is_not_indexed_is_counted_by_reason_with_a_few_examples(tmp_path: 
 def test_watching_ends_at_ctrl_c_without_a_warning(tmp_path: Path) -> None:
     root = make_repository(tmp_path / "watched")
     command = [sys.executable, "-m", "inhouse_server.cli", "index", "--watch", "--repo", str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    with contextlib.ExitStack() as ends:
+        watching = ends.enter_context(
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # Whoever runs the tests in a shell's background ignores SIGINT, and what it starts inherits that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
+        )
+        ends.callback(watching.kill)
         assert watching.stdout is not None and watching.stderr is not None
         while "Watching for changes" not in watching.stderr.readline():
             pass
