@@ -18,6 +18,7 @@ from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.held_catalog import UNEMBEDDED
 from inhouse_retrieval.index import CATALOG, Index
 from inhouse_retrieval.index_report import IndexStatus
+from inhouse_retrieval.pull_request_pages import PULL_REQUESTS_READ
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.reranking import Reranker
 from inhouse_retrieval.vector_store import VectorFolder
@@ -65,6 +66,7 @@ def open_beside(
     copy = Catalog(folder / CATALOG)
     copy.forget_mirror()
     copy.pull_requests.remove(list(copy.pull_requests.content_ids()))
+    copy.set_meta(PULL_REQUESTS_READ, "")
     copy.set_meta(UNEMBEDDED, str(copy.sizes()[1]))
     copy.close()
     return Index.open(repository, folder, encoder, VectorFolder(folder / "vectors"), reranker)

@@ -49,7 +49,8 @@ _NUMBER = re.compile(r"(?:#|!|\b(?:PR|MR|pull request|merge request)\s+[#!]?)(\d
 _NAMED_AT_MOST = 3
 _PAST = re.compile(r"^\W*(why|when|who)\b|\b(decided|decision|PRs?|pull requests?|merge requests?)\b", re.I)
 """Asks about what happened and not about what is."""
-_META = "pull_requests"
+PULL_REQUESTS_READ = "pull_requests"
+"""Up to which commit they were read; empty in a catalog that has none, and gets none."""
 
 _Found = tuple[PageChunk, tuple[str, ...]]
 """A chunk, and the legs that found its page."""
@@ -120,12 +121,12 @@ class PullRequestPages:
         try:
             basis = _digest(PAGE_VERSION, self._identity, MAX_PAGES, versions)
             with self._lock:
-                known_basis, _, known = (catalog.meta(_META) or "").partition(" ")
+                known_basis, _, known = (catalog.meta(PULL_REQUESTS_READ) or "").partition(" ")
             if (known_basis, known) != (basis, commit):
                 since = self._reached(known, commit) if known_basis == basis else None
                 self._read(catalog, commit, since, store, check)
                 with self._lock:
-                    catalog.set_meta(_META, f"{basis} {commit}")
+                    catalog.set_meta(PULL_REQUESTS_READ, f"{basis} {commit}")
                     self._vectors = None
         finally:
             if store is not None:
@@ -186,6 +187,8 @@ class PullRequestPages:
         They go when the next pull request lands, and come back when they are named again.
         """
         with self._lock:
+            if not catalog.meta(PULL_REQUESTS_READ):
+                return
             known = catalog.pull_requests.content_ids()
             commits = {number: catalog.history.commit_of(number) for number in numbers if number not in known}
         found = {number: commit for number, commit in commits.items() if commit is not None}

@@ -164,7 +164,7 @@ async def test_only_what_the_index_reads_is_read(house: Path) -> None:
         assert "symbolic link" in await told("away/outside.py")
         assert "lock file" in await told("poetry.lock")
         assert "ignored by git" in await told("notes.txt")
-        assert "ignored by git" in await told(".inhouse/token")
+        assert "kept by inhouse" in await told(".inhouse/token")
         assert "not a file of this repository" in await told(".git/config")
         assert "There is no file" in await told("nowhere.py")
         assert "There is no file" in await told("billing.py\0")

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from .replay import replay_source as replay_source
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
+    from .reviews import NO_REMARKS as NO_REMARKS
     from .runs import Run as Run
     from .runs import forget_runs as forget_runs
     from .runs import hold_runs as hold_runs
@@ -202,6 +203,7 @@ _MODULE_OF = {
     "stored_replies": "synthesis.cache",
     "synthesize": "synthesis.synthesize",
     "wanted_kinds": "synthesis.rows",
+    "NO_REMARKS": "reviews",
     "Run": "runs",
     "RetrainResult": "retrain",
     "Recipe": "recipe",

@@ -160,7 +160,7 @@ def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from inhouse_training import SYNTHETIC
+    from inhouse_training import NO_REMARKS, SYNTHETIC
 
     largest = max((figures["read"] for figures in tokens.values()), default=0) or 1
     table = Table(box=None, pad_edge=False)
@@ -185,7 +185,7 @@ def _draw_mix(tokens: dict[str, dict[str, Any]]) -> None:
         shown = (figures["read"], figures["trained"], figures["held_out"], dropped)
         table.add_row(kind, *(f"{figure:,}" for figure in shown), bar)
         for reason, figure in figures["dropped"].items():
-            if figure:
+            if figure or reason == NO_REMARKS:
                 table.add_row("", "", "", "", f"{figure:,}", Text(reason, style="dim"))
     console = Console(highlight=False)
     if not console.is_terminal:  # what is piped has no width to wrap reasons into
