@@ -36,7 +36,9 @@ from inhouse_server.lsp_messages import (
     REQUEST_CANCELLED,
     REQUEST_FAILED,
     Message,
+    MessageId,
     error_response,
+    is_id,
     is_request,
     is_well_formed,
     shown_error,
@@ -53,6 +55,8 @@ MAX_MESSAGE = 15 * 1024 * 1024
 """Below what the owner accepts in one message (16 MiB): a longer one would cost the whole connection."""
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 _GREETING_ID = "inhouse-relay-initialize"
+_CANCEL_S = 5.0
+"""So long a server may take to answer a request that was cancelled."""
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STABLE_S = 5.0
 _STOPPED = (1001, 1012)
@@ -217,6 +221,8 @@ class Relay:
     def _pass_on(self, message: Message) -> None:
         if self._to_server is not None:
             self._tell_server(message, self._to_server)
+            if message.get("method") == "$/cancelRequest":
+                asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up, _cancelled_id(message))
         elif is_request(message):
             if self._problem is not None or message["method"] == "shutdown":
                 self._answer_here(message)
@@ -240,14 +246,19 @@ class Relay:
             self._tell_editor(error_response(identifier, REQUEST_FAILED, self._problem or "inhouse is not connected."))
 
     def _cancel_held(self, message: Message) -> None:
-        params = message.get("params")
-        identifier = params.get("id") if isinstance(params, dict) else None
+        if (identifier := _cancelled_id(message)) is None:
+            return
         for request in self._held:
             if is_request(request) and request["id"] == identifier and request["method"] != "initialize":
                 self._held.remove(request)
                 self._memory.answered(identifier)
                 self._tell_editor(error_response(identifier, REQUEST_CANCELLED, "The request was cancelled."))
                 return
+
+    def _give_up(self, identifier: MessageId | None) -> None:
+        """The server has not heard that a request is cancelled, or does not answer at all: the editor goes on."""
+        if identifier is not None and self._memory.gave_up(identifier):
+            self._tell_editor(error_response(identifier, REQUEST_CANCELLED, "The request was cancelled."))
 
     def _tell_server(self, message: Message, outbox: asyncio.Queue[str | None]) -> None:
         text = json.dumps(message)
@@ -387,8 +398,7 @@ class Relay:
         message: Any = json.loads(text)
         if message.get("method") == WRITE_ANSWER:
             self._keep_answer(message.get("params"))
-        else:
-            self._memory.note_from_server(message)
+        elif self._memory.note_from_server(message):
             self._tell_editor(message)
 
     def _keep_answer(self, params: Any) -> None:
@@ -436,6 +446,13 @@ class Relay:
         connection.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await connection  # Raises what went wrong, when something unforeseen ended it.
+
+
+def _cancelled_id(message: Message) -> MessageId | None:
+    """The request that a ``$/cancelRequest`` means."""
+    params = message.get("params")
+    identifier: Any = params.get("id") if isinstance(params, dict) else None
+    return identifier if is_id(identifier) else None
 
 
 async def _send(socket: ClientConnection, outbox: asyncio.Queue[str | None]) -> None:

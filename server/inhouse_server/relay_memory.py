@@ -42,12 +42,14 @@ class SessionMemory:
         self._encoding = UTF16
         self._documents: dict[str, Document] = {}
         self._outstanding: dict[MessageId, str] = {}
+        self._given_up: set[MessageId] = set()
         self._progress: set[MessageId] = set()
 
     def note_from_editor(self, message: Message) -> None:
         """Take in what the editor sent. A message that makes no sense is the server's to answer."""
         method, params = message.get("method"), message.get("params")
         if is_request(message):
+            self._given_up.discard(message["id"])
             self._outstanding[message["id"]] = str(method)
             if method == "initialize" and not self.ready:
                 self.initialize = message
@@ -72,9 +74,12 @@ class SessionMemory:
         elif method == "textDocument/didClose":
             self._documents.pop(uri, None)
 
-    def note_from_server(self, message: Message) -> None:
-        """Take in what the server sent."""
+    def note_from_server(self, message: Message) -> bool:
+        """Take in what the server sent. False for the late answer to a request that was given up."""
         if "method" not in message:
+            if is_id(message.get("id")) and message["id"] in self._given_up:
+                self._given_up.discard(message["id"])
+                return False
             method = self._outstanding.pop(message["id"], None) if is_id(message.get("id")) else None
             if method == "initialize" and "result" in message:
                 self.ready = True
@@ -84,12 +89,19 @@ class SessionMemory:
             params = message.get("params") or {}
             token, value = params.get("token"), params.get("value")
             kind = value.get("kind") if isinstance(value, dict) else None
-            if not isinstance(token, int | str):
-                return
-            if kind == "begin":
+            if isinstance(token, int | str) and kind == "begin":
                 self._progress.add(token)
-            elif kind == "end":
+            elif isinstance(token, int | str) and kind == "end":
                 self._progress.discard(token)
+        return True
+
+    def gave_up(self, message_id: MessageId) -> bool:
+        """A cancelled request is not waited for any more; whether it was still unanswered."""
+        if self._outstanding.get(message_id, "initialize") == "initialize":
+            return False
+        del self._outstanding[message_id]
+        self._given_up.add(message_id)
+        return True
 
     def answered(self, message_id: MessageId) -> None:
         """The relay answered this request itself."""
@@ -105,6 +117,7 @@ class SessionMemory:
 
     def take_unanswered(self) -> list[MessageId]:
         """Requests that a lost server never answered; ``initialize`` is for the next server to answer."""
+        self._given_up.clear()
         lost = [key for key, method in self._outstanding.items() if method != "initialize"]
         for key in lost:
             del self._outstanding[key]

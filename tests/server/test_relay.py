@@ -321,3 +321,23 @@ def test_memory_knows_what_is_unanswered() -> None:
     assert memory.take_unanswered() == ["1"]
     assert memory.unanswered_initialize() is not None, "a new server can still answer it"
     assert memory.take_unanswered() == []
+
+
+async def test_a_cancelled_request_is_answered_though_the_owner_hangs(root: Path) -> None:
+    with owner(root):
+        async with editor([INHOUSE, "lsp", "--repo", root]) as client:
+            await client.initialize(root)
+            assert (await client.request("inhouse/status"))["root"] == str(root)
+            process = owner_pid(root)
+            assert process is not None
+            os.kill(process, signal.SIGSTOP)
+            try:
+                asked = client.start("inhouse/status")
+                client.notify("$/cancelRequest", {"id": asked})
+                answer = await client.response(asked, timeout=20)
+                assert answer["error"]["code"] == -32800
+            finally:
+                os.kill(process, signal.SIGCONT)
+            assert (await client.request("inhouse/status"))["root"] == str(root), "the session goes on"
+            answers = [each for each in client.received if each.get("id") == asked and "method" not in each]
+            assert len(answers) == 1, "its late answer reaches nobody"
