@@ -38,8 +38,11 @@ class CatalogFile:
         self._read_only = read_only
         with _translated(path):
             how = ""
-            if read_only:  # where nobody can write, SQLite cannot make the file by which readers and writers agree
-                how = "?mode=ro" if os.access(path.parent, os.W_OK) else "?mode=ro&immutable=1"
+            if read_only:
+                # Where nothing can be written, SQLite cannot make the file by which readers and writers agree. Is it
+                # there, somebody else may be writing.
+                alone = not any(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
+                how = "?mode=ro&immutable=1" if alone and not os.access(path.parent, os.W_OK) else "?mode=ro"
             place = f"{path.absolute().as_uri()}{how}"
             self._db = sqlite3.connect(place, isolation_level=None, check_same_thread=False, timeout=10, uri=True)
             try:

@@ -65,8 +65,8 @@ _ASSIGNED = re.compile(
 )
 _SAID = re.compile(rf"(?P<more>s?){_MARKS}{_FOR}(?:[ ]{{1,2}}|(?=[:=]))(?P<verb>{_VERB})[ ]{{1,2}}{_MARKS}{_VALUE}")
 _BELOW = re.compile(
-    rf"(?P<more>s?){_MARKS}{_FOR}[ ]?{_VERB}{_MARKS}[ \t]*\n(?:[ \t>]*\n)?[ \t>]{{0,8}}{_MARKS}{_VALUE}{_MARKS}"
-    r"[ \t]*(?:\n|$)"
+    rf"(?P<more>s?){_MARKS}{_FOR}[ ]?{_VERB}{_MARKS}[ \t]*\n(?:[+-]?[ \t>]*\n)?"  # + and - as in a patch
+    rf"[+-]?[ \t>]{{0,8}}{_MARKS}{_VALUE}{_MARKS}[ \t]*(?:\n|$)"
 )
 _CELL = re.compile(rf"{_MORE}{_MARKS}[ ]{{0,9}}\|{{1,2}}[ ]{{0,9}}{_MARKS}{_VALUE}{_MARKS}[ ]{{0,9}}\|")
 _BESIDE = re.compile(rf"{_MORE}{_MARKS}[ ]{_MARKS}{_VALUE}")

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
-from inhouse_retrieval.secret_commands import COMMANDS
+from inhouse_retrieval.secret_commands import COMMANDS, further
 from inhouse_retrieval.secret_formats import FORMATS
 from inhouse_retrieval.secret_manifests import KUBERNETES_SECRET, in_manifests
 from inhouse_retrieval.secret_mentions import is_about, mentioned
@@ -268,9 +268,10 @@ def _placed(text: str) -> Iterator[tuple[int, int, str]]:
     spans = {words: _lines_with(lowered, words) for words in {words for _, words, _, _ in _PLACES}}
     for kind, words, pattern, is_secret in _PLACES:
         for begin, end in spans[words]:
-            for match in pattern.finditer(text, begin, end):
-                if is_secret(match):
-                    yield *match.span("secret"), kind
+            for first in pattern.finditer(text, begin, end):
+                for match in (first, *further(text, first)):
+                    if is_secret(match):
+                        yield *match.span("secret"), kind
 
 
 def _lines_with(text: str, words: Iterable[str]) -> list[tuple[int, int]]:

@@ -100,6 +100,17 @@ def ensure_token(state_dir: Path) -> str:
 
 def find_owner(state_dir: Path) -> OwnerAddress | None:
     """The running owner of this state directory, or ``None``; a stale address is not an owner."""
+    found, status = _proven(state_dir)
+    return found if status == "ok" else None
+
+
+def is_stopping(state_dir: Path) -> bool:
+    """Whether the owner of this state directory was told to stop and lets its last answers end."""
+    return _proven(state_dir)[1] == "stopping"
+
+
+def _proven(state_dir: Path) -> tuple[OwnerAddress | None, str]:
+    """The owner that proves to be one, and what it says of itself."""
     token = read_token(state_dir)
     try:
         written = json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
@@ -107,17 +118,17 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
         certificate = Path(written["certificate"]) if written.get("certificate") else None
         repository = str(written.get("repository") or "")
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, ""
     if token is None:
-        return None
+        return None, ""
     found = OwnerAddress(url, token, certificate, repository)
     nonce = secrets.token_hex(16)
     health = _health(found, nonce, repository)
     try:
         proven = health["pid"] == pid and hmac.compare_digest(health["proof"], proof(token, nonce))
-        return found if proven and health["status"] == "ok" else None
+        return (found, str(health["status"])) if proven else (None, "")
     except (KeyError, TypeError):
-        return None
+        return None, ""
 
 
 def _health(found: OwnerAddress, nonce: str, repository: str) -> Any:
@@ -255,8 +266,11 @@ def is_held(state_dir: Path) -> bool:
         return True
 
 
-def stop_owner(state_dir: Path, timeout_s: float = 60) -> bool:
+def stop_owner(state_dir: Path, timeout_s: float = 60, patience_s: float = 10) -> bool:
     """Ask the running owner to stop, and wait until it has let go of the repository.
+
+    Args:
+        patience_s: how long one that does not answer may take to.
 
     Returns:
         Whether there was one.
@@ -266,17 +280,18 @@ def stop_owner(state_dir: Path, timeout_s: float = 60) -> bool:
     """
     import httpx
 
-    found = find_owner(state_dir)
-    if found is None:
-        holder = holder_of(state_dir)
-        if holder is None or holder.command != SERVE:
-            return False
-        raise InhouseError(
-            f"The owner process ({holder.pid}) runs and does not answer.", f"End it with: kill -9 {holder.pid}"
-        )
-    headers = {"Authorization": f"Bearer {found.token}"}
-    with contextlib.suppress(httpx.HTTPError):  # it may be gone already, which the lock tells
-        httpx.post(f"{found.url}/inhouse/shutdown", headers=headers, timeout=10, trust_env=False, verify=found.verify())
+    holder = holder_of(state_dir)
+    found = wait_for_owner(state_dir, patience_s)  # one that has just been started does not answer yet
+    if found is None and (holder is None or holder.command != SERVE):
+        return False
+    if found is None and not is_stopping(state_dir) and is_held(state_dir):
+        pid = holder.pid if holder else 0
+        raise InhouseError(f"The owner process ({pid}) runs and does not answer.", f"End it with: kill -9 {pid}")
+    if found is not None:
+        headers = {"Authorization": f"Bearer {found.token}"}
+        address = f"{found.url}/inhouse/shutdown"
+        with contextlib.suppress(httpx.HTTPError):  # it may be gone already, which the lock tells
+            httpx.post(address, headers=headers, timeout=10, trust_env=False, verify=found.verify())
     deadline = time.monotonic() + timeout_s
     while is_held(state_dir):
         if time.monotonic() > deadline:

@@ -60,6 +60,7 @@ def test_merges_without_a_number_are_changes_where_there_are_no_others(root: Pat
     for name, message in (
         ("vouchers", "Merge branch 'vouchers'"),
         ("couriers", "Merge branch 'couriers' into main\n\nCouriers come at noon\n\nThey were late."),
+        ("main-menu", "Merge branch 'main-menu'"),
         ("baskets", "Baskets have handles"),
         ("main-again", "Merge branch 'main' of https://git.example.org/acme/shop"),
         ("main", "Merge remote-tracking branch 'origin/main' into main"),
@@ -73,11 +74,20 @@ def test_merges_without_a_number_are_changes_where_there_are_no_others(root: Pat
     changes = read_pull_requests(Repository.open(root))
     assert [(each.number, each.title, each.description) for each in changes] == [
         (None, "Baskets have handles", ""),
+        (None, "Offer main-menu", ""),
         (None, "Couriers come at noon", "They were late."),
         (None, "Offer vouchers", ""),
     ]
     assert [commit.subject for commit in changes[-1].commits] == ["Begin vouchers", "Offer vouchers"]
     assert [file.path for file in changes[-1].files] == ["vouchers.py"]
+
+
+def test_a_commit_without_a_message_is_a_change_like_others(root: Path) -> None:
+    git(root, "checkout", "--quiet", "-b", "silent")
+    git(root, "commit", "--quiet", "--allow-empty", "--allow-empty-message", "--message", "")
+    merge(root, "silent", "Merge pull request #7 from acme/silent\n\nSay nothing")
+    (merged,) = read_pull_requests(Repository.open(root), minimum=1)
+    assert (merged.number, [commit.subject for commit in merged.commits]) == (7, [""])
 
 
 def test_gitlab_merges(root: Path) -> None:

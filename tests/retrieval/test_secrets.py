@@ -207,3 +207,28 @@ def test_text_about_marks_is_not_listed_as_redacted() -> None:
     assert redactions_in("Each is replaced by [REDACTED kind].\nkey = [REDACTED AWS access key]") == (
         Redaction("AWS access key", 2),
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "kubectl create secret generic x --from-literal=user={} --from-literal=db={}",
+        "openssl pkcs12 -passin pass:{} -passout pass:{} -in a.p12",
+        "keytool -genkey -storepass {} -keypass {}",
+        "curl -U proxy:{} -u bob:{} https://shop.example",
+    ],
+)
+def test_every_password_of_a_command_line_is_taken_out(line: str) -> None:
+    said = redact(line.format("Xk29vLq8Tz1", "battery9staple"))[0]
+    assert said.count("[REDACTED password or token]") == 2 and "Xk29" not in said and "battery" not in said
+
+
+def test_a_configmap_is_no_secret() -> None:
+    line = "kubectl create configmap x --from-literal=log_level=debug"
+    assert redact(line)[0] == line
+
+
+@pytest.mark.parametrize("sign", ["+", "-", " "])
+def test_a_patch_keeps_its_signs_where_the_secret_stands_below_its_name(sign: str) -> None:
+    patch = f"{sign}# the database password is:\n{sign}Xk29vLq8Tz#w\n"
+    assert redact(patch)[0] == f"{sign}# the database password is:\n{sign}[REDACTED password or token]\n"

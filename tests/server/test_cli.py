@@ -23,6 +23,7 @@ from filelock import FileLock
 from inhouse_retrieval import Repository
 from inhouse_server.cli.doctor import data_folder, place_of_base_model, speed_of_history
 from inhouse_server.cli.found_passage import show_passage
+from inhouse_server.cli.init import _of_forge
 from inhouse_server.cli.terminal import how_far
 from inhouse_server.settings import Settings
 from inhouse_server.version import VERSION
@@ -268,6 +269,22 @@ def test_init_says_what_it_found(tmp_path: Path) -> None:
     assert "no NVIDIA GPU" in detected["recipe"] or shutil.which("nvidia-smi")
     found = json_of("search", "which port does the server listen on", "--repo", str(root))
     assert "inhouse.toml" not in {hit["path"] for hit in found["results"]}, "its comments are not the house's code"
+
+
+@pytest.mark.parametrize(
+    ("remote", "told"),
+    [
+        ("git@github.com-work:acme/shop.git", ("github", "acme/shop", None)),
+        ("ssh://git@ssh.github.com:443/acme/shop.git", ("github", "acme/shop", None)),
+        ("https://gitlab.example.org/acme/shop.git", ("gitlab", "acme/shop", "https://gitlab.example.org/api/v4")),
+    ],
+)
+def test_init_knows_the_site_of_a_remote(tmp_path: Path, remote: str, told: tuple[str, str, str | None]) -> None:
+    root = make_repository(tmp_path / "fresh")
+    git(root, "remote", "add", "origin", remote)
+    found = _of_forge(Repository.open(root))
+    values = tuple(found[key].value if key in found else None for key in ("forge.kind", "forge.project", "forge.url"))
+    assert values == told
 
 
 def test_an_unknown_setting_stops_every_command(tmp_path: Path) -> None:

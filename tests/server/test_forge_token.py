@@ -52,6 +52,7 @@ def test_the_variable_is_asked_before_the_keyring(ring: InMemory, monkeypatch: p
     forge = open_forge(SETTINGS, "")
     assert (forge.token, forge.token_source) == ("of-the-keyring", "the keyring")
     require_forge_and_token(SETTINGS)
+    assert open_forge(SETTINGS, "", with_token=False).token is None, "who only names it does not ask"
     monkeypatch.setenv("INHOUSE_FORGE_TOKEN", "of-the-variable")
     assert open_forge(SETTINGS, "").token == "of-the-variable"
 

@@ -12,6 +12,7 @@ import pytest
 
 from inhouse_retrieval import Repository
 from inhouse_server.holder import read_holder
+from inhouse_server.owner import stop_owner
 from inhouse_server.workspace import Workspace
 from inhouse_training import BaseModel
 
@@ -102,6 +103,7 @@ def test_an_owner_that_does_not_answer_is_told_with_its_process(
 ) -> None:
     shop = make_repository(tmp_path / "shop")
     monkeypatch.setattr("inhouse_server.cli.status._PATIENCE_S", 0.1)
+    monkeypatch.setattr("inhouse_server.owner.stop_owner", lambda state_dir: stop_owner(state_dir, 60, 0.1))
     assert "No owner runs here" in inhouse("serve", "--stop", "--repo", str(shop)).stdout
     with Workspace.open(shop, "serve"):  # it holds the repository, and never listens
         assert read_holder(shop / ".inhouse").pid == os.getpid()
@@ -128,5 +130,7 @@ def test_output_that_cannot_be_written_or_encoded(tmp_path: Path) -> None:
         done = subprocess.run(ask, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "The output cannot be written: No space left on device." in done.stderr
     assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *ask], stderr=subprocess.PIPE, text=True)
+    assert "does not know" not in closed.stderr and "Traceback" not in closed.stderr
     latin = subprocess.run(ask, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
     assert latin.returncode == 0 and "\\u2602 for the rain" in latin.stdout

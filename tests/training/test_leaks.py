@@ -15,8 +15,9 @@ import pytest
 from inhouse_retrieval import ChangedFile, InhouseError, Repository
 from inhouse_training.cut import Cut, cut_repository
 from inhouse_training.dataset import Dataset, build_dataset
-from inhouse_training.leaks import HeldOutText
+from inhouse_training.leaks import _TOKEN, HeldOutText
 from inhouse_training.recipe import Recipe
+from inhouse_training.reviews import _SUGGESTION
 from inhouse_training.synthesis.sources import read_sections
 
 from .history import commit, git, make_history
@@ -309,3 +310,9 @@ def test_numbers_that_begin_lines_of_their_own_are_no_listing(pilot: Repository,
     table = "\n".join(f"{number} vans of depot {number} rode {number * 7} kilometres" for number in range(40))
     for text in (steps, table, numbered("{:>4} | {}", steps)):
         assert not held_out.is_near_copy(text) and held_out.note_learned(text) == 0
+
+
+@pytest.mark.timeout(20)
+def test_quotation_marks_that_do_not_pair_up_take_no_time() -> None:
+    assert len(_TOKEN.findall('{\\"name\\":\\"value\\",' * 20_000)) > 20_000
+    assert _SUGGESTION.search("```suggestion\n" * 20_000) is None

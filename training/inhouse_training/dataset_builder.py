@@ -325,6 +325,7 @@ class Builder:
                 self.account.read["review"] += tokens
                 self.account.drop("review", item.name, 0, tokens, item.reason)
                 continue
+            remarks += len(item.remarks)
             answer = review_answer(item.remarks)
             tokens = count_text_tokens(self.tokenizer, answer)
             self.account.read["review"] += tokens
@@ -335,7 +336,6 @@ class Builder:
             if row is None or reason:
                 self.account.drop("review", item.name, 0, tokens, reason)
                 continue
-            remarks += len(item.remarks)
             self._note_learned(item.name, text)
             ids, labels, messages = row
             self._add("review", item.name, 0, ids, labels, tokens, messages)

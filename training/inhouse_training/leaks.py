@@ -67,7 +67,8 @@ _MESSAGES = 10_000
 _MESSAGES_AT_ONCE = 500
 
 _WORD = re.compile(r"\w+")
-_TOKEN = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`[^`\n]*`|\w+|[^\w\s]")
+_TOKEN = re.compile(r"\"(?:\\.|[^\"\\\n]){0,400}+\"|'(?:\\.|[^'\\\n]){0,400}+'|`[^`\n]{0,400}+`|\w+|\\.|[^\w\s]")
+"""Strings are bounded: where quotation marks do not pair up, each would be looked for to the end of the line."""
 _LINE_NUMBER = re.compile(
     r"""
     ^[ \t]*

@@ -54,7 +54,7 @@ _SHORTER = (80, 40, 20, 10)
 """Lines of a hunk that does not fit as a whole, up to the last remark."""
 _MARGIN = 16
 _HEAD = re.compile(r"^@@ -\d+(?:,\d+)? \+(\d+)(?:,\d+)? @@.*$")
-_SUGGESTION = re.compile(r"^```suggestion[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.S | re.M)
+_SUGGESTION = re.compile(r"^```suggestion[^\n]*\n((?:(?![ \t]*```)[^\n]*\n){0,200}+)[ \t]*```[ \t]*$", re.M)
 _QUOTED = re.compile(r"^>.*$", re.M)
 
 

@@ -63,7 +63,8 @@ def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
     conversations = [index for index in order if candidates[index].kind in CONVERSATIONS]
     kept = math.ceil(data.validation_conversations * len(conversations))
     validation = tuple(conversations[len(conversations) - kept :])
-    return Choice(tuple(index for index in order if index not in set(validation)), tuple(dropped), validation)
+    held = set(validation)
+    return Choice(tuple(index for index in order if index not in held), tuple(dropped), validation)
 
 
 def _within_budget(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:

@@ -133,6 +133,8 @@ def runs_holder(state_dir: Path) -> int | None:
     try:
         pid = int((state_dir / _HOLDER).read_text(encoding="ascii"))
         os.kill(pid, 0)
+    except PermissionError:  # it lives, and is another user's
+        return pid
     except (OSError, ValueError):
         return None
     return pid
@@ -155,8 +157,9 @@ def _locked(state_dir: Path) -> Iterator[None]:
     try:
         holder.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield
-        holder.unlink(missing_ok=True)
     finally:
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
         lock.release()
 
 

@@ -126,7 +126,8 @@ def _inside(repository: Repository, commit: _Commit) -> tuple[datetime, tuple[In
         "log", "-z", "--no-merges", "--topo-order", "--no-show-signature", "--encoding=UTF-8",
         "--format=%H%x1f%at%x1f%s", f"{commit.parents[0]}..{commit.parents[1]}", allow_failure=True,
     ).decode("utf-8", "replace")  # fmt: skip
-    rows = [entry.strip().split("\x1f", 2) for entry in out.split("\0") if entry.strip()]
+    # Not white space: to Python that is the separator, too, and a commit may have no subject.
+    rows = [entry.strip("\n").split("\x1f", 2) for entry in out.split("\0") if entry.strip("\n")]
     created = min((_when(authored) for _, authored, _ in rows), default=commit.authored)
     return created, tuple(
         InnerCommit(name, redact(subject)[0]) for name, _, subject in reversed(rows[:MAX_INNER_COMMITS])

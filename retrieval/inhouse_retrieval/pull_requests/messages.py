@@ -13,7 +13,8 @@ _TITLED = re.compile(r"(?P<title>.*\S)\s+\(#(?P<number>\d+)\)$")
 """A squash; also a merge, where GitHub's settings give merges the title, and of its merge queue."""
 _OF_BRANCHES = re.compile(r"Merge (?:branch|remote-tracking branch|tag)\b")
 _BROUGHT_UP_TO_DATE = re.compile(
-    r"Merge (?:remote-tracking )?branch '?(?:origin/|upstream/)?(?:main|master|trunk|develop)\b|Merge .+ of \S+[:/]\S"
+    r"Merge (?:remote-tracking )?branch '?(?:origin/|upstream/)?(?:main|master|trunk|develop)(?=['\s]|$)"
+    r"|Merge .+ of \S+[:/]\S"
 )
 """What `git pull`, or a topic that took in the main branch, leaves on the first-parent history."""
 _GITLAB = re.compile(r"^See merge request \S*!(?P<number>\d+)\s*$", re.M)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _unraisable
+        if sys.stdout is None:  # as it is where a caller closed it
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # until the process ends
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a terminal may not have every character of the code
@@ -37,25 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
             sys.stdout = io.StringIO()  # else what is left is written once more at the exit
             _explain(f"The output cannot be written: {error.strerror}.", "Write it to another place.")
+        elif error.filename is not None and error.strerror:
+            _log_unexpected()
+            _explain(f"{error.filename} cannot be used: {error.strerror}.", "Mend that, then run it again.")
         else:
-            _explain(
-                f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.",
-                "See to it, then run it again.",
-            )
+            _unknown(error)
         return 1
     except Exception as error:
         if _is_interrupt(error):
             return _cancelled()
-        import logging
-
-        logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        _explain(
-            f"inhouse met a problem that it does not know: {type(error).__name__}: {error}.",
-            "Run it again with INHOUSE_LOG=debug and report what .inhouse/logs says.",
-        )
+        _unknown(error)
         return 1
 
 
@@ -97,6 +94,20 @@ def _explain(problem: str, remedy: str = "") -> None:
     from inhouse_server.cli.terminal import explain
 
     explain(problem, remedy)
+
+
+def _unknown(error: Exception) -> None:
+    _log_unexpected()
+    _explain(
+        f"inhouse met a problem that it does not know: {type(error).__name__}: {error}.",
+        "Run it again with INHOUSE_LOG=debug and report what .inhouse/logs says.",
+    )
+
+
+def _log_unexpected() -> None:
+    import logging
+
+    logging.getLogger(__name__).debug("unexpected", exc_info=True)
 
 
 def _cancelled() -> int:

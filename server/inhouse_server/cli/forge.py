@@ -15,11 +15,12 @@ KEYRING_SERVICE = "inhouse"
 """Under this name the keyring holds tokens: `keyring set inhouse INHOUSE_FORGE_TOKEN`."""
 
 
-def open_forge(settings: ForgeSettings, therefore: str) -> Forge:
+def open_forge(settings: ForgeSettings, therefore: str, with_token: bool = True) -> Forge:
     """The forge, with the token that the variable ``token_env`` or else the keyring holds, if any.
 
     Args:
         therefore: what follows when none is configured, as the error says it.
+        with_token: without one it is only named, and nothing can be asked of it.
 
     Raises:
         InhouseError: none is configured, or its address or token cannot be used.
@@ -29,7 +30,7 @@ def open_forge(settings: ForgeSettings, therefore: str) -> Forge:
     if settings.kind == "none":
         raise _none_configured(therefore)
     assert settings.project, "load_settings checks it"
-    token, place = _token(settings)
+    token, place = _token(settings) if with_token else (None, "")
     return Forge(settings.kind, settings.project, settings.url or "", token, place)
 
 
@@ -42,12 +43,14 @@ def require_forge_and_token(settings: ForgeSettings) -> None:
     if _token(settings)[0] is None:
         raise InhouseError(
             f"${settings.token_env} holds no token, and posting needs one.",
-            "Set it to a token that may write to pull requests.",
+            f"Set it to a token that may write to pull requests, or put one into the keyring: "
+            f"keyring set {KEYRING_SERVICE} {settings.token_env}",
         )
 
 
 def forget_token(settings: ForgeSettings) -> None:
-    """Take the token out of this process's environment, and so of every process that it starts from now on."""
+    """Take the token out of this process's environment, and so of that of every process that it starts from now on. A
+    keyring that is unlocked answers whoever asks."""
     os.environ.pop(settings.token_env, None)
 
 

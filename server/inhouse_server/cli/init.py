@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from inhouse_server.settings_template import Detected
 
 
+_SITES = {
+    "github.com": "github.com",
+    "ssh.github.com": "github.com",
+    "gitlab.com": "gitlab.com",
+    "altssh.gitlab.com": "gitlab.com",
+}
+"""Host of a remote -> the site that it is of."""
+
+
 def init(
     repo: RepoOption = HERE,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
@@ -72,6 +81,9 @@ def _of_forge(repository: Repository) -> Mapping[str, Detected]:
     if origin is None:
         return {}
     host, project = origin
+    host = _SITES.get(host, host)
+    if any(host.startswith(f"{site}-") for site in _SITES.values()):  # an alias of SSH, as for a second account
+        host = next(site for site in _SITES.values() if host.startswith(f"{site}-"))
     kind = next((each for each in ("github", "gitlab") if each in host), None)
     if kind is None:
         return {}
@@ -79,7 +91,7 @@ def _of_forge(repository: Repository) -> Mapping[str, Detected]:
         "forge.kind": Detected(f"origin is {host}; with kind and project, `inhouse sync` reads its reviews.", kind),
         "forge.project": Detected("the path of origin.", project),
     }
-    if host not in ("github.com", "gitlab.com"):
+    if host not in _SITES.values() and "." in host:
         address = f"https://{host}/api/v3" if kind == "github" else f"https://{host}/api/v4"
         found["forge.url"] = Detected("a server of your own.", address)
     return found

@@ -134,7 +134,7 @@ def _posted(settings: Settings, state_dir: Path, number: int, change: Change) ->
     """Fingerprints of what was posted for the pull request's earlier commits."""
     from inhouse_server.review.posting.memory import Posted
 
-    forge = open_forge(settings.forge, "so there is nowhere to post to")
+    forge = open_forge(settings.forge, "so there is nowhere to post to", with_token=False)
     return Posted(state_dir, forge, number).before(change.head_commit)
 
 
