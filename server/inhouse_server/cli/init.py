@@ -105,8 +105,8 @@ def _of_hardware(gpu_gib: float | None) -> dict[str, Detected]:
     recipe = load_recipe(name)
     machine = "no NVIDIA GPU" if gpu_gib is None else f"an NVIDIA GPU of {gpu_gib:.0f} GiB"
     return {
-        "base_model": Detected(f"{machine}, which {recipe.base_model} fits.", recipe.base_model),
-        "recipe": Detected(f"{machine}, which {name} fits.", name),
+        "base_model": Detected(f"{machine}: {recipe.base_model} fits.", recipe.base_model),
+        "recipe": Detected(f"{machine}: {name} fits.", name),
     }
 
 
