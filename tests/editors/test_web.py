@@ -144,7 +144,7 @@ def test_two_models_answer_side_by_side(seen: dict[str, Any]) -> None:
 
 def test_the_panel_shows_versions_index_and_retraining(seen: dict[str, Any]) -> None:
     assert "+0.512 nats per token (95 % interval +0.400 to +0.600)" in seen["status"]
-    assert "3 files, " in seen["status"] and "Next retraining" in seen["status"]
+    assert "2 files, " in seen["status"] and "Next retraining" in seen["status"]
 
 
 def test_it_fits_a_telephone_and_the_dark(seen: dict[str, Any]) -> None:
