@@ -31,7 +31,7 @@ from inhouse_retrieval.missing_vectors import MissingVectors
 from inhouse_retrieval.passage import SearchResult
 from inhouse_retrieval.pending import PendingFiles
 from inhouse_retrieval.progress import Progress, no_progress
-from inhouse_retrieval.pull_request_pages import PullRequestPages
+from inhouse_retrieval.pull_request_pages import PULL_REQUESTS_READ, PullRequestPages
 from inhouse_retrieval.refresh import Refresh
 from inhouse_retrieval.repository import Repository
 from inhouse_retrieval.reranking import Reranker
@@ -361,6 +361,10 @@ class Index:
     def _containing(self, text: str) -> list[str]:
         with self._lock:
             return self._catalog.paths_containing(text)
+
+    def reads_pull_requests(self) -> bool:
+        """Whether pull requests were read: not during a first refresh, nor beside a process that holds the index."""
+        return bool(self._held.at_once(lambda: self._catalog.meta(PULL_REQUESTS_READ)))
 
     def change_named(self, commit: str) -> tuple[int | None, str] | None:
         """Number of the pull request, and title, of the change that ``commit`` landed; ``None`` when not known."""

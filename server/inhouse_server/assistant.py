@@ -129,7 +129,8 @@ class Assistant:
             else:
                 finished = event
         reason = "repetition" if stop.by_itself else finished.reason
-        named = numbers_named(question.text) if question.pull_requests and self._within.everywhere else []
+        could_be_found = question.pull_requests and self._within.everywhere and self._index.reads_pull_requests()
+        named = numbers_named(question.text) if could_be_found else []
         ended = time.perf_counter()
         answer = AnswerFinished(
             citations=prompt.included,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from inhouse_retrieval.progress import Progress
+from inhouse_server.state_dir import write_whole
 
 HOLDER_FILE = "holder.json"
 NOTED_EACH_S = 0.5
@@ -79,13 +80,7 @@ def note_holder(state_dir: Path, holder: Holder) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = state_dir / f"{HOLDER_FILE}.{os.getpid()}"
-    try:
-        partial.write_text(json.dumps(holder.to_json()), encoding="utf-8")
-        partial.replace(state_dir / HOLDER_FILE)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(state_dir / HOLDER_FILE, json.dumps(holder.to_json()), sync=False)
 
 
 def noting(state_dir: Path, command: str, progress: Progress, now: Callable[[], float] = time.monotonic) -> Progress:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from inhouse_retrieval.errors import Busy, InhouseError
+from inhouse_retrieval.errors import Busy, InhouseError, StateUnwritable
 from inhouse_server.holder import Holder, read_holder
-from inhouse_server.state_dir import unwritable, write_whole
+from inhouse_server.state_dir import plain_disk_errors, prepare_state_dir, write_whole
 from inhouse_server.tls import Protected, check_certificate, check_listener, trusting_only
 
 if TYPE_CHECKING:
@@ -84,17 +84,7 @@ def ensure_token(state_dir: Path) -> str:
     if token := read_token(state_dir):
         return token
     token = secrets.token_urlsafe(32)
-    path = state_dir / TOKEN_FILE
-    partial = state_dir / f"{TOKEN_FILE}.{os.getpid()}"
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(token)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_whole(state_dir / TOKEN_FILE, token)
     return token
 
 
@@ -170,7 +160,6 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
         InhouseError: the owner did not come up within ``timeout_s`` seconds.
     """
     from inhouse_server.settings import load_settings
-    from inhouse_server.state_dir import prepare_state_dir
 
     state_dir = load_settings(root).state_path(root)
     if found := find_owner(state_dir):
@@ -282,12 +271,13 @@ def stop_owner(state_dir: Path, timeout_s: float = 60, patience_s: float = 10) -
 
     holder = holder_of(state_dir)
     found = wait_for_owner(state_dir, patience_s)  # one that has just been started does not answer yet
-    if found is None and (holder is None or holder.command != SERVE):
-        return False
-    if found is None and not is_stopping(state_dir) and is_held(state_dir):
-        pid = holder.pid if holder else 0
-        raise InhouseError(f"The owner process ({pid}) runs and does not answer.", f"End it with: kill -9 {pid}")
-    if found is not None:
+    if found is None:
+        if holder is None or holder.command != SERVE:
+            return False
+        if is_held(state_dir) and not is_stopping(state_dir):
+            pid = holder.pid
+            raise InhouseError(f"The owner process ({pid}) runs and does not answer.", f"End it with: kill -9 {pid}")
+    else:
         headers = {"Authorization": f"Bearer {found.token}"}
         address = f"{found.url}/inhouse/shutdown"
         with contextlib.suppress(httpx.HTTPError):  # it may be gone already, which the lock tells
@@ -355,8 +345,6 @@ def serve(
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
-        except OSError as error:  # its token or its address; what a request meets is answered to that request
-            raise unwritable(workspace.state_dir, error) from error
         finally:
             listener.close()
             for each in holding.workspaces:
@@ -375,10 +363,11 @@ async def _serve(
 
     host, port = listener.getsockname()[:2]
     workspace, *beside = holding.workspaces
-    token = ensure_token(workspace.state_dir)
+    with plain_disk_errors(workspace.state_dir):
+        token = ensure_token(workspace.state_dir)
+        tokens = [(each, ensure_token(each.state_dir)) for each in beside]
     scheme = "http" if protected.certificate is None else "https"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-    tokens = [(each, ensure_token(each.state_dir)) for each in beside]
     secure = scheme == "https" or protected.behind_proxy
     app = build_app(workspace, token, host, port, secure, tokens, holding.failed)
     drain_s = workspace.settings.server.drain_seconds
@@ -389,8 +378,9 @@ async def _serve(
         await asyncio.sleep(0.01)
     try:
         for each in holding.workspaces:
-            _write_address(each, url, protected.certificate)
-    except OSError:  # nobody could find it
+            with plain_disk_errors(each.state_dir):
+                _write_address(each, url, protected.certificate)
+    except StateUnwritable:  # nobody could find it
         server.should_exit = True
         await serving
         raise

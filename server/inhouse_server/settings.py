@@ -467,7 +467,7 @@ def _toml_value(raw: str) -> Any:
     """``raw`` as it would be read from the file; itself when it is no TOML, which its type then refuses."""
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return raw
 
 

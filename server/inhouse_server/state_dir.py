@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inhouse_retrieval.errors import StateUnwritable
@@ -46,8 +48,11 @@ def prepare_state_dir(state_dir: Path) -> None:
         raise unwritable(state_dir, error) from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that whoever reads it finds all of it or what was there before, also after a crash.
+def write_whole(path: Path, text: str, sync: bool = True) -> None:
+    """Write a small file, for the user alone, so that whoever reads it finds all of it or what was there before.
+
+    Args:
+        sync: also after a loss of power.
 
     Raises:
         OSError: it cannot be written.
@@ -57,12 +62,22 @@ def write_whole(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def plain_disk_errors(state_dir: Path) -> Iterator[None]:
+    """What keeps the state directory from being written, as a :class:`StateUnwritable`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(state_dir, error) from error
 
 
 def unwritable(state_dir: Path, error: OSError) -> StateUnwritable:

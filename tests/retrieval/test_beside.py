@@ -76,6 +76,7 @@ def test_pull_requests_are_left_to_whoever_holds_the_index(
         assert any(passage.source == "pull_request" for passage in index.search("what did #7 do").passages)
         with open_beside(repository, state, tmp_path, encoder) as beside:
             found = beside.search("what did #7 do with the zebra").passages
+            assert index.reads_pull_requests() and not beside.reads_pull_requests(), "so none is called unknown there"
     assert {passage.source for passage in found} == {"code"}
 
 

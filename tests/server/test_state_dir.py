@@ -110,7 +110,10 @@ def test_an_owner_that_does_not_answer_is_told_with_its_process(
         told = inhouse("serve", "--stop", "--repo", str(shop))
         assert told.returncode == 1 and f"The owner process ({os.getpid()}) runs and does not answer." in told.stderr
         status = inhouse("status", "--repo", str(shop)).stdout
+        monkeypatch.setattr("inhouse_server.owner.is_stopping", lambda state_dir: True)
+        stopping = inhouse("status", "--repo", str(shop)).stdout
     assert f"process {os.getpid()} does not answer; end it with: kill -9" in status
+    assert "is stopping: its last answers" in stopping and "kill" not in stopping
 
 
 def test_a_current_adapter_that_is_gone_is_told_with_a_way_out(tmp_path: Path, base_model: BaseModel) -> None:

@@ -160,7 +160,7 @@ class Registry:
 
     def has(self, version: str) -> bool:
         """Whether there is a folder of that version, sound or not."""
-        return version in self._folders()
+        return (self.root / version).is_dir()
 
     def get(self, version: str) -> AdapterVersion:
         """One version by its name.

@@ -40,9 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
+        # What inhouse keeps is said to be unwritable where it is written; what is left is what was printed.
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
             sys.stdout = io.StringIO()  # else what is left is written once more at the exit
-            _explain(f"The output cannot be written: {error.strerror}.", "Write it to another place.")
+            _explain(f"The output cannot be written: {error.strerror}.", "Write it elsewhere, or free some space.")
         elif error.filename is not None and error.strerror:
             _log_unexpected()
             _explain(f"{error.filename} cannot be used: {error.strerror}.", "Mend that, then run it again.")

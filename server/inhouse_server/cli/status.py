@@ -30,7 +30,7 @@ def status(repo: RepoOption = HERE, json: JsonOption = False) -> None:
 
 
 def _held(repo: Path) -> dict[str, Any]:
-    from inhouse_server.owner import find_owner, holder_of, wait_for_owner
+    from inhouse_server.owner import find_owner, holder_of, is_stopping, wait_for_owner
 
     _, _, state_dir = locate(repo)
     start_logging(state_dir, "client")
@@ -42,7 +42,7 @@ def _held(repo: Path) -> dict[str, Any]:
         return OwnerBackend(owner).status()
     from inhouse_server.beside import look
 
-    return look(repo)
+    return {**look(repo), "stopping": is_stopping(state_dir)}
 
 
 _PATIENCE_S = 10.0
@@ -63,12 +63,15 @@ def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
         ("Retraining now", f"process {held['retraining']}" if held.get("retraining") else ""),
         ("Last retraining", _retraining(held["last_retrain"])),
         ("Next retraining", f"due from {_moment(held['next_retrain'])}" if held["next_retrain"] else "by hand"),
-        ("Owner process", held["owner"] or _no_owner(held["busy"])),
+        ("Owner process", held["owner"] or _no_owner(held)),
     ]
     return [(label, plain(value)) for label, value in lines if value]
 
 
-def _no_owner(busy: dict[str, Any] | None) -> str:
+def _no_owner(held: dict[str, Any]) -> str:
+    busy = held["busy"]
+    if held.get("stopping"):
+        return "is stopping: its last answers come to their end"
     if busy is not None and busy["command"] == SERVE:
         return f"process {busy['pid']} does not answer; end it with: kill -9 {busy['pid']}"
     return "does not run; editors and 'inhouse serve' start it"
