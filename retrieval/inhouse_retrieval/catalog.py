@@ -210,6 +210,11 @@ class Catalog:
         """How many records the vector store holds if it lost none."""
         return int(str(self._rows("SELECT count(*) FROM mirrored")[0][0]))
 
+    def mirrored_after(self, key: str, limit: int) -> list[str]:
+        """The next keys of records that the vector store holds, in order."""
+        rows = self._rows("SELECT key FROM mirrored WHERE key > ? ORDER BY key LIMIT ?", (key, limit))
+        return [str(row[0]) for row in rows]
+
     def not_mirrored(self, keys: Sequence[str]) -> list[str]:
         """Those of ``keys`` that the vector store lacks."""
         rows = self._rows(

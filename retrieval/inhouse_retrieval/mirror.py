@@ -2,6 +2,10 @@
 
 The store only mirrors the catalog. So it is given up whenever in doubt, and while it is out of reach (with a server
 that does not answer) or being filled again, words find everything.
+
+Every record must be found by its own vector. Chroma's graph (HNSW) does not promise that: of 30,000 random vectors 25
+were not. So each is asked for after it was written, and all in turn after a change; what is not found is put again, and
+where that does not help, all are put into a store beside, which takes the place of the first one.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,11 +31,21 @@ from inhouse_retrieval.within import Within
 
 _log = logging.getLogger(__name__)
 
-_MIRROR_A_STEP = 1000
+_MIRROR_A_STEP = 500
 _FILLED_AT_ONCE = 2_000
 """Records that a search has put back before it answers; more are put back beside it, while words find."""
 _EXACT_AT_MOST = 5_000
 """Chunks of a part of the repository that are compared one by one; of a larger part Chroma finds enough."""
+_PROBED_A_STEP = 200
+"""Records that are asked for while searches wait, which takes some 50 ms."""
+_PROBED_A_REFRESH = 5_000
+"""Records asked for in turn by one refresh; a store of no more is asked whole after each change."""
+_PUT_AGAIN = 3
+"""How often a record that is not found is put again before all are."""
+_PROBED = "probed up to"
+_REBUILT = "rebuilt for lost records"
+_ALL = "all"
+"""As what was probed: every record was found since the last change. Stands behind all keys, which are hexadecimal."""
 _APART_S = 5.0
 """How long searches go by words alone before they try a server again that did not answer."""
 _ROOM_FOR_VECTORS = 20_000_000
@@ -72,9 +86,15 @@ class Mirror:
     # -- keeping up ------------------------------------------------------------------------------------------
 
     def try_to_update(self, progress: Progress) -> VectorsUnreachable | None:
-        """Bring the vector store in line; why not, where its server is gone: a refresh has more to do than that."""
+        """Bring the vector store in line and ask for its records; why not, where its server is gone: a refresh has more
+        to do than that. Called by whoever refreshes."""
         try:
             self.update(progress)
+            try:
+                self._probe(progress)
+            except MirrorLost as error:
+                self._give_up(error)
+                self.update(progress)
         except VectorsUnreachable as error:
             self._set_apart(error)
             return error
@@ -106,6 +126,7 @@ class Mirror:
         with self._held.lock:
             self.opened_store()
             add, drop = self._held.catalog.to_mirror()  # opening may have found records missing
+            self._note_change()
         for at in range(0, len(add), _MIRROR_A_STEP):
             keys = add[at : at + _MIRROR_A_STEP]
             with self._held.lock:
@@ -113,6 +134,7 @@ class Mirror:
                 vectors = self._held.catalog.vectors(keys)
                 # Asked for anew at each step: between two, a search that got no answer may have closed it.
                 self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                self._put_the_lost(vectors)
                 self._held.catalog.note_mirrored(added=list(vectors))
             self._held.check(progress, "storing vectors", min(at + _MIRROR_A_STEP, len(add)), len(add))
         if drop:
@@ -133,7 +155,9 @@ class Mirror:
             with self._held.lock:
                 vectors = self._held.catalog.vectors(self._held.catalog.not_mirrored(keys))
                 if vectors:
+                    self._note_change()
                     self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                    self._put_the_lost(vectors)
                     self._held.catalog.note_mirrored(added=list(vectors))
                 unused = self._held.catalog.unused(former)
                 if unused:
@@ -146,6 +170,86 @@ class Mirror:
             self._set_apart(error)
             raise
 
+    # -- asking for what is there ----------------------------------------------------------------------------
+
+    def _note_change(self) -> None:
+        """Records change: they are asked for anew, those of a large store after the turn that is under way. Called with
+        the lock."""
+        catalog = self._held.catalog
+        if catalog.meta(_PROBED) == _ALL or catalog.mirrored() <= _PROBED_A_REFRESH:
+            catalog.set_meta(_PROBED, "")
+
+    def _put_the_lost(self, vectors: Mapping[str, Vectors]) -> list[str]:
+        """Put records again until each is found; those that are not in the end. Called with the lock."""
+        store = self.opened_store()
+        lost = store.lost(vectors)
+        for _ in range(_PUT_AGAIN):
+            if not lost:
+                break
+            store.add(lost, np.stack([vectors[key] for key in lost]))
+            lost = store.lost({key: vectors[key] for key in lost})
+        return lost
+
+    def _probe(self, progress: Progress) -> None:
+        """Ask for the next records in turn, until all were found since the last change."""
+        with self._held.lock:
+            if self._held.catalog.meta(_PROBED) == _ALL or not self._held.catalog.is_mirrored():
+                return
+            most = min(self._held.catalog.mirrored(), _PROBED_A_REFRESH)
+        self._place.prepare()
+        for done in range(0, most, _PROBED_A_STEP):
+            if done:  # of a small store it takes no time that is worth a word
+                self._held.check(progress, "checking vectors", done, most)
+            lost = self._probe_once()
+            if lost and self._held.catalog.meta(_REBUILT) != str(self._generation()):
+                _log.warning("%d records of the vector store are not found: all are put into a new one", len(lost))
+                self._build_beside(progress)
+            elif lost:
+                _log.warning(
+                    "%d records of a new vector store are not found by their vectors; words find them", len(lost)
+                )
+
+    def _probe_once(self) -> list[str]:
+        """Ask for one step of the turn; what is not found, also after it was put again."""
+        with self._held.lock:
+            self._held.check_open()
+            catalog = self._held.catalog
+            keys = catalog.mirrored_after(catalog.meta(_PROBED) or "", _PROBED_A_STEP)
+            lost = self._put_the_lost(catalog.vectors(keys))
+            catalog.set_meta(_PROBED, keys[-1] if len(keys) == _PROBED_A_STEP else _ALL)
+            return lost
+
+    def _build_beside(self, progress: Progress) -> None:
+        """Put all records into a new store while the present one answers, then take that one. Called by whoever
+        refreshes, so that nobody else writes."""
+        with self._held.lock:
+            former = self._generation()
+            count = self._held.catalog.mirrored()
+            generation = former + 2  # a search that has to give up the present store begins the next one
+            store = self._place.open(generation, beside=former)
+        try:
+            last = ""
+            for done in range(0, count, _MIRROR_A_STEP):
+                self._held.check(progress, "storing vectors", done, count)
+                with self._held.lock:
+                    keys = self._held.catalog.mirrored_after(last, _MIRROR_A_STEP)
+                    vectors = self._held.catalog.vectors(keys)
+                last = keys[-1]
+                store.add(list(vectors), np.stack(list(vectors.values())))
+            with self._held.lock:
+                self._held.check_open()
+                if self._generation() != former:
+                    raise MirrorLost("it was given up while another was built")
+                self.let_go()
+                self._store = store
+                self._held.catalog.set_meta("generation", str(generation))
+                self._held.catalog.set_meta(_REBUILT, str(generation))
+                self._held.catalog.set_meta(_PROBED, "")
+        except BaseException:
+            store.close()
+            raise
+        self._place.drop_others(generation)
+
     # -- opening and giving up -------------------------------------------------------------------------------
 
     def opened_store(self) -> VectorStore:
@@ -157,8 +261,7 @@ class Mirror:
             VectorsUnreachable: its server cannot be had.
         """
         if self._store is None:
-            generation = int(self._held.catalog.meta("generation") or 0)
-            store = self._place.open(generation)
+            store = self._place.open(self._generation())
             # A kill between a write and its note leaves more records than noted, which is harmless.
             if store.count() < self._held.catalog.mirrored():
                 store.close()
@@ -166,6 +269,9 @@ class Mirror:
             self._store = store
             self._apart = False
         return self._store
+
+    def _generation(self) -> int:
+        return int(self._held.catalog.meta("generation") or 0)
 
     def _set_apart(self, error: VectorsUnreachable) -> None:
         """The server of the vectors is gone: words find for a while, then it is tried again."""
@@ -185,7 +291,8 @@ class Mirror:
         with self._held.lock:
             self.let_go()
             self._held.catalog.forget_mirror()
-            self._held.catalog.set_meta("generation", str(int(self._held.catalog.meta("generation") or 0) + 1))
+            self._held.catalog.set_meta(_PROBED, "")
+            self._held.catalog.set_meta("generation", str(self._generation() + 1))
 
     # -- finding ---------------------------------------------------------------------------------------------
 

@@ -87,8 +87,11 @@ class VectorServer:
     def prepare(self) -> None:
         """Nothing to do: whoever runs the server starts it."""
 
-    def open(self, generation: int) -> VectorStore:
+    def open(self, generation: int, beside: int | None = None) -> VectorStore:
         """The collection of this index and generation; those of others are dropped.
+
+        Args:
+            beside: as for :meth:`VectorPlace.open`.
 
         Raises:
             MirrorLost: a collection of that name is not this index's.
@@ -98,9 +101,9 @@ class VectorServer:
         asking = _Asking(self._place)
         try:
             self._check_server(asking)
-            prefix = f"inhouse-{_identity(self._state_dir)}-"
+            prefix = self._prefix()
             name = f"{prefix}{generation}"
-            _drop_others(asking, prefix, name)
+            _drop_others(asking, prefix, f"{prefix}{generation if beside is None else beside}")
             made = asking("POST", _COLLECTIONS, _new(name))
             if (made.get("metadata") or {}).get(_MARK) != prefix or _space(made) != "cosine":
                 raise MirrorLost(f"the server's collection {name} is not of this index")
@@ -109,8 +112,20 @@ class VectorServer:
             raise
         return VectorStore(ServedCollection(asking, str(made["id"])), str(self._place), asking.close)
 
+    def drop_others(self, generation: int) -> None:
+        """As :meth:`VectorPlace.drop_others`."""
+        prefix = self._prefix()
+        with (
+            contextlib.suppress(VectorsUnreachable, MirrorLost),
+            contextlib.closing(_Asking(self._place)) as asking,
+        ):
+            _drop_others(asking, prefix, f"{prefix}{generation}")
+
     def close(self) -> None:
         """Nothing to do: the server goes on."""
+
+    def _prefix(self) -> str:
+        return f"inhouse-{_identity(self._state_dir)}-"
 
     def _check_socket(self) -> None:
         try:
@@ -230,9 +245,13 @@ class OwnVectorServer:
             self._run = Path(tempfile.mkdtemp(prefix="inhouse-vectors-"))
         return self._run / "socket"
 
-    def open(self, generation: int) -> VectorStore:
+    def open(self, generation: int, beside: int | None = None) -> VectorStore:
         """As :meth:`VectorServer.open`."""
-        return VectorServer(self._socket(), self._state_dir).open(generation)
+        return VectorServer(self._socket(), self._state_dir).open(generation, beside)
+
+    def drop_others(self, generation: int) -> None:
+        """As :meth:`VectorServer.drop_others`."""
+        VectorServer(self._socket(), self._state_dir).drop_others(generation)
 
     def close(self) -> None:
         """End the server."""

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 _BATCH = 200
 """Chroma advises 50 to 250 records a call."""
 _COLLECTION = "passages"
+_SAME = 1e-5
+"""Cosine distance below which two vectors are the same, for what float32 makes of them."""
 Vectors = npt.NDArray[np.float32]
 
 
@@ -52,14 +54,20 @@ class VectorPlace(Protocol):
             VectorsUnreachable: it cannot be had now.
         """
 
-    def open(self, generation: int) -> VectorStore:
+    def open(self, generation: int, beside: int | None = None) -> VectorStore:
         """The records of one generation; others are dropped. Raise it to begin with an empty store.
+
+        Args:
+            beside: a generation that is open and stays; the other one then begins empty.
 
         Raises:
             MirrorLost: what is there cannot be used.
             StateUnwritable: the disk is full or the folder read-only.
             VectorsUnreachable: the server cannot be reached or must not be used.
         """
+
+    def drop_others(self, generation: int) -> None:
+        """Drop all generations but this one. As far as that can be done now; opening does the rest."""
 
     def close(self) -> None:
         """Let go of what :meth:`prepare` took."""
@@ -79,15 +87,13 @@ class VectorFolder:
     def prepare(self) -> None:
         """Nothing to do."""
 
-    def open(self, generation: int) -> VectorStore:
-        """The records of one generation."""
+    def open(self, generation: int, beside: int | None = None) -> VectorStore:
+        """As :meth:`VectorPlace.open`."""
         folder, marker = self._folder / str(generation), self._folder / "opening"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             crashed = marker.exists() and marker.read_text() == str(generation)
-            for old in self._folder.iterdir():
-                if old.is_dir() and old != folder:
-                    shutil.rmtree(old, ignore_errors=True)
+            self.drop_others(generation if beside is None else beside)
             if crashed:
                 marker.unlink()
                 raise MirrorLost("opening it crashed the last time")
@@ -102,6 +108,12 @@ class VectorFolder:
                 collection.query(query_embeddings=[[1.0] * store.dimension()], n_results=1, include=[])
         marker.unlink(missing_ok=True)
         return store
+
+    def drop_others(self, generation: int) -> None:
+        """As :meth:`VectorPlace.drop_others`."""
+        for old in self._folder.iterdir():
+            if old.is_dir() and old.name != str(generation):
+                shutil.rmtree(old, ignore_errors=True)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -154,6 +166,24 @@ class VectorStore:
             found = self._collection.query(query_embeddings=[vector], n_results=limit, include=["distances"])
             pairs = zip(found["ids"][0], found["distances"][0], strict=True)
             return [(str(key), 1.0 - float(distance)) for key, distance in pairs]
+
+    def lost(self, vectors: Mapping[str, Vectors]) -> list[str]:
+        """Keys whose records are not found by their own vectors, though they may be there.
+
+        The graph that Chroma searches (HNSW) does not promise to reach each of its nodes. A record that is as near as
+        the right one counts as found.
+        """
+        keys = list(vectors)
+        lost: list[str] = []
+        with _translated(self._place):
+            for at in range(0, len(keys), _BATCH):
+                asked = keys[at : at + _BATCH]
+                questions = np.stack([vectors[key] for key in asked])
+                found = self._collection.query(query_embeddings=questions, n_results=1, include=["distances"])
+                for key, ids, distances in zip(asked, found["ids"], found["distances"], strict=True):
+                    if not ids or (str(ids[0]) != key and float(distances[0]) > _SAME):
+                        lost.append(key)
+        return lost
 
     def close(self) -> None:
         """Let go of the folder."""
