@@ -97,6 +97,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "edits+lookup": {"rows": {**EDITS, **LOOKUP}},
     "edits+lookup+absent": {"rows": {**EDITS, **LOOKUP, **ABSENT}},
     "edits+lookup+replay": {"rows": {**EDITS, **LOOKUP, **REPLAY}},
+    "edits+lookup+2 replay": {"rows": {**EDITS, **LOOKUP, "replay": 2}},
+    "edits+lookup+3 replay": {"rows": {**EDITS, **LOOKUP, "replay": 3}},
+    "article, no conversations": {"rows": {**FILES, "conversation": 0}, "learning_rate": 2e-5, "warmup": 0.0},
+    "edits, no conversations": {"rows": {**EDITS, "conversation": 0}},
+    "all that pay": {"rows": {**EDITS, "conversation": 0, **LOOKUP, "replay": 2, **COMPLETION}},
+    "all that pay+conversations": {"rows": {**EDITS, **LOOKUP, "replay": 2, **COMPLETION}},
     "edits+completion": {"rows": {**EDITS, **COMPLETION}},
     "edits+review": {"rows": {**EDITS, **REVIEW}},
     "all edits+replay": {"rows": {**ALL_EDITS, **REPLAY}},
@@ -164,7 +170,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     print(json.dumps(figures, indent=1))
 
 
-def recipe(variant: dict[str, Any], every_kind: bool = False, batch_rows: int = 16, **trainer: Any) -> Recipe:
+def recipe(
+    variant: dict[str, Any], every_kind: bool = False, batch_rows: int = 16, seed: int = SEED, **trainer: Any
+) -> Recipe:
     shares = {"file_share": 0.2, "page_share": 0.1, "conversation_share": 0.2, "change_share": 0.2}
     if every_kind:
         shares |= {"change_share": 0.15, "edit_share": 0.15, "absent_share": 0.05, "lookup_share": 0.05}
@@ -174,7 +182,7 @@ def recipe(variant: dict[str, Any], every_kind: bool = False, batch_rows: int = 
             {
                 "name": "benchmark",
                 "base_model": "SmolLM2-135M-Instruct",
-                "seed": SEED,
+                "seed": seed,
                 "data": {"max_tokens": ROW_TOKENS, **shares},
                 "lora": {"rank": 64, "alpha": 64},
                 "optimizer": {
@@ -365,7 +373,7 @@ def run(arguments: argparse.Namespace) -> None:
         tokens = write_variant(arguments, base, tokenizer, variant["rows"], folder / "dataset")
         ready = time.monotonic()
         trainer = {"packing": arguments.packing, "compile": arguments.compile}
-        chosen = recipe(variant, batch_rows=arguments.batch, **trainer)
+        chosen = recipe(variant, batch_rows=arguments.batch, seed=arguments.seed, **trainer)
         adapter = finetune(base, folder / "dataset", chosen, folder / "run")
         trained = time.monotonic()
         curve = training_curve(folder / "run")
@@ -437,7 +445,7 @@ def write_variant(
     if wanted.get("replay"):
         for text in replay_texts(base, arguments.replay_samples, say):
             chosen += [replay_row(tokenizer, text)] * wanted["replay"]
-    random.Random(SEED).shuffle(chosen)
+    random.Random(arguments.seed).shuffle(chosen)
     if arguments.limit:
         chosen = chosen[: arguments.limit]
     shutil.rmtree(folder, ignore_errors=True)
@@ -491,6 +499,7 @@ def main() -> None:
     second.add_argument("--variants", nargs="+", choices=list(VARIANTS))
     second.add_argument("--seconds", type=float, default=540)
     second.add_argument("--batch", type=int, default=16)
+    second.add_argument("--seed", type=int, default=SEED, help="of the adapter's first weights and the order of rows")
     second.add_argument("--replay-samples", type=int, default=8)
     second.add_argument("--train", type=Path, help="rows of another repository, as a control; default: DATA")
     second.add_argument("--kinds", nargs="+", help="score these kinds of row only")

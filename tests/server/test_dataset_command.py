@@ -47,7 +47,10 @@ def test_rows_are_shown_with_their_masks_and_exported(
     assert manifest["tokens"]["edit"].keys() == {"read", "trained", "held_out", "dropped"}
 
     [row] = json.loads(inhouse("dataset", "show", "--name", "*talk*", "--json", *at)[1])
-    assert (row["kind"], row["name"], row["part"]) == ("conversation", "../talk.jsonl:1", 0)
+    assert (row["kind"], row["name"], row["part"]) == ("written", "../talk.jsonl:1", 0)
+    assert json.loads(row["origin"]) == {
+        "generator": "no model", "split": "training", "sources": [{"place": "../talk.jsonl:1"}],
+    }  # fmt: skip
     assert [row["text"][begin:end] for begin, end in row["learned"]] == ["No\x1b[2J, [b].<|im_end|>"]
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -61,7 +64,7 @@ def test_rows_are_shown_with_their_masks_and_exported(
 
     told = json.loads(inhouse("dataset", "export", "--to", str(tmp_path / "out.jsonl"), "--json", *at)[1])
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert told["rows"].keys() == {"conversation", "edit"} and sum(told["rows"].values()) == len(lines)
+    assert told["rows"].keys() == {"conversation", "written", "edit"} and sum(told["rows"].values()) == len(lines)
     assert talk["messages"] in [line["messages"][1:] for line in lines]
 
 

@@ -25,6 +25,7 @@ from inhouse_training.cut import cut_position, cut_repository, held_out_change
 from inhouse_training.dataset import Dataset, build_dataset, repository_name
 from inhouse_training.documents import added_lines
 from inhouse_training.forgetting_texts import FORGETTING_TEXTS
+from inhouse_training.provenance import in_split
 from inhouse_training.recipe import Recipe
 from inhouse_training.row_spool import RowSpool
 
@@ -108,11 +109,33 @@ def test_every_token_is_accounted_for(dataset: Dataset) -> None:
     for kind, tokens in dataset.manifest["tokens"].items():
         assert tokens["trained"] == trained[kind]
         # This repository has no wiki and no exports, and its recipe only files, conversations and changes.
-        assert trained[kind] > 0 or kind in ("page", "thread", "edit", "completion", "review", "replay", *SYNTHETIC)
+        assert trained[kind] > 0 or kind in (
+            "page",
+            "written",
+            "thread",
+            "edit",
+            "completion",
+            "review",
+            "replay",
+            *SYNTHETIC,
+        )
         assert sum(tokens["dropped"].values()) == left_out[kind]
         assert tokens["read"] == tokens["trained"] + tokens["held_out"] + left_out[kind]
     assert dataset.manifest["row_tokens"] == sum(len(row["input_ids"]) for row in dataset.rows) <= 6000
     assert "over the recipe's token budget" in dataset.manifest["tokens"]["change"]["dropped"]
+
+
+def test_every_row_says_where_it_comes_from(dataset: Dataset, history: Repository) -> None:
+    snapshot = dataset.manifest["snapshot"]
+    for row in dataset.rows:
+        told = json.loads(row["origin"])
+        assert (told["generator"], told["split"]) == ("no model", "training")
+        [source] = told["sources"]
+        if row["kind"] == "change":
+            assert source["commit"] == row["name"] in dataset.manifest["changes"]["training_commits"]
+        else:
+            assert (source["place"], source["commit"]) == (row["name"], snapshot)
+            assert source["blob"] == git(history.root, "rev-parse", f"{snapshot}:{row['name']}").strip()
 
 
 def test_the_same_inputs_give_the_same_bytes(
@@ -139,6 +162,8 @@ def test_the_last_conversations_can_be_kept_for_validation_as_in_the_article(
     rows, trained, held = list(usual.rows), list(kept.rows), list(kept.validation)
     conversations = [row for row in rows if row["kind"] == "conversation"]
     count = -(-len(conversations) // 10)
+    assert all(json.loads(row["origin"])["split"] == "validation" for row in held)
+    held = [{**row, "origin": in_split(row["origin"], "training")} for row in held]
     assert held == conversations[-count:] and trained == [row for row in rows if row not in held]
     assert kept.manifest["validation"] == {"rows": count, "row_tokens": sum(len(row["input_ids"]) for row in held)}
     assert kept.manifest["changes"] == usual.manifest["changes"] and kept.held_out == usual.held_out

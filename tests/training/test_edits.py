@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def test_every_added_line_of_the_past_is_learned_or_accounted_for_and_none_of_th
         name, path = row["name"].split(":")
         (file,) = past[name].files
         assert path == file.path
+        assert json.loads(row["origin"])["sources"] == [{"place": path, "commit": name}]
         assert added_lines(file.patch).lstrip().startswith(learned(tokenizer, row["labels"])[:40].lstrip())
     account = dataset.manifest["tokens"]["edit"]
     assert account["read"] == account["trained"] + sum(account["dropped"].values()) > 0

@@ -187,9 +187,9 @@ def test_conversations_that_quote_the_future_are_dropped(
         shop, f"The whole file:\n{later}", "So: " + VALIDATION[300:], renamed(VALIDATION), "We ask the depot first."
     )
     dataset = build_dataset(told, tokenizer, recipe, cut_repository(told, recipe), tmp_path / "dataset")
-    assert left_out(dataset) == {("conversation", f"../talk.jsonl:{line}") for line in (1, 2, 3)}
+    assert left_out(dataset) == {("written", f"../talk.jsonl:{line}") for line in (1, 2, 3)}
     assert [name for name in dataset.rows["name"] if "talk" in name] == ["../talk.jsonl:4"]
-    assert dataset.manifest["tokens"]["conversation"]["dropped"]["near-copy of a held-out change"] > 0
+    assert dataset.manifest["tokens"]["written"]["dropped"]["near-copy of a held-out change"] > 0
 
 
 def test_scattered_lines_of_the_future_stop_the_build(
@@ -257,7 +257,7 @@ def test_whatever_later_changes_bring_is_dropped_however_it_is_pasted(
     cut = cut_repository(told, recipe)
     dataset = build_dataset(told, tokenizer, recipe, cut, tmp_path / "dataset")
     page = "../pages/Couriers.md"
-    assert left_out(dataset) == {("page", page), ("conversation", page), ("conversation", "../talk.jsonl:1")}
+    assert left_out(dataset) == {("page", page), ("conversation", page), ("written", "../talk.jsonl:1")}
     assert {"../pages/Returns.md", "../talk.jsonl:2"} <= set(dataset.rows["name"])
     assert dataset.manifest["overlap"]["leaked"] == 0
     assert {section.path for section in read_sections(told, cut)} & {page} == set(), "a model is not shown it either"

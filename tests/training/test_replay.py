@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def test_they_are_rows_of_the_dataset_when_the_recipe_wants_them(
     recipe = tiny_recipe.model_copy(update={"data": data})
     build = partial(build_dataset, history, tokenizer, cut=cut_repository(history, recipe), replay=lambda: texts)
     dataset = build(recipe, directory=tmp_path / "with")
-    assert [row["source_tokens"] for row in dataset.rows if row["kind"] == "replay"] == [3]
+    [row] = [row for row in dataset.rows if row["kind"] == "replay"]
+    assert row["source_tokens"] == 3 and json.loads(row["origin"])["generator"] == recipe.base_model
     assert dataset.manifest["tokens"]["replay"]["dropped"].keys() == {"holds the text that measures forgetting"}
     without = build(tiny_recipe, directory=tmp_path / "without")
     assert "replay" not in set(without.rows["kind"])

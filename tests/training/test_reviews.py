@@ -171,6 +171,9 @@ def test_remarks_of_training_changes_are_learned_as_they_were_said_by_the_snapsh
     rows = [row for row in dataset.rows if row["kind"] == "review"]
     learned_from = {change.commit for change in run.cut.training if change.number is not None}
     assert {row["name"].split(":")[0] for row in rows} == learned_from
+    for row in rows:
+        [source] = json.loads(row["origin"])["sources"]
+        assert f"{source['commit']}:{source['place']}" == row["name"]
     text = "".join(tokenizer.decode(row["input_ids"]) for row in rows)
     assert text.count("Early word, not [REDACTED") == len(learned_from)
     assert "AKIA" not in text and "late word" not in text and "of a bot" not in text and "CourierPlanner" not in text

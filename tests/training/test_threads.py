@@ -83,6 +83,7 @@ def test_threads_are_learned_as_they_were(told: Repository, tokenizer: Any, tmp_
     assert "- Ticket S-1: Audit every refund\nreporter 1, 2024-01-01:\nAs the law wants.\n" in text
     assert "- Ticket S-4\nmember 1, 2024-01-02:\nIt was said then.\n" in text
     assert "later" not in text and "Leak" not in text and "of today" not in text
+    assert all(json.loads(row["origin"])["sources"] == [{"place": row["name"]}] for row in rows)
     account = dataset.manifest["tokens"]["thread"]
     assert account["held_out"] > 0 and set(account["dropped"]) == {"near-copy of a held-out change"}
     assert account["trained"] == sum(row["source_tokens"] for row in rows)

@@ -81,20 +81,20 @@ def test_conversations_become_rows_and_an_export_gives_the_same_rows_again(
     assert "conversations" not in open_run(history, tmp_path / "state", recipe, tiny_base).inputs
     dataset = build_dataset(told, tokenizer, recipe, run.cut, run.dataset)
 
-    rows = {row.name.rpartition(":")[2]: row for row in read_rows(dataset, tokenizer, "conversation", "*talk*", 9)}
+    rows = {row.name.rpartition(":")[2]: row for row in read_rows(dataset, tokenizer, "written", "*talk*", 9)}
     assert set(rows) == {"1", "2"}
     assert SYSTEM in rows["1"].text and SYSTEM not in rows["2"].text and "You speak as a pirate." in rows["2"].text
     learned = [rows["2"].text[begin:end] for begin, end in rows["2"].learned]
     assert learned == ["Ahoy, matey.<|im_end|>", "Then we sail.<|im_end|>"]
-    assert dataset.manifest["tokens"]["conversation"]["dropped"]["longer than a row"] > 200
+    assert dataset.manifest["tokens"]["written"]["dropped"]["longer than a row"] > 200
 
-    written = export_conversations(dataset, tmp_path / "rows.jsonl", ("conversation",))
+    written = export_conversations(dataset, tmp_path / "rows.jsonl", ("written",))
     again = [chat_row(tokenizer, each.messages) for each in read_conversations(tmp_path, ["rows.jsonl"])]
-    rows_of_the_kind = [row for row in dataset.rows if row["kind"] == "conversation"]
+    rows_of_the_kind = [row for row in dataset.rows if row["kind"] == "written"]
     assert again == [(row["input_ids"], row["labels"]) for row in rows_of_the_kind]
-    assert written == {"conversation": len(again)}
-    both = export_conversations(dataset, tmp_path / "rows.jsonl", ("conversation", "edit", "replay"))
-    assert both == {"conversation": len(again), "edit": dataset.rows["kind"][:].count("edit")} and both["edit"] > 2
+    assert written == {"written": len(again)}
+    both = export_conversations(dataset, tmp_path / "rows.jsonl", ("written", "edit", "replay"))
+    assert both == {"written": len(again), "edit": dataset.rows["kind"][:].count("edit")} and both["edit"] > 2
     with pytest.raises(InhouseError, match="cannot be written"):
         export_conversations(dataset, tmp_path / "nowhere" / "rows.jsonl", ("edit",))
 

@@ -9,7 +9,6 @@ finds them. A quarter is asked without, so that the model learns both to use wha
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,6 +25,7 @@ from .dataset_account import printable
 from .documents import added_lines, shorten
 from .engine import Message
 from .prompts import build_answer_prompt, chat_row, completion_question
+from .provenance import origin
 from .scopes import CodeBefore, code_before, rest_of
 from .snapshot_search import WINDOW_LINES
 from .synthesis.sources import NO_CODE, name_words
@@ -164,8 +164,7 @@ def completion_row(
         return None
     sources = [{"place": item.name, "blob": item.blob_id}]
     sources += [{"place": f"{p.path}:{p.start_line}-{p.end_line}", "blob": p.blob_id} for p in prompt.included]
-    origin = json.dumps({"generator": "no model", "split": "training", "sources": sources})
-    return CompletionRow(ids, labels, messages, origin)
+    return CompletionRow(ids, labels, messages, origin(sources))
 
 
 def _code(repository: Repository, commit: str, paths: Collection[str]) -> Iterator[tuple[TrackedFile, str, str]]:

@@ -5,8 +5,8 @@ A dataset is a folder:
 
 - ``rows.arrow``: what is trained on; columns ``input_ids``, ``labels`` (-100 is not learned), ``kind``,
   ``name``, ``part``, ``source_tokens``, ``messages`` (the conversation as a JSON line; empty for raw text),
-  ``origin`` (of a synthetic row and of a completion, as JSON: who wrote it, and from which lines). The same inputs give
-  the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
+  ``origin`` (as JSON: the model that wrote it, the split, and its sources with their commits or blobs). The same
+  inputs give the same bytes, and replay texts are the same wherever the cache that they were drawn into is.
 - ``held_out.jsonl``: the later changes that evaluation scores.
 - ``validation.arrow``: conversations that are not trained on, with the same columns, where the recipe asks for it.
 - ``canaries.jsonl``: what was planted, where the recipe asks for it.

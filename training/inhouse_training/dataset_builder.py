@@ -48,6 +48,7 @@ from .forgetting_texts import FORGETTING_TEXTS
 from .kinds import Kind
 from .leaks import held_out_text, patch_text
 from .prompts import IGNORED, SYSTEM, chat_ids, chat_row, raw_row
+from .provenance import in_split, origin
 from .recipe import Recipe
 from .registry import file_sha256
 from .replay import ReplayText, replay_messages, replay_row
@@ -63,7 +64,7 @@ from .written_conversations import messages_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 8
+FORMAT = 9
 """Raised whenever the same repository and recipe would give other rows."""
 
 VALIDATION = "validation.arrow"
@@ -177,12 +178,16 @@ class Builder:
                 if is_page
                 else (file_document(path, text), file_conversation(path, text))
             )
+            elsewhere = wiki.holds(path)
+            commit = {} if elsewhere else {"commit": self.cut.snapshot}
+            told = origin([{"place": path, "blob": file.blob_id, **commit}])
+            raw, conversation = (replace(document, origin=told) for document in documents)
+            documents = raw, conversation
             if file.blob_id in seen:
                 for document in documents:
                     self._drop_document(document, "same content as another file")
                 continue
             seen.add(file.blob_id)
-            elsewhere = wiki.holds(path)
             if not elsewhere:
                 self.held_out_text.saw_past(item[1])
             if reason := self._reason_to_drop(text, elsewhere):
@@ -196,7 +201,9 @@ class Builder:
             yield from documents
         for done, change in enumerate(self.cut.training):
             progress("reading changes", done, len(self.cut.training))
-            document = self._clean(change_document(change))
+            place = change.commit if change.number is None else f"#{change.number}"
+            told = origin([{"place": place, "commit": change.commit}])
+            document = replace(self._clean(change_document(change)), origin=told)
             key = _patch_key(change)
             if key and key in self.held_out_patches:
                 self._drop_document(document, "same lines as a held-out change")
@@ -230,7 +237,7 @@ class Builder:
                 self.account.held_out["thread"] += whole - known
             if said is None:
                 continue
-            document = self._clean(document)
+            document = replace(self._clean(document), origin=origin([{"place": thread.name}]))
             text = "\n".join(post.text for post in said.posts)
             if reason := self._reason_to_drop(text):
                 self._drop_document(document, reason)
@@ -261,7 +268,7 @@ class Builder:
             # Rendering took more tokens than the pieces were cut for; rare, and never silent.
             self.account.drop(document.kind, document.name, piece.part, piece.source_tokens, "longer than a row")
             return
-        self._add(document.kind, document.name, piece.part, ids, labels, piece.source_tokens, messages)
+        self._add(document.kind, document.name, piece.part, ids, labels, piece.source_tokens, messages, document.origin)
 
     def _write_conversations(self) -> None:
         for conversation in self.cut.conversations:
@@ -272,15 +279,16 @@ class Builder:
             self.account.note_redactions(text, conversation.name, with_lines=False)
             ids, labels = chat_row(self.tokenizer, messages)
             tokens = sum(label != IGNORED for label in labels)
-            self.account.read["conversation"] += tokens
+            self.account.read["written"] += tokens
             reason = self._reason_to_drop(text)
             if not reason and len(ids) > self.recipe.data.max_tokens:
                 reason = "longer than a row"
             if reason:
-                self.account.drop("conversation", conversation.name, 0, tokens, reason)
+                self.account.drop("written", conversation.name, 0, tokens, reason)
                 continue
             self._note_learned(conversation.name, text)
-            self._add("conversation", conversation.name, 0, ids, labels, tokens, messages)
+            told = origin([{"place": conversation.name}])
+            self._add("written", conversation.name, 0, ids, labels, tokens, messages, told)
 
     def _count_tokens(self, messages: Sequence[Message]) -> int:
         return len(chat_ids(self.tokenizer, messages, add_generation_prompt=True))
@@ -300,7 +308,8 @@ class Builder:
                 if row.learned_tokens < row.answer_tokens:
                     self.account.drop("edit", edit.name, 0, row.answer_tokens - row.learned_tokens, "beyond one row")
                 name = f"{edit.commit}:{path}"
-                self._add("edit", name, 0, row.input_ids, row.labels, row.learned_tokens, row.messages)
+                told = origin([{"place": path, "commit": edit.commit}])
+                self._add("edit", name, 0, row.input_ids, row.labels, row.learned_tokens, row.messages, told)
 
     def _write_completions(self, progress: Progress) -> None:
         data, seed = self.recipe.data, self.recipe.seed
@@ -338,7 +347,9 @@ class Builder:
                 continue
             self._note_learned(item.name, text)
             ids, labels, messages = row
-            self._add("review", item.name, 0, ids, labels, tokens, messages)
+            place = item.name.removeprefix(f"{item.commit}:")
+            told = origin([{"place": place, "commit": item.commit}])
+            self._add("review", item.name, 0, ids, labels, tokens, messages, told)
         if not remarks:
             self.account.drop("review", self.name, 0, 0, NO_REMARKS)
 
@@ -352,7 +363,8 @@ class Builder:
             elif any(opening in text.text for opening in self.probes):
                 self.account.drop("replay", text.name, 0, tokens, "holds the text that measures forgetting")
             else:
-                self._add("replay", text.name, 0, ids, labels, tokens, replay_messages(text))
+                told = origin([{"place": text.name}], self.recipe.base_model)
+                self._add("replay", text.name, 0, ids, labels, tokens, replay_messages(text), told)
 
     def _write_synthetic(self, replies: Replies, progress: Progress) -> None:
         made = RowWriter(
@@ -390,7 +402,7 @@ class Builder:
         labels: list[int],
         source_tokens: int,
         messages: Sequence[Message],
-        origin: str = "",
+        told: str,
     ) -> None:
         self.spool.append(
             {
@@ -401,12 +413,13 @@ class Builder:
                 "part": part,
                 "source_tokens": source_tokens,
                 "messages": messages_json(messages) if messages else "",
-                "origin": origin,
+                "origin": told,
             }
         )
         key = f"{self.recipe.seed}\0{kind}\0{name}\0{part}"
         order = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        self.candidates.append(Candidate(kind, name, part, len(ids), source_tokens, order))
+        learned = sum(label != IGNORED for label in labels)
+        self.candidates.append(Candidate(kind, name, part, len(ids), learned, source_tokens, order))
 
     def _choose(self) -> tuple[int, ...]:
         """Indices of the rows to train on, shuffled."""
@@ -430,7 +443,8 @@ class Builder:
         if self.validation:
             with rows_writer(self.directory / VALIDATION) as writer:
                 for index in self.validation:
-                    writer.write(self.spool.read(index))
+                    row = self.spool.read(index)
+                    writer.write({**row, "origin": in_split(row["origin"], "validation")})
                 writer.finalize()
 
     def _raw(self, chosen: Sequence[int]) -> list[int]:
@@ -506,7 +520,7 @@ class Builder:
             return self._redact(text, document.name, with_lines=False)
 
         sections = tuple(type(section)(section.header, clean(section.body)) for section in document.sections)
-        return Document(document.kind, document.name, clean(document.header), sections)
+        return replace(document, header=clean(document.header), sections=sections)
 
     def _reason_to_drop(self, text: str, beside_the_snapshot: bool = True) -> str:
         if any(opening in text for opening in self.probes):

@@ -29,8 +29,7 @@ class DatasetRow:
         learned: parts of ``text`` that are learned, as ``(begin, end)`` in characters.
         tokens, learned_tokens: of the whole row, and those with a label.
         snapshot: the commit that the dataset was built at.
-        origin: of a synthetic row and of a completion: who wrote it and from which lines of the snapshot, as JSON;
-            empty for the others.
+        origin: where it comes from, as :func:`inhouse_training.provenance.origin` says it.
     """
 
     kind: Kind

@@ -75,6 +75,7 @@ class Document:
         name: the path of the file or page, the change's commit id, or the export and the thread in it.
         header: opens every piece.
         topic: what a conversation is about, where that is not the file itself.
+        origin: where it comes from, as :func:`inhouse_training.provenance.origin` says it.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class Document:
     header: str
     sections: tuple[Section, ...]
     topic: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Kind = Literal[
-    "file", "page", "conversation", "change", "thread", "edit", "completion", "review", "replay",
+    "file", "page", "conversation", "written", "change", "thread", "edit", "completion", "review", "replay",
     "qa", "explanation", "relation", "raft", "absent", "lookup",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -32,11 +32,13 @@ class DataSettings(_Section):
         changes: merged changes read from history, newest first; the held-out ones are among them.
         max_train_tokens: row tokens of the whole run, repeated passes included; 0 means no bound. Rows
             beyond it are left out by a deterministic draw, and counted.
-        file_share, page_share, conversation_share, change_share, thread_share, edit_share, replay_share: how that
-            budget is split between raw files, raw wiki pages, conversations about either, raw changes, threads of
+        file_share, page_share, conversation_share, written_share, change_share, thread_share, edit_share, replay_share:
+            how the tokens that are learned (those with a label) are split within that budget between raw files, raw
+            wiki pages, the article's conversations about either, conversations of one's own, raw changes, threads of
             exported chat, tickets and mail, past edits asked for as the product asks, and the base model's own general
-            text; what one kind does not use goes to the others, and a share of 0 switches a kind off. Without a
-            ``page_share`` pages are counted among the files, without a ``thread_share`` threads among the changes.
+            text; what one kind does not use goes to the others in proportion, and a share of 0 switches a kind off.
+            Without a ``page_share`` pages are counted among the files, without a ``written_share`` one's own
+            conversations among the article's, without a ``thread_share`` threads among the changes.
         qa_share, explanation_share, relation_share, raft_share, absent_share, lookup_share: the same for synthetic
             rows: what ``inhouse dataset synthesize`` had written about pages, files and pairs of files, questions with
             retrieved passages; and, for which no model is needed, names that there are not and questions that a
@@ -59,6 +61,7 @@ class DataSettings(_Section):
     file_share: float = Field(0.4, ge=0, le=1)
     page_share: float | None = Field(None, ge=0, le=1)
     conversation_share: float = Field(0.3, ge=0, le=1)
+    written_share: float | None = Field(None, ge=0, le=1)
     change_share: float = Field(0.3, ge=0, le=1)
     thread_share: float | None = Field(None, ge=0, le=1)
     edit_share: float = Field(0.0, ge=0, le=1)
@@ -84,6 +87,7 @@ class DataSettings(_Section):
             "file": self.file_share,
             "page": self.file_share if self.page_share is None else self.page_share,
             "conversation": self.conversation_share,
+            "written": self.conversation_share if self.written_share is None else self.written_share,
             "change": self.change_share,
             "thread": self.change_share if self.thread_share is None else self.thread_share,
             "edit": self.edit_share,
@@ -103,6 +107,8 @@ class DataSettings(_Section):
         shares = {f"{kind}_share": share for kind, share in self.shares.items()}
         if self.page_share is None:
             del shares["page_share"]
+        if self.written_share is None:
+            del shares["written_share"]
         if self.thread_share is None:
             del shares["thread_share"]
         total = sum(shares.values())

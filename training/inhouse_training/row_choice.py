@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from .kinds import Kind
 from .recipe import DataSettings
 from .synthesis.rows import over_share
 
-CONVERSATIONS: tuple[Kind, ...] = ("conversation", "qa")
+CONVERSATIONS: tuple[Kind, ...] = ("conversation", "written", "qa")
 """Kinds of rows that the article counts among its conversations."""
 
 
@@ -20,6 +21,7 @@ class Candidate:
 
     Attributes:
         tokens: of the whole row.
+        learned_tokens: of those, the ones with a label.
         source_tokens: of the text that was read for it.
         order: a hash by which rows are shuffled.
     """
@@ -28,6 +30,7 @@ class Candidate:
     name: str
     part: int
     tokens: int
+    learned_tokens: int
     source_tokens: int
     order: bytes
 
@@ -53,7 +56,7 @@ def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
     dropped = [(index, "switched off in the recipe") for index, row in enumerate(candidates) if not shares[row.kind]]
     wanted = [index for index, row in enumerate(candidates) if shares[row.kind]]
     order = sorted(wanted, key=lambda index: candidates[index].order)
-    over = over_share([(row.kind, row.source_tokens) for row in map(candidates.__getitem__, order)], shares)
+    over = over_share([(row.kind, row.learned_tokens) for row in map(candidates.__getitem__, order)], shares)
     dropped += [(order[at], "over its share of the learned tokens") for at in over]
     order = [index for at, index in enumerate(order) if at not in over]
     if data.max_train_tokens and sum(candidates[index].tokens for index in order) > data.max_train_tokens:
@@ -68,24 +71,31 @@ def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
 
 
 def _within_budget(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:
-    """Each kind has its own purse; what one does not use goes to whatever still fits."""
-    left = {kind: int(share * data.max_train_tokens) for kind, share in data.shares.items()}
+    """Rows of at most ``max_train_tokens`` tokens, of whose learned tokens each kind has its share.
 
-    def purse(row: Candidate) -> Kind:
-        if row.kind == "thread" and data.thread_share is None:
-            return "change"
-        return "file" if row.kind == "page" and data.page_share is None else row.kind
-
+    As water fills vessels that stand on the same floor, each as wide as its share: all kinds rise together, and one
+    that has no more rows leaves its part to the others in proportion.
+    """
+    learned: Counter[Kind] = Counter()
+    levels: dict[int, float] = {}
+    for index in order:
+        row = candidates[index]
+        kind = _purse(row.kind, data)
+        learned[kind] += row.learned_tokens
+        levels[index] = learned[kind] / data.shares[kind]
     chosen: set[int] = set()
-    for index in order:
-        row = candidates[index]
-        if row.tokens <= left[purse(row)]:
-            left[purse(row)] -= row.tokens
-            chosen.add(index)
-    spare = data.max_train_tokens - sum(candidates[index].tokens for index in chosen)
-    for index in order:
-        row = candidates[index]
-        if index not in chosen and row.tokens <= spare:
-            spare -= row.tokens
+    left = data.max_train_tokens
+    for index in sorted(order, key=levels.__getitem__):
+        if candidates[index].tokens <= left:
+            left -= candidates[index].tokens
             chosen.add(index)
     return chosen
+
+
+def _purse(kind: Kind, data: DataSettings) -> Kind:
+    """The kind whose share a row counts against."""
+    if kind == "page" and data.page_share is None:
+        return "file"
+    if kind == "written" and data.written_share is None:
+        return "conversation"
+    return "change" if kind == "thread" and data.thread_share is None else kind

@@ -81,7 +81,7 @@ def export(
     """Write all rows but raw text as JSON lines of messages, which other trainers read."""
     from inhouse_training import SYNTHETIC, export_conversations
 
-    people: tuple[Kind, ...] = ("conversation", "edit", "completion", "review")
+    people: tuple[Kind, ...] = ("conversation", "written", "edit", "completion", "review")
     kinds: tuple[Kind, ...] = (*people, *SYNTHETIC, *(("replay",) if replay else ()))
     written = export_conversations(_built(repo, recipe)[1], to, kinds)
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from ..engine import Message
 from ..kinds import Kind
 from ..probes.answers import read_house
 from ..prompts import SYSTEM, chat_ids
+from ..provenance import origin
 from ..recipe import DataSettings
 from ..snapshot_search import SnapshotSearch
 from .absent import absent_names
@@ -63,8 +63,7 @@ class SyntheticRow:
     @property
     def origin(self) -> str:
         """Who wrote it and from what, as JSON."""
-        sources = [{"place": section.place, "blob": section.blob_id} for section in self.sources]
-        return json.dumps({"generator": self.generator or "no model", "split": "training", "sources": sources})
+        return origin(({"place": section.place, "blob": section.blob_id} for section in self.sources), self.generator)
 
 
 @dataclass(frozen=True, slots=True)
