@@ -20,7 +20,8 @@ class Passage:
         changes: past changes that spoke for its file, such as ``"#12 Retry payments"``, the nearest first; for a pull
             request, itself.
         updated: for a pull request, the day it was merged, ``"2024-05-01"``; for a wiki page, the day it was last
-            changed, or that of the oldest change known when none touched it; empty where nothing is known.
+            changed, or ``"before 2024-05-01"``, the day of the oldest change known, when none touched it; empty where
+            nothing is known.
         newer_code: for a wiki page, the path of code that it describes and that changed after it.
         newer_code_updated: the day of that change.
     """
@@ -58,3 +59,13 @@ class SearchResult:
     unembedded: int = 0
     to_rerank: int = 0
     reranked: int = 0
+
+
+def of_day(updated: str) -> str:
+    """``"of 2024-05-01"`` or ``"from before 2024-05-01"``, after "a page"."""
+    return f"from {updated}" if updated.startswith("before") else f"of {updated}"
+
+
+def on_day(updated: str) -> str:
+    """``"on 2024-05-01"`` or ``"before 2024-05-01"``, after "was changed"."""
+    return updated if updated.startswith("before") else f"on {updated}"

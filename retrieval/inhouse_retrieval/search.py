@@ -61,7 +61,10 @@ class Pages(Protocol):
 
     def is_page(self, path: str) -> bool: ...
     def last_changed(self, path: str) -> int | None:
-        """Seconds since 1970; ``None`` when nothing says."""
+        """Seconds since 1970, or a moment before which it was; ``None`` when nothing says."""
+
+    def is_untouched(self, path: str) -> bool:
+        """Whether no change that is known touched a page, so that its moment is a bound."""
 
     def is_edited(self, path: str) -> bool:
         """Whether a page reads differently from its last commit."""
@@ -302,10 +305,17 @@ def _passage(hit: _Hit, commit: str, pages: Pages) -> Passage:
         hit.score,
         hit.legs,
         hit.changes,
-        updated=day_of(pages.last_changed(chunk.path)) if is_page else "",
+        updated=_page_day(pages, chunk.path) if is_page else "",
         newer_code=hit.newer_code,
         newer_code_updated=day_of(pages.last_changed(hit.newer_code)) if hit.newer_code else "",
     )
+
+
+def _page_day(pages: Pages, path: str) -> str:
+    written = pages.last_changed(path)
+    if written is not None and pages.is_untouched(path):
+        return f"before {day_of(written + 1)}"
+    return day_of(written)
 
 
 def day_of(seconds: int | None) -> str:

@@ -23,6 +23,19 @@ class DatedPages:
         return self.wiki.is_page(path)
 
     def last_changed(self, path: str) -> int | None:
+        said = self._said(path)
+        if said is None and self.is_untouched(path):
+            oldest = self.votes.oldest()
+            return oldest - 1 if oldest is not None else None
+        return said
+
+    def is_untouched(self, path: str) -> bool:
+        """Whether a committed page was last changed before the oldest change that is known."""
+        if self._said(path) is not None or self.wiki.holds(path) or not self.wiki.is_page(path):
+            return False
+        return bool(self.repository.git("ls-files", "--", f":(top,literal){path}"))
+
+    def _said(self, path: str) -> int | None:
         if self.wiki.holds(path):
             return self.wiki.last_changed(path)
         if is_html(path) and self.wiki.is_page(path):
@@ -30,12 +43,7 @@ class DatedPages:
             said = own_date(read[1], datetime.now(UTC)) if isinstance(read, tuple) else None
             if said is not None:
                 return int(said.timestamp())
-        known = self.votes.last_changed(path)
-        if known is None and self.wiki.is_page(path) and self.repository.git("ls-files", "--", f":(top,literal){path}"):
-            # Untouched by every change that is known: older than the oldest of them.
-            oldest = self.votes.oldest()
-            return oldest - 1 if oldest is not None else None
-        return known
+        return self.votes.last_changed(path)
 
     def is_edited(self, path: str) -> bool:
         if self.wiki.holds(path):

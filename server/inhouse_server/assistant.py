@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from inhouse_retrieval import EVERYWHERE, Index, Passage, SearchResult, Within, numbers_named, redact
 from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_retrieval.passage import on_day
 from inhouse_server.answers import (
     CURRENT,
     AnswerEvent,
@@ -277,7 +278,7 @@ def _notes(prompt: AnswerPrompt, found: SearchResult | None, reason: str, named:
     for page in prompt.included:
         if page.newer_code:
             notes.append(
-                f"{page.path} was last changed on {page.updated}, and {page.newer_code}, which it describes, "
+                f"{page.path} was last changed {on_day(page.updated)}, and {page.newer_code}, which it describes, "
                 f"on {page.newer_code_updated}."
             )
     if found and found.pending:

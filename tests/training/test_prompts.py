@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inhouse_retrieval import InhouseError, Passage
 from inhouse_training import SYSTEM, BaseModel, Message, build_answer_prompt, chat_ids, chat_row, raw_row
 from inhouse_training import load_tokenizer as load
-from inhouse_training.prompts import IGNORED, code_block, literal_ids
+from inhouse_training.prompts import IGNORED, code_block, literal_ids, passage_remark
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +113,24 @@ def test_a_pull_request_says_when_it_was_merged() -> None:
 def test_a_fence_inside_a_passage_does_not_close_it() -> None:
     block = code_block("README.md", 1, 3, "```\ncode\n```\n")
     assert block == "README.md:1-3\n````\n```\ncode\n```\n````\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "updated", "newer", "remark"),
+    [
+        ("code", "", "", ""),
+        ("pull_request", "2025-04-01", "", " (pull request, merged on 2025-04-01; the code may have changed since)"),
+        ("wiki", "2025-04-01", "", " (wiki page of 2025-04-01)"),
+        ("wiki", "before 2025-04-01", "", " (wiki page from before 2025-04-01)"),
+        (
+            "wiki",
+            "before 2025-04-01",
+            "shop.py",
+            " (wiki page from before 2025-04-01; shop.py, which it describes, changed on 2025-05-02: trust the code)",
+        ),
+    ],
+)
+def test_a_passage_says_how_old_it_is(source: str, updated: str, newer: str, remark: str) -> None:
+    later = "2025-05-02" if newer else ""
+    told = replace(passage("a.md", "text"), source=source, updated=updated, newer_code=newer, newer_code_updated=later)
+    assert passage_remark(told) == remark

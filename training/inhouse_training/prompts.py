@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from inhouse_retrieval import InhouseError, Passage
+from inhouse_retrieval.passage import of_day
 
 from .engine import Message
 from .line_tokens import LineTokens
@@ -290,9 +291,9 @@ def passage_remark(passage: Passage) -> str:
     if passage.source == "pull_request":
         return f" (pull request, merged on {passage.updated}; the code may have changed since)"
     if not passage.newer_code:
-        return f" (wiki page of {passage.updated})"
+        return f" (wiki page {of_day(passage.updated)})"
     return (
-        f" (wiki page of {passage.updated}; {passage.newer_code}, which it describes, changed on "
+        f" (wiki page {of_day(passage.updated)}; {passage.newer_code}, which it describes, changed on "
         f"{passage.newer_code_updated}: trust the code)"
     )
 

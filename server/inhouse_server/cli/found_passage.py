@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from inhouse_retrieval import identifiers, index_terms
+from inhouse_retrieval.passage import of_day
 from inhouse_server.cli.terminal import location, plain
 
 _LONGEST_LINE = 160
@@ -100,5 +101,5 @@ def _reasons(passage: dict[str, Any]) -> list[str]:
         reasons.append(f"changed by {changes[0]}")
     if passage["source"] == "wiki" and passage["updated"]:
         newer = f"; {passage['newer_code']}, which it describes, changed later" if passage["newer_code"] else ""
-        reasons.append(f"wiki page of {passage['updated']}{newer}")
+        reasons.append(f"wiki page {of_day(passage['updated'])}{newer}")
     return reasons
