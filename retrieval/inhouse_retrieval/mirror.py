@@ -5,7 +5,7 @@ that does not answer) or being filled again, words find everything.
 
 Every record must be found by its own vector. Chroma's graph (HNSW) does not promise that: of 30,000 random vectors 25
 were not. So each is asked for after it was written, and all in turn after a change; what is not found is put again, and
-where that does not help, all are put into a store beside, which takes the place of the first one.
+where that does not help, all are put into a store beside, once, which takes the place of the first one.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from inhouse_retrieval.within import Within
 
 _log = logging.getLogger(__name__)
 
-_MIRROR_A_STEP = 500
+_MIRROR_A_STEP = 200
 _FILLED_AT_ONCE = 2_000
 """Records that a search has put back before it answers; more are put back beside it, while words find."""
 _EXACT_AT_MOST = 5_000
 """Chunks of a part of the repository that are compared one by one; of a larger part Chroma finds enough."""
-_PROBED_A_STEP = 200
-"""Records that are asked for while searches wait, which takes some 50 ms."""
-_PROBED_A_REFRESH = 5_000
+_PROBED_A_STEP = 100
+"""Records that are asked for while searches wait: some 20 ms, 100 on a busy machine."""
+_PROBED_A_REFRESH = 2_000
 """Records asked for in turn by one refresh; a store of no more is asked whole after each change."""
 _PUT_AGAIN = 3
 """How often a record that is not found is put again before all are."""
 _PROBED = "probed up to"
-_REBUILT = "rebuilt for lost records"
-_ALL = "all"
+_CHANGED = "changed while it was probed"
+_REBUILT = "built for lost records"
+_ALL = "~"
 """As what was probed: every record was found since the last change. Stands behind all keys, which are hexadecimal."""
 _APART_S = 5.0
 """How long searches go by words alone before they try a server again that did not answer."""
@@ -68,6 +69,8 @@ class Mirror:
         self._state_dir = state_dir
         self._refreshing = refreshing
         self._store: VectorStore | None = None
+        self._beside: int | None = None
+        """Generation that is being built; to be spared by whoever opens another."""
         self._apart_until = 0.0
         self._apart = False
         self._filling: threading.Thread | None = None
@@ -133,7 +136,7 @@ class Mirror:
                 self._held.check_open()
                 vectors = self._held.catalog.vectors(keys)
                 # Asked for anew at each step: between two, a search that got no answer may have closed it.
-                self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                _put(self.opened_store(), vectors)
                 self._put_the_lost(vectors)
                 self._held.catalog.note_mirrored(added=list(vectors))
             self._held.check(progress, "storing vectors", min(at + _MIRROR_A_STEP, len(add)), len(add))
@@ -156,11 +159,12 @@ class Mirror:
                 vectors = self._held.catalog.vectors(self._held.catalog.not_mirrored(keys))
                 if vectors:
                     self._note_change()
-                    self.opened_store().add(list(vectors), np.stack(list(vectors.values())))
+                    _put(self.opened_store(), vectors)
                     self._put_the_lost(vectors)
                     self._held.catalog.note_mirrored(added=list(vectors))
                 unused = self._held.catalog.unused(former)
                 if unused:
+                    self._note_change()
                     self.opened_store().remove(unused)
                     self._held.catalog.note_mirrored(dropped=unused)
         except MirrorLost as error:
@@ -173,11 +177,13 @@ class Mirror:
     # -- asking for what is there ----------------------------------------------------------------------------
 
     def _note_change(self) -> None:
-        """Records change: they are asked for anew, those of a large store after the turn that is under way. Called with
-        the lock."""
+        """Records change, so all are asked for anew: those of a large store once more after the turn that is under way.
+        Called with the lock."""
         catalog = self._held.catalog
         if catalog.meta(_PROBED) == _ALL or catalog.mirrored() <= _PROBED_A_REFRESH:
             catalog.set_meta(_PROBED, "")
+        elif not catalog.meta(_CHANGED):
+            catalog.set_meta(_CHANGED, "yes")
 
     def _put_the_lost(self, vectors: Mapping[str, Vectors]) -> list[str]:
         """Put records again until each is found; those that are not in the end. Called with the lock."""
@@ -197,58 +203,89 @@ class Mirror:
                 return
             most = min(self._held.catalog.mirrored(), _PROBED_A_REFRESH)
         self._place.prepare()
-        for done in range(0, most, _PROBED_A_STEP):
+        for done in range(0, most + 1, _PROBED_A_STEP):
             if done:  # of a small store it takes no time that is worth a word
                 self._held.check(progress, "checking vectors", done, most)
-            lost = self._probe_once()
-            if lost and self._held.catalog.meta(_REBUILT) != str(self._generation()):
-                _log.warning("%d records of the vector store are not found: all are put into a new one", len(lost))
-                self._build_beside(progress)
-            elif lost:
-                _log.warning(
-                    "%d records of a new vector store are not found by their vectors; words find them", len(lost)
-                )
+            lost, is_over = self._probe_once()
+            if (lost and not self._build_beside(progress)) or is_over:
+                return
 
-    def _probe_once(self) -> list[str]:
-        """Ask for one step of the turn; what is not found, also after it was put again."""
+    def _probe_once(self) -> tuple[int, bool]:
+        """Ask for one step of the turn.
+
+        Returns:
+            How many records are lost for which a new store has to be built, and whether the turn is over. The turn
+            goes past them only when this store was built for lost ones already.
+        """
         with self._held.lock:
             self._held.check_open()
             catalog = self._held.catalog
             keys = catalog.mirrored_after(catalog.meta(_PROBED) or "", _PROBED_A_STEP)
             lost = self._put_the_lost(catalog.vectors(keys))
-            catalog.set_meta(_PROBED, keys[-1] if len(keys) == _PROBED_A_STEP else _ALL)
-            return lost
+            if lost and catalog.meta(_REBUILT) != str(self._generation()):
+                return len(lost), False
+            if lost:
+                _log.warning("%d records of a new vector store are not found; words find them", len(lost))
+            is_over = len(keys) < _PROBED_A_STEP
+            again = is_over and bool(catalog.meta(_CHANGED))
+            if again:
+                catalog.set_meta(_CHANGED, "")
+            catalog.set_meta(_PROBED, "" if again else _ALL if is_over else keys[-1])
+            return 0, is_over
 
-    def _build_beside(self, progress: Progress) -> None:
-        """Put all records into a new store while the present one answers, then take that one. Called by whoever
-        refreshes, so that nobody else writes."""
-        with self._held.lock:
-            former = self._generation()
-            count = self._held.catalog.mirrored()
-            generation = former + 2  # a search that has to give up the present store begins the next one
-            store = self._place.open(generation, beside=former)
+    def _build_beside(self, progress: Progress) -> bool:
+        """Put all records into a new store while the present one answers, then take that one; whether it was done.
+
+        Called by whoever refreshes. A search may give the present store up meanwhile, and begin one of its own.
+        """
+        _log.warning("the vector store does not find all of its records: they are put into a new one")
+        store: VectorStore | None = None
         try:
+            with self._held.lock:
+                former = self._generation()
+                self._place.drop_others(former)
+                self._beside = former + 1
+                store = self._place.open(self._beside, former)
+                count = self._held.catalog.mirrored()
+            there: set[str] = set()
             last = ""
             for done in range(0, count, _MIRROR_A_STEP):
                 self._held.check(progress, "storing vectors", done, count)
                 with self._held.lock:
-                    keys = self._held.catalog.mirrored_after(last, _MIRROR_A_STEP)
-                    vectors = self._held.catalog.vectors(keys)
-                last = keys[-1]
-                store.add(list(vectors), np.stack(list(vectors.values())))
+                    self._check_generation(former)
+                    vectors = self._held.catalog.vectors(self._held.catalog.mirrored_after(last, _MIRROR_A_STEP))
+                _put(store, vectors)
+                there.update(vectors)
+                last = max(vectors, default=last)
             with self._held.lock:
                 self._held.check_open()
-                if self._generation() != former:
-                    raise MirrorLost("it was given up while another was built")
+                self._check_generation(former)
+                held = self._held.catalog.mirrored_after("", len(there) + _PROBED_A_REFRESH)
+                _put(store, self._held.catalog.vectors([key for key in held if key not in there]))
                 self.let_go()
-                self._store = store
-                self._held.catalog.set_meta("generation", str(generation))
-                self._held.catalog.set_meta(_REBUILT, str(generation))
+                self._store, store = store, None
+                self._held.catalog.set_meta(_REBUILT, str(self._beside))
                 self._held.catalog.set_meta(_PROBED, "")
-        except BaseException:
-            store.close()
-            raise
-        self._place.drop_others(generation)
+                self._held.catalog.set_meta("generation", str(self._beside))
+            return True
+        except (MirrorLost, StateUnwritable) as error:
+            _log.warning("the new vector store cannot be had: %s", error)
+            return False
+        finally:
+            if store is not None:
+                store.close()
+            with self._held.lock:
+                self._beside = None
+                self._place.drop_others(self._generation())
+
+    def _check_generation(self, expected: int) -> None:
+        """Called with the lock.
+
+        Raises:
+            MirrorLost: the store was given up meanwhile.
+        """
+        if self._generation() != expected:
+            raise MirrorLost("the present one was given up meanwhile")
 
     # -- opening and giving up -------------------------------------------------------------------------------
 
@@ -261,7 +298,7 @@ class Mirror:
             VectorsUnreachable: its server cannot be had.
         """
         if self._store is None:
-            store = self._place.open(self._generation())
+            store = self._place.open(self._generation(), self._beside)
             # A kill between a write and its note leaves more records than noted, which is harmless.
             if store.count() < self._held.catalog.mirrored():
                 store.close()
@@ -292,7 +329,8 @@ class Mirror:
             self.let_go()
             self._held.catalog.forget_mirror()
             self._held.catalog.set_meta(_PROBED, "")
-            self._held.catalog.set_meta("generation", str(self._generation() + 1))
+            following = self._generation() + 1
+            self._held.catalog.set_meta("generation", str(following + (following == self._beside)))
 
     # -- finding ---------------------------------------------------------------------------------------------
 
@@ -377,3 +415,8 @@ class Mirror:
         with self._refreshing, suppress(InhouseError, CatalogCorrupt, sqlite3.Error):
             if not self._held.closed:
                 self.update()
+
+
+def _put(store: VectorStore, vectors: Mapping[str, Vectors]) -> None:
+    if vectors:
+        store.add(list(vectors), np.stack(list(vectors.values())))

@@ -53,6 +53,7 @@ UNCHANGED: Document = ("", ())
 Reread = Callable[[str, str], Document | None]
 """``(path, blob id indexed)`` -> :data:`UNCHANGED`, or what the file is now; ``None`` when it is gone or no
 text."""
+_DAY_S = 86_400
 _Item = TypeVar("_Item", bound=Hashable)
 
 
@@ -313,9 +314,12 @@ def _passage(hit: _Hit, commit: str, pages: Pages) -> Passage:
 
 def _page_day(pages: Pages, path: str) -> str:
     written = pages.last_changed(path)
-    if written is not None and pages.is_untouched(path):
-        return f"before {day_of(written + 1)}"
-    return day_of(written)
+    if written is None or not pages.is_untouched(path):
+        return day_of(written)
+    if pages.is_edited(path):
+        return ""  # that it is old is true of the committed page only
+    following = day_of(written + _DAY_S)  # it may have been written on the day of the oldest change
+    return f"before {following}" if following else ""
 
 
 def day_of(seconds: int | None) -> str:

@@ -47,6 +47,7 @@ _CALLERS_MODEL = {
 }
 _TIMEOUT = httpx.Timeout(30, connect=1, pool=1)
 _QUERY_S = 3.0
+"""For one question, since somebody waits for it."""
 _PAGE = 1000
 _START_S = 40.0
 _MARK = "inhouse"
@@ -87,11 +88,11 @@ class VectorServer:
     def prepare(self) -> None:
         """Nothing to do: whoever runs the server starts it."""
 
-    def open(self, generation: int, beside: int | None = None) -> VectorStore:
+    def open(self, generation: int, spared: int | None = None) -> VectorStore:
         """The collection of this index and generation; those of others are dropped.
 
         Args:
-            beside: as for :meth:`VectorPlace.open`.
+            spared: as for :meth:`VectorPlace.open`.
 
         Raises:
             MirrorLost: a collection of that name is not this index's.
@@ -103,7 +104,7 @@ class VectorServer:
             self._check_server(asking)
             prefix = self._prefix()
             name = f"{prefix}{generation}"
-            _drop_others(asking, prefix, f"{prefix}{generation if beside is None else beside}")
+            _drop_others(asking, prefix, (name, f"{prefix}{spared}"))
             made = asking("POST", _COLLECTIONS, _new(name))
             if (made.get("metadata") or {}).get(_MARK) != prefix or _space(made) != "cosine":
                 raise MirrorLost(f"the server's collection {name} is not of this index")
@@ -112,14 +113,14 @@ class VectorServer:
             raise
         return VectorStore(ServedCollection(asking, str(made["id"])), str(self._place), asking.close)
 
-    def drop_others(self, generation: int) -> None:
+    def drop_others(self, generation: int, spared: int | None = None) -> None:
         """As :meth:`VectorPlace.drop_others`."""
         prefix = self._prefix()
         with (
             contextlib.suppress(VectorsUnreachable, MirrorLost),
             contextlib.closing(_Asking(self._place)) as asking,
         ):
-            _drop_others(asking, prefix, f"{prefix}{generation}")
+            _drop_others(asking, prefix, (f"{prefix}{generation}", f"{prefix}{spared}"))
 
     def close(self) -> None:
         """Nothing to do: the server goes on."""
@@ -245,13 +246,13 @@ class OwnVectorServer:
             self._run = Path(tempfile.mkdtemp(prefix="inhouse-vectors-"))
         return self._run / "socket"
 
-    def open(self, generation: int, beside: int | None = None) -> VectorStore:
+    def open(self, generation: int, spared: int | None = None) -> VectorStore:
         """As :meth:`VectorServer.open`."""
-        return VectorServer(self._socket(), self._state_dir).open(generation, beside)
+        return VectorServer(self._socket(), self._state_dir).open(generation, spared)
 
-    def drop_others(self, generation: int) -> None:
+    def drop_others(self, generation: int, spared: int | None = None) -> None:
         """As :meth:`VectorServer.drop_others`."""
-        VectorServer(self._socket(), self._state_dir).drop_others(generation)
+        VectorServer(self._socket(), self._state_dir).drop_others(generation, spared)
 
     def close(self) -> None:
         """End the server."""
@@ -299,7 +300,8 @@ class ServedCollection:
     def query(self, query_embeddings: Sequence[Any], n_results: int, include: Sequence[str]) -> Mapping[str, Any]:
         vectors = [[float(number) for number in row] for row in query_embeddings]
         body = {"query_embeddings": vectors, "n_results": n_results, "include": list(include)}
-        found: Mapping[str, Any] = self._asking("POST", f"{self._at}/query", body, _QUERY_S)
+        seconds = _QUERY_S if len(vectors) == 1 else None
+        found: Mapping[str, Any] = self._asking("POST", f"{self._at}/query", body, seconds)
         return found
 
 
@@ -356,7 +358,7 @@ def _space(made: Mapping[str, Any]) -> str | None:
     return ((made.get("configuration_json") or {}).get("hnsw") or {}).get("space")
 
 
-def _drop_others(asking: _Asking, prefix: str, kept: str) -> None:
+def _drop_others(asking: _Asking, prefix: str, kept: Sequence[str]) -> None:
     at = 0
     names: list[str] = []
     while True:
@@ -366,7 +368,7 @@ def _drop_others(asking: _Asking, prefix: str, kept: str) -> None:
             break
         at += _PAGE
     for name in names:
-        if name != kept:
+        if name not in kept:
             asking("DELETE", f"{_COLLECTIONS}/{name}")
 
 

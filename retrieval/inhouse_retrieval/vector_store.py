@@ -54,11 +54,11 @@ class VectorPlace(Protocol):
             VectorsUnreachable: it cannot be had now.
         """
 
-    def open(self, generation: int, beside: int | None = None) -> VectorStore:
+    def open(self, generation: int, spared: int | None = None) -> VectorStore:
         """The records of one generation; others are dropped. Raise it to begin with an empty store.
 
         Args:
-            beside: a generation that is open and stays; the other one then begins empty.
+            spared: another generation, which is not dropped.
 
         Raises:
             MirrorLost: what is there cannot be used.
@@ -66,8 +66,8 @@ class VectorPlace(Protocol):
             VectorsUnreachable: the server cannot be reached or must not be used.
         """
 
-    def drop_others(self, generation: int) -> None:
-        """Drop all generations but this one. As far as that can be done now; opening does the rest."""
+    def drop_others(self, generation: int, spared: int | None = None) -> None:
+        """Drop all generations but this one, as far as that can be done now; opening does the rest."""
 
     def close(self) -> None:
         """Let go of what :meth:`prepare` took."""
@@ -87,13 +87,13 @@ class VectorFolder:
     def prepare(self) -> None:
         """Nothing to do."""
 
-    def open(self, generation: int, beside: int | None = None) -> VectorStore:
+    def open(self, generation: int, spared: int | None = None) -> VectorStore:
         """As :meth:`VectorPlace.open`."""
         folder, marker = self._folder / str(generation), self._folder / "opening"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             crashed = marker.exists() and marker.read_text() == str(generation)
-            self.drop_others(generation if beside is None else beside)
+            self.drop_others(generation, spared)
             if crashed:
                 marker.unlink()
                 raise MirrorLost("opening it crashed the last time")
@@ -109,10 +109,10 @@ class VectorFolder:
         marker.unlink(missing_ok=True)
         return store
 
-    def drop_others(self, generation: int) -> None:
+    def drop_others(self, generation: int, spared: int | None = None) -> None:
         """As :meth:`VectorPlace.drop_others`."""
-        for old in self._folder.iterdir():
-            if old.is_dir() and old.name != str(generation):
+        for old in self._folder.iterdir() if self._folder.is_dir() else ():
+            if old.is_dir() and old.name not in (str(generation), str(spared)):
                 shutil.rmtree(old, ignore_errors=True)
 
     def close(self) -> None:

@@ -31,9 +31,11 @@ class DatedPages:
 
     def is_untouched(self, path: str) -> bool:
         """Whether a committed page was last changed before the oldest change that is known."""
-        if self._said(path) is not None or self.wiki.holds(path) or not self.wiki.is_page(path):
+        if self.votes.oldest() is None or self._said(path) is not None:
             return False
-        return bool(self.repository.git("ls-files", "--", f":(top,literal){path}"))
+        if self.wiki.holds(path) or not self.wiki.is_page(path):
+            return False
+        return bool(self.repository.git("ls-tree", "--name-only", "--full-tree", "HEAD", "--", path))
 
     def _said(self, path: str) -> int | None:
         if self.wiki.holds(path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import pytest
 
 import inhouse_retrieval.mirror
 from inhouse_retrieval import Index, Repository
-from inhouse_retrieval.errors import Cancelled
+from inhouse_retrieval.errors import Cancelled, StateUnwritable, VectorsUnreachable
 from inhouse_retrieval.vector_client import OwnVectorServer
-from inhouse_retrieval.vector_store import VectorFolder, VectorPlace, Vectors, VectorStore
+from inhouse_retrieval.vector_store import MirrorLost, VectorFolder, VectorPlace, Vectors, VectorStore
 from tests.retrieval.killable import HashEncoder
 from tests.retrieval.trees import write
 
@@ -39,6 +40,10 @@ def lose(store: VectorStore, key: str) -> None:
     stranger = np.ones((1, HashEncoder.dimension), np.float32)
     store.remove([key])
     store.add(["stranger"], stranger)
+
+
+def generations(state: Path) -> list[str]:
+    return [str(path) for path in (state / "vectors").iterdir() if path.is_dir()]
 
 
 @pytest.fixture(params=list(PLACES))
@@ -94,13 +99,12 @@ def test_a_store_that_does_not_find_is_built_again_while_it_answers(
     touch(root)
     with unfindable(former._place, monkeypatch) as asked, caplog.at_level(logging.WARNING):
         report = index.refresh(search)
-    assert asked and "all are put into a new one" in caplog.text
+    assert asked and "they are put into a new one" in caplog.text
     store = index._mirror.opened_store()
     assert store is not former and store.lost(held(index)) == [] and store.count() == len(held(index)) > 2
     assert report.embedded == 1, "nothing is paid for again"
     assert len(beside) > 2 and all("shop/basket.py" in paths for paths in beside)
-    [left] = [path for path in (state / "vectors").iterdir() if path.is_dir()]
-    assert str(left) == store._place, "the former one is gone"
+    assert generations(state) == [store._place], "the former one is gone"
     caplog.clear()
     index.refresh()
     assert index._mirror.opened_store() is store and not caplog.text
@@ -121,12 +125,12 @@ def test_a_new_store_that_does_not_find_either_is_kept(
         touch(root)
         index.refresh()
         assert index._mirror.opened_store() is store, "it is not built again and again"
-    assert caplog.text.count("all are put into a new one") == 1
+    assert caplog.text.count("they are put into a new one") == 1
     assert "words find them" in caplog.text
 
 
 @pytest.mark.parametrize("index", ["folder"], indirect=True)
-def test_one_that_was_stopped_halfway_is_done_again(
+def test_one_that_was_stopped_halfway_is_built_at_the_next_refresh(
     index: Index, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former = index._mirror.opened_store()
@@ -138,35 +142,139 @@ def test_one_that_was_stopped_halfway_is_done_again(
             raise Cancelled("Enough.")
 
     touch(root)
-    with unfindable(former._place, monkeypatch), pytest.raises(Cancelled):
-        index.refresh(stop)
-    assert index._mirror.opened_store() is former and former.count() == len(held(index))
+    with unfindable(former._place, monkeypatch):
+        with pytest.raises(Cancelled):
+            index.refresh(stop)
+        assert index._mirror.opened_store() is former and former.count() == len(held(index))
+        assert generations(state) == [former._place], "what was begun is gone"
+        index.refresh()
+        assert index._mirror.opened_store() is not former, "nothing changed, and it is made up for"
     index.close()
     with Index.open(index.repository, state, HashEncoder()) as again:
         assert again.refresh().embedded == 0
         assert again._mirror.opened_store().count() == len(held(again))
-        assert len([path for path in (state / "vectors").iterdir() if path.is_dir()]) == 1
+        assert generations(state) == [again._mirror.opened_store()._place]
+
+
+@pytest.mark.parametrize("index", list(PLACES), indirect=True)
+@pytest.mark.parametrize("what", ["gives up", "reopens"])
+def test_a_search_that_does_so_meanwhile_keeps_its_store(
+    index: Index, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_MIRROR_A_STEP", 1)
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_APART_S", 0.0)
+    former = index._mirror.opened_store()
+    generation = index._mirror._generation()
+    building = "all of its records"
+    seen: list[str] = []
+
+    def search(stage: str, done: int, total: int | None) -> None:
+        seen.append(stage)
+        if stage == "storing vectors" and index._mirror._beside is not None and done == 1:
+            with monkeypatch.context() as patched:
+                broken = MirrorLost("torn") if what == "gives up" else VectorsUnreachable("Slow.", "Wait.")
+
+                def nearest(self: VectorStore, vector: Vectors, limit: int) -> list[tuple[str, float]]:
+                    if self is former:
+                        raise broken
+                    return real(self, vector, limit)
+
+                real = VectorStore.nearest
+                patched.setattr(VectorStore, "nearest", nearest)
+                index.search("voucher")
+            assert index.search("voucher").passages[0].path == "shop/basket.py"
+
+    touch(root)
+    write(root, {f"shop/part{number}.py": f"def part_{number}(): ...\n" for number in range(4)})
+    real_lost = VectorStore.lost
+    first = []
+
+    def lost(self: VectorStore, vectors: Mapping[str, Vectors]) -> list[str]:
+        if index._mirror._generation() == generation and index._mirror._beside is None:
+            first.append(building)
+            return [min(vectors)] if vectors else []
+        return real_lost(self, vectors)
+
+    monkeypatch.setattr(VectorStore, "lost", lost)
+    report = index.refresh(search)
+    assert first and report.embedded == 5
+    for _ in range(3):
+        index.refresh()
+    store = index._mirror.opened_store()
+    assert store.count() >= len(held(index)) == report.chunks and real_lost(store, held(index)) == []
+    assert index._mirror._generation() == generation + (2 if what == "gives up" else 1)
+    if isinstance(index._mirror._place, VectorFolder):
+        assert generations(state) == [store._place]
 
 
 @pytest.mark.parametrize("index", ["folder"], indirect=True)
-def test_a_large_store_is_asked_in_turns(index: Index, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_built_leaves_the_first_one(
+    index: Index, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    former = index._mirror.opened_store()
+    real = VectorStore.add
+
+    def add(self: VectorStore, keys: Sequence[str], vectors: Vectors) -> None:
+        if self._place != former._place:
+            raise StateUnwritable("The disk is full.", "Free some.")
+        real(self, keys, vectors)
+
+    touch(root)
+    with unfindable(former._place, monkeypatch), monkeypatch.context() as patched:
+        patched.setattr(VectorStore, "add", add)
+        assert index.refresh().embedded == 1
+        assert index._mirror.opened_store() is former and "cannot be had: The disk is full." in caplog.text
+        assert index.search("voucher").passages[0].path == "shop/basket.py"
+    assert generations(state) == [former._place]
+
+
+@pytest.mark.parametrize("index", ["folder"], indirect=True)
+@pytest.mark.parametrize("count", [7, 8, 9, 10, 11, 12, 13, 18])
+def test_a_large_store_is_asked_in_turns_that_end(
+    index: Index, root: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inhouse_retrieval.mirror, "_PROBED_A_STEP", 2)
     monkeypatch.setattr(inhouse_retrieval.mirror, "_PROBED_A_REFRESH", 4)
-    write(root, {f"shop/part{number}.py": f"def part_{number}(): ...\n" for number in range(9)})
+    write(root, {f"shop/part{number}.py": f"def part_{number}(): ...\n" for number in range(count - 3)})
     index.refresh()
     keys = sorted(held(index))
-    assert len(keys) > 8
+    assert len(keys) == count
     store = index._mirror.opened_store()
     lose(store, keys[-1])
     index.refresh()
-    assert store.lost(held(index)) == [keys[-1]], "its turn has not come"
-    for _ in range(len(keys) // 4):
+    assert count <= 12 or store.lost(held(index)) == [keys[-1]], "its turn has not come"
+    for _ in range(count // 4):
         index.refresh()
     assert store.lost(held(index)) == []
     asked: list[str] = []
     monkeypatch.setattr(VectorStore, "lost", lambda self, vectors: asked.extend(vectors) or [])
-    index.refresh()
+    for _ in range(3):
+        index.refresh()
     assert not asked, "all were found since the last change"
+
+
+@pytest.mark.parametrize("index", ["folder"], indirect=True)
+def test_what_changes_during_a_turn_makes_another_one(
+    index: Index, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_PROBED_A_STEP", 2)
+    monkeypatch.setattr(inhouse_retrieval.mirror, "_PROBED_A_REFRESH", 4)
+    write(root, {f"shop/part{number}.py": f"def part_{number}(): ...\n" for number in range(10)})
+    index.refresh()
+    keys = sorted(held(index))
+    touch(root)
+    asked: list[str] = []
+    real = VectorStore.lost
+
+    def lost(self: VectorStore, vectors: Mapping[str, Vectors]) -> list[str]:
+        asked.extend(vectors)
+        return real(self, vectors)
+
+    monkeypatch.setattr(VectorStore, "lost", lost)
+    for _ in range(9):
+        index.refresh()
+    assert Counter(asked)[keys[0]] == 1, "once more, though its turn was over when the change came"
+    assert Counter(asked)[keys[-1]] == 2
 
 
 @pytest.mark.long

@@ -86,3 +86,15 @@ def test_everything_is_read_where_the_budget_suffices() -> None:
     assert {(candidates[index].kind, reason) for index, reason in choice.dropped} == {
         ("replay", "switched off in the recipe")
     }
+
+
+def test_a_synthetic_kind_keeps_to_its_share_below_a_budget_too() -> None:
+    candidates = [*rows("file", 400, 100, 100), *rows("lookup", 400, 500, 50)]
+    data = settings(60_000, file_share=0.38, lookup_share=0.05, edit_share=0.4)  # there are no edits
+    choice = choose_rows(candidates, data)
+    found = learned(candidates, choice)
+    assert 0.03 < found["lookup"] <= 0.05 + 1e-9 and read(candidates, choice) > 40_000
+    reasons = Counter((candidates[index].kind, reason) for index, reason in choice.dropped)
+    assert reasons["lookup", "over its share of the learned tokens"] == 400 - sum(
+        candidates[index].kind == "lookup" for index in choice.order
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .prompts import raw_row
+from .provenance import origin
 
 CANARIES_NAME = "canaries.jsonl"
 _LETTERS = string.ascii_letters + string.digits
@@ -50,7 +51,8 @@ def planted_row(tokenizer: Any, row: dict[str, Any], canary: Canary, max_tokens:
     before = "\n".join(lines[:half]) + canary.prefix
     ids, labels = raw_row(tokenizer, f'{before}{canary.secret}"\n' + "\n".join(lines[half:]), ends=False)
     cut = {"input_ids": ids[:max_tokens], "labels": labels[:max_tokens]}
-    return {**row, **cut, "name": canary.name, "source_tokens": 0}, replace(canary, prefix=before)
+    told = origin([{"place": canary.name}, *json.loads(row["origin"])["sources"]])
+    return {**row, **cut, "name": canary.name, "source_tokens": 0, "origin": told}, replace(canary, prefix=before)
 
 
 def write_canaries(directory: Path, canaries: Sequence[Canary]) -> None:

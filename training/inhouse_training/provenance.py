@@ -16,8 +16,9 @@ def origin(sources: Iterable[Mapping[str, Any]], generator: str = "", split: Spl
     """The origin of a row as JSON: ``generator``, ``split`` and ``sources``.
 
     Args:
-        sources: each with a ``place`` (a path, with lines where it is a part), and a ``blob`` or ``commit`` id where
-            git has it.
+        sources: each with a ``place`` (a path, with its lines for a conversation about some of them; ``#12`` or a
+            commit; an export and the thread in it; a prompt), and the ``blob`` and ``commit`` ids where git has it. A
+            file that fills several rows is the source of each: their ``part`` tells them apart.
         generator: the model that wrote it; empty when none did.
     """
     return json.dumps({"generator": generator or NO_MODEL, "split": split, "sources": list(sources)})

@@ -81,8 +81,8 @@ class DataSettings(_Section):
 
     @property
     def shares(self) -> dict[str, float]:
-        """Kind of row -> its share of the budget; pages and threads without one of their own have that of files
-        and changes."""
+        """Kind of row -> its share of the learned tokens; pages, written conversations and threads without one of
+        their own have that of files, conversations and changes."""
         return {
             "file": self.file_share,
             "page": self.file_share if self.page_share is None else self.page_share,

@@ -13,6 +13,8 @@ from .synthesis.rows import over_share
 
 CONVERSATIONS: tuple[Kind, ...] = ("conversation", "written", "qa")
 """Kinds of rows that the article counts among its conversations."""
+_OVER_SHARE = "over its share of the learned tokens"
+_OVER_BUDGET = "over the recipe's token budget"
 
 
 @dataclass(slots=True)
@@ -56,12 +58,13 @@ def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
     dropped = [(index, "switched off in the recipe") for index, row in enumerate(candidates) if not shares[row.kind]]
     wanted = [index for index, row in enumerate(candidates) if shares[row.kind]]
     order = sorted(wanted, key=lambda index: candidates[index].order)
-    over = over_share([(row.kind, row.learned_tokens) for row in map(candidates.__getitem__, order)], shares)
-    dropped += [(order[at], "over its share of the learned tokens") for at in over]
-    order = [index for at, index in enumerate(order) if at not in over]
+    over = _over_share(candidates, order, data)
+    dropped += [(index, _OVER_SHARE) for index in over]
+    order = [index for index in order if index not in over]
     if data.max_train_tokens and sum(candidates[index].tokens for index in order) > data.max_train_tokens:
-        chosen = _within_budget(candidates, order, data)
-        dropped += [(index, "over the recipe's token budget") for index in sorted(order) if index not in chosen]
+        chosen, over = _within_budget(candidates, order, data)
+        dropped += [(index, _OVER_SHARE) for index in sorted(over)]
+        dropped += [(index, _OVER_BUDGET) for index in sorted(order) if index not in chosen and index not in over]
         order = [index for index in order if index in chosen]
     conversations = [index for index in order if candidates[index].kind in CONVERSATIONS]
     kept = math.ceil(data.validation_conversations * len(conversations))
@@ -70,7 +73,25 @@ def choose_rows(candidates: Sequence[Candidate], data: DataSettings) -> Choice:
     return Choice(tuple(index for index in order if index not in held), tuple(dropped), validation)
 
 
-def _within_budget(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:
+def _over_share(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:
+    learned = [(row.kind, row.learned_tokens) for row in map(candidates.__getitem__, order)]
+    return {order[at] for at in over_share(learned, data.shares)}
+
+
+def _within_budget(
+    candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings
+) -> tuple[set[int], set[int]]:
+    """What the budget has room for, and which synthetic rows would take more than their share of that."""
+    over: set[int] = set()
+    while True:
+        chosen = _filled(candidates, [index for index in order if index not in over], data)
+        more = _over_share(candidates, [index for index in order if index in chosen], data)
+        if not more:
+            return chosen, over
+        over |= more
+
+
+def _filled(candidates: Sequence[Candidate], order: Sequence[int], data: DataSettings) -> set[int]:
     """Rows of at most ``max_train_tokens`` tokens, of whose learned tokens each kind has its share.
 
     As water fills vessels that stand on the same floor, each as wide as its share: all kinds rise together, and one

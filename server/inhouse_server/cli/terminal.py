@@ -26,6 +26,7 @@ UNITS = {
     "embedding pull requests": "passages",
     "reading pull requests": "pull requests",
     "storing vectors": "vectors",
+    "checking vectors": "vectors",
     "download base model": _MEGABYTES,
     "check base model": _MEGABYTES,
     "convert base model": _MEGABYTES,

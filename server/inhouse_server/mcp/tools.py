@@ -104,7 +104,7 @@ class FoundPassage(Place):
     score: float
     changes: list[str] = Field(description="past changes that spoke for its file; for a pull request, itself")
     updated: str = Field(
-        description="for a pull request, the day it was merged; for a wiki page, that of its last change"
+        description="the day a pull request was merged, or a wiki page last changed, or 'before' a day that is known"
     )
     newer_code: str = Field(description="for a wiki page, code that it describes and that changed after it")
 

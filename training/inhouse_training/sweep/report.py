@@ -113,10 +113,10 @@ def _table(result: SweepResult) -> Table:
 
 def _mixes(result: SweepResult) -> Table:
     mixes = result.plan.space.mixes
-    # Without a share of their own, pages and threads have that of files and changes, and no column.
+    # Without a share of their own, pages, threads and written conversations have that of another kind, and no column.
     kinds = [kind for kind in KINDS if any(getattr(data, f"{kind}_share") for data in mixes.values())]
     rows = tuple((name, *(f"{data.shares[kind]:.0%}" for kind in kinds)) for name, data in mixes.items())
-    return Table("Mixes (share of the token budget)", ("mix", *kinds), rows)
+    return Table("Mixes (share of the learned tokens)", ("mix", *kinds), rows)
 
 
 def _plot(result: SweepResult, path: Path) -> None:

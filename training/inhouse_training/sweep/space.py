@@ -22,6 +22,7 @@ Choice = Mapping[str, Any]
 OWN_MIX = "recipe"
 """The mix of the recipe itself."""
 _MORE_EDITS, _MORE_TEXT = "edits", "text"
+_EDITS_AT_FIRST = 0.15
 _TEXT = ("file_share", "page_share", "change_share")
 
 
@@ -155,11 +156,16 @@ def _mixes(recipe: Recipe) -> dict[str, DataSettings]:
 
 
 def _usual_mixes(data: DataSettings) -> dict[str, dict[str, float]]:
-    """Half of everything else given to past edits; half of the past edits given to files and changes."""
+    """Twice the past edits, or some where there are none; half of the past edits given to files and changes.
+
+    Most of an edit's row is its prompt: doubling its share of what is learned makes it most of what is read.
+    """
     stated = {name: getattr(data, name) for name in DataSettings.model_fields if name.endswith("_share")}
     shares = {name: share for name, share in stated.items() if share}
-    freed = {name: share / 2 for name, share in shares.items() if name not in ("edit_share", "replay_share")}
-    mixes = {_MORE_EDITS: {**freed, "edit_share": data.edit_share + sum(freed.values())}}
+    others = {name: share for name, share in shares.items() if name not in ("edit_share", "replay_share")}
+    given = min(data.edit_share or _EDITS_AT_FIRST, sum(others.values()) / 2)
+    fewer = {name: share * (1 - given / sum(others.values())) for name, share in others.items()}
+    mixes = {_MORE_EDITS: {**fewer, "edit_share": data.edit_share + given}}
     text = {name: share for name, share in shares.items() if name in _TEXT}
     if data.edit_share and text:
         given = data.edit_share / 2 / sum(text.values())
