@@ -40,7 +40,7 @@ _PROBED_A_STEP = 100
 """Records that are asked for while searches wait: some 20 ms, 100 on a busy machine."""
 _PROBED_A_REFRESH = 2_000
 """Records asked for in turn by one refresh; a store of no more is asked whole after each change."""
-_PUT_AGAIN = 3
+_PUT_AGAIN = 10
 """How often a record that is not found is put again before all are."""
 _PROBED = "probed up to"
 _CHANGED = "changed while it was probed"
