@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from inhouse_retrieval.history_votes import ChangeVotes
@@ -13,26 +13,34 @@ from inhouse_retrieval.wiki import Wiki
 
 @dataclass(frozen=True, slots=True)
 class DatedPages:
-    """What a search asks about wiki pages."""
+    """What one search asks about wiki pages; each date is looked up once."""
 
     repository: Repository
     wiki: Wiki
     votes: ChangeVotes
+    _looked_up: dict[str, tuple[int | None, bool]] = field(default_factory=dict)
 
     def is_page(self, path: str) -> bool:
         return self.wiki.is_page(path)
 
     def last_changed(self, path: str) -> int | None:
-        said = self._said(path)
-        if said is None and self.is_untouched(path):
-            oldest = self.votes.oldest()
-            return oldest - 1 if oldest is not None else None
-        return said
+        return self._date(path)[0]
 
     def is_untouched(self, path: str) -> bool:
-        """Whether a committed page was last changed before the oldest change that is known."""
-        if self.votes.oldest() is None or self._said(path) is not None:
-            return False
+        return self._date(path)[1]
+
+    def _date(self, path: str) -> tuple[int | None, bool]:
+        """Seconds since 1970, and whether they are a bound."""
+        if path not in self._looked_up:
+            said, oldest = self._said(path), self.votes.oldest()
+            if said is None and oldest is not None and self._is_committed_page(path):
+                # Untouched by every change that is known: older than the oldest of them.
+                self._looked_up[path] = oldest - 1, True
+            else:
+                self._looked_up[path] = said, False
+        return self._looked_up[path]
+
+    def _is_committed_page(self, path: str) -> bool:
         if self.wiki.holds(path) or not self.wiki.is_page(path):
             return False
         return bool(self.repository.git("ls-tree", "--name-only", "--full-tree", "HEAD", "--", path))

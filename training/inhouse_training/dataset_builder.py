@@ -178,16 +178,12 @@ class Builder:
                 if is_page
                 else (file_document(path, text), file_conversation(path, text))
             )
-            elsewhere = wiki.holds(path)
-            commit = {} if elsewhere else {"commit": self.cut.snapshot}
-            told = origin([{"place": path, "blob": file.blob_id, **commit}])
-            raw, conversation = (replace(document, origin=told) for document in documents)
-            documents = raw, conversation
             if file.blob_id in seen:
                 for document in documents:
                     self._drop_document(document, "same content as another file")
                 continue
             seen.add(file.blob_id)
+            elsewhere = wiki.holds(path)
             if not elsewhere:
                 self.held_out_text.saw_past(item[1])
             if reason := self._reason_to_drop(text, elsewhere):
@@ -198,7 +194,9 @@ class Builder:
                 self._note_learned(path, text)
             if not is_page:
                 self.learned_files.add(path)
-            yield from documents
+            commit = {} if elsewhere else {"commit": self.cut.snapshot}
+            told = origin([{"place": path, "blob": file.blob_id, **commit}])
+            yield from (replace(document, origin=told) for document in documents)
         for done, change in enumerate(self.cut.training):
             progress("reading changes", done, len(self.cut.training))
             place = change.commit if change.number is None else f"#{change.number}"

@@ -17,11 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inhouse_retrieval import InhouseError
 
+from .kinds import KINDS, Kind
+
 DEFAULT_RECIPE = "cpu-trial"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+_COUNTED_AS: dict[Kind, Kind] = {"page": "file", "written": "conversation", "thread": "change"}
+"""Kinds that need no share of their own -> the kind whose share they have without one."""
 
 
 class DataSettings(_Section):
@@ -79,38 +85,18 @@ class DataSettings(_Section):
     validation_conversations: float = Field(0.0, ge=0, le=0.5)
     canaries: int = Field(0, ge=0, le=32)
 
+    def counted_as(self, kind: Kind) -> Kind:
+        """The kind whose share a row counts against: its own, or for some without one that of another."""
+        return kind if getattr(self, f"{kind}_share") is not None else _COUNTED_AS[kind]
+
     @property
-    def shares(self) -> dict[str, float]:
-        """Kind of row -> its share of the learned tokens; pages, written conversations and threads without one of
-        their own have that of files, conversations and changes."""
-        return {
-            "file": self.file_share,
-            "page": self.file_share if self.page_share is None else self.page_share,
-            "conversation": self.conversation_share,
-            "written": self.conversation_share if self.written_share is None else self.written_share,
-            "change": self.change_share,
-            "thread": self.change_share if self.thread_share is None else self.thread_share,
-            "edit": self.edit_share,
-            "completion": self.completion_share,
-            "review": self.review_share,
-            "replay": self.replay_share,
-            "qa": self.qa_share,
-            "explanation": self.explanation_share,
-            "relation": self.relation_share,
-            "raft": self.raft_share,
-            "absent": self.absent_share,
-            "lookup": self.lookup_share,
-        }
+    def shares(self) -> dict[Kind, float]:
+        """Kind of row -> the share of the learned tokens that it counts against."""
+        return {kind: float(getattr(self, f"{self.counted_as(kind)}_share")) for kind in KINDS}
 
     @model_validator(mode="after")
     def _shares_are_parts_of_one(self) -> DataSettings:
-        shares = {f"{kind}_share": share for kind, share in self.shares.items()}
-        if self.page_share is None:
-            del shares["page_share"]
-        if self.written_share is None:
-            del shares["written_share"]
-        if self.thread_share is None:
-            del shares["thread_share"]
+        shares = {f"{kind}_share": share for kind, share in self.shares.items() if self.counted_as(kind) == kind}
         total = sum(shares.values())
         if not 0 < total <= 1 + 1e-6:
             raise ValueError(f"{', '.join(shares)} add up to {total:g}, not to 1 at most")

@@ -101,7 +101,7 @@ def _filled(candidates: Sequence[Candidate], order: Sequence[int], data: DataSet
     levels: dict[int, float] = {}
     for index in order:
         row = candidates[index]
-        kind = _purse(row.kind, data)
+        kind = data.counted_as(row.kind)
         learned[kind] += row.learned_tokens
         levels[index] = learned[kind] / data.shares[kind]
     chosen: set[int] = set()
@@ -111,12 +111,3 @@ def _filled(candidates: Sequence[Candidate], order: Sequence[int], data: DataSet
             left -= candidates[index].tokens
             chosen.add(index)
     return chosen
-
-
-def _purse(kind: Kind, data: DataSettings) -> Kind:
-    """The kind whose share a row counts against."""
-    if kind == "page" and data.page_share is None:
-        return "file"
-    if kind == "written" and data.written_share is None:
-        return "conversation"
-    return "change" if kind == "thread" and data.thread_share is None else kind

@@ -86,7 +86,7 @@ def wanted_topics(data: DataSettings) -> frozenset[str]:
     return frozenset(TOPICS[kind] for kind in wanted_kinds(data) if kind in TOPICS)
 
 
-def over_share(rows: Sequence[tuple[Kind, int]], shares: Mapping[str, float]) -> frozenset[int]:
+def over_share(rows: Sequence[tuple[Kind, int]], shares: Mapping[Kind, float]) -> frozenset[int]:
     """Which synthetic rows, by their place, would take more than their kind's share of all learned tokens.
 
     Args:
