@@ -1,7 +1,8 @@
 """One recipe on one GPU, on two that have the whole model each, and on two that have it split: speed, memory, losses.
 
     python benchmarks/several_gpus.py [--rank 64] [--rows 4] [--tokens 8192] [--steps 5] [--seconds 230] [--out FOLDER]
-    python benchmarks/several_gpus.py --interrupt # runs of two GPUs are told to stop after two steps, and go on
+    python benchmarks/several_gpus.py --interrupt stop  # runs of two GPUs are told to stop after two steps, and go on
+    python benchmarks/several_gpus.py --interrupt kill  # one of the two processes is killed then, and the run goes on
     python benchmarks/several_gpus.py --tiny      # the same three runs of a tiny model on two processors
 
 Mistral-7B's shape with random weights, drawn on the first GPU; rows of random tokens, each one document of full length;
@@ -15,19 +16,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import inhouse_training.finetune
-from inhouse_retrieval import Cancelled
+from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_training import BaseModel
 from inhouse_training.finetune import finetune, training_curve
 from inhouse_training.recipe import Recipe, parse_recipe
@@ -48,7 +53,7 @@ accumulate = {rows}
 [trainer]
 kind = "trl"
 checkpointing = "{checkpointing}"
-checkpoint_seconds = 3600
+checkpoint_seconds = {between}
 """
 
 
@@ -131,9 +136,39 @@ def stop_after_warm_up(stage: str, done: int, total: int | None) -> None:
         raise Cancelled("Enough.")
 
 
-def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, interrupt: bool) -> dict[str, Any]:
+def kill_after_warm_up(killed: list[int]) -> Callable[[str, int, int | None], None]:
+    """Progress of a run of which the last process is killed, once, when two steps are done."""
+    strangers = {child.pid for child in psutil.Process().children()}
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        if stage == "training" and done >= WARM_UP and not killed:
+            killed.extend(sorted({child.pid for child in psutil.Process().children()} - strangers)[-1:])
+            os.kill(killed[0], signal.SIGKILL)
+
+    return told
+
+
+def break_off(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, how: str) -> str:
+    """Begin a run that does not come to its end; what it said.
+
+    Raises:
+        RuntimeError: it came to its end.
+    """
+    killed: list[int] = []
+    try:
+        finetune(base, rows, recipe, folder, stop_after_warm_up if how == "stop" else kill_after_warm_up(killed))
+    except Cancelled:
+        return "stopped"
+    except InhouseError as error:
+        if not killed:
+            raise
+        return str(error)
+    raise RuntimeError("The run came to its end, though it was broken off.")
+
+
+def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, interrupt: str | None) -> dict[str, Any]:
     """Train once; its figures."""
-    began, steps = time.monotonic(), list[int]()
+    began, steps, said = time.monotonic(), list[int](), ""
 
     def told(stage: str, done: int, total: int | None) -> None:
         if stage == "training":
@@ -141,8 +176,7 @@ def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, i
 
     with memory_watched(tiny) as most:
         if interrupt:
-            with suppress(Cancelled):
-                finetune(base, rows, recipe, folder, stop_after_warm_up)
+            said = break_off(base, rows, recipe, folder, interrupt)
         finetune(base, rows, recipe, folder, told)
     curve = training_curve(folder)
     later = curve[WARM_UP:]
@@ -150,6 +184,7 @@ def run(base: BaseModel, rows: Path, recipe: Recipe, folder: Path, tiny: bool, i
     return {
         "tokens_per_second": round(tokens / sum(step.seconds for step in later)),
         "card_gib": round(most[0] / 1024, 1),
+        "broken_off": said,
         "went_on_after": steps[0],
         "losses": [step.loss for step in curve],
         "step_seconds": [step.seconds for step in curve],
@@ -185,14 +220,21 @@ def main() -> int:
     parser.add_argument("--checkpointing", default="selective", help="as in a recipe, the same in all runs")
     parser.add_argument("--seconds", type=float, default=230.0)
     parser.add_argument("--out", type=Path, help="a folder for the figures and the trainers' logs")
-    parser.add_argument("--interrupt", action="store_true", help="the speed is then that of a run with two beginnings")
+    parser.add_argument("--interrupt", choices=("stop", "kill"), help="the speed is then that of two beginnings")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     began, longest, told = time.monotonic(), 0.0, list[dict[str, Any]]()
     if arguments.tiny:
         inhouse_training.finetune.visible_gpus = lambda: ("0", "1")  # two processors stand for them
     tokens = 128 if arguments.tiny else arguments.tokens
-    text = RECIPE.format(tokens=tokens, rank=arguments.rank, rows=arguments.rows, checkpointing=arguments.checkpointing)
+    between = 0 if arguments.interrupt == "kill" else 3600
+    text = RECIPE.format(
+        tokens=tokens,
+        rank=arguments.rank,
+        rows=arguments.rows,
+        checkpointing=arguments.checkpointing,
+        between=between,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         base = make_base(folder / "base", arguments.tiny)
@@ -206,7 +248,7 @@ def main() -> int:
                 row |= {"not_run": "out of time"}
             else:
                 try:
-                    interrupt = arguments.interrupt and gpus > 1
+                    interrupt = arguments.interrupt if gpus > 1 else None
                     row |= run(base, rows, recipe, folder / str(number), arguments.tiny, interrupt)
                     longest = max(longest, row["seconds"])
                 except Exception as error:

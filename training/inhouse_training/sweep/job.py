@@ -92,6 +92,7 @@ class SweepResult:
     """What a sweep came to.
 
     Attributes:
+        scored: of the changes that were to choose, those whose added lines could be scored, which did.
         trials: in the order in which they began.
         best: number of the best trial that forgot no more than the gate allows.
         over_own: how much better it is than the recipe as it was, on the same changes; ``None`` where that was not
@@ -102,6 +103,7 @@ class SweepResult:
 
     plan: SweepPlan
     mode: str
+    scored: int
     trials: tuple[TrialResult, ...]
     best: int
     over_own: Interval | None
@@ -114,6 +116,7 @@ class SweepResult:
             "directory": str(self.plan.directory),
             "snapshot": self.plan.cut.snapshot,
             "selection_changes": len(self.plan.selection),
+            "scored_changes": self.scored,
             "judging_changes": self.plan.judging,
             "mode": self.mode,
             "left_out": list(self.plan.space.left_out),
@@ -271,7 +274,8 @@ def _result(plan: SweepPlan, work: Work, yardstick: Yardstick, found: tuple[Tria
         "than it is: `inhouse retrain --recipe` with this file judges it by later ones.",
     )
     recipe.write_text(recipe_text(chosen, remarks), encoding="utf-8")
-    result = SweepResult(plan, yardstick.mode, found, best.number, over_own, recipe, plan.directory / "report.html")
+    scored, report = len(yardstick.rows), plan.directory / "report.html"
+    result = SweepResult(plan, yardstick.mode, scored, found, best.number, over_own, recipe, report)
     return replace(result, report=write_report(result, work.recipe))
 
 

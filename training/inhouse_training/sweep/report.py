@@ -53,7 +53,7 @@ def sweep_reasons(result: SweepResult) -> list[str]:
             f"{len(result.trials)})."
         )
     told.append(
-        f"{len(result.plan.selection)} changes chose it, so it looks better on them than it is. `inhouse retrain "
+        f"{result.scored} changes chose it, so it looks better on them than it is. `inhouse retrain "
         f"--recipe {result.recipe.name}` judges it by {result.plan.judging} later changes, which no trial saw."
     )
     return [*told, *result.plan.space.left_out]
@@ -104,8 +104,8 @@ def _table(result: SweepResult) -> Table:
             "training loss", "s", "",
         ),
         tuple(rows),
-        f"Gain: how much lower the loss is than the base model's, in nats per token, on {len(result.plan.selection)} "
-        "changes after the snapshot; what chooses. Forgot: how much harder the worst kind of general text became; "
+        f"Gain: how much lower the loss is than the base model's, in nats per token, on {result.scored} changes "
+        "after the snapshot; what chooses. Forgot: how much harder the worst kind of general text became; "
         f"above {MAX_FORGETTING:+.2f} the gate would reject it, so it is never the best. Training loss: told, and "
         "never chosen by.",
     )  # fmt: skip
