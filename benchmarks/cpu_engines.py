@@ -9,8 +9,9 @@ right). Every contender is a process of its own that waits while another has its
 all of them. The others read the same token ids that the product's engine makes of the messages.
 
 - ``transformers``: its own ``generate`` in float32, an adapter merged into the weights.
-- ``inhouse``: the product's engine as it is; ``inhouse-warm`` has just answered another question about the same
-  passages.
+- ``inhouse``: the product's engine as it is, with weights in bfloat16 where the processor multiplies it;
+  ``inhouse-float32``: the same with weights in float32; ``inhouse-warm`` has just answered another question about the
+  same passages.
 - ``llama-shipped``, ``llama-q8_0``, ``llama-f16``: llama.cpp's server on the GGUF file as shipped (Q4_1), and on what
   it holds written as Q8_0 and float16; the adapter as ``inhouse adapters export --format gguf`` writes it. Prompts are
   read anew each time. Needs ``pip install xllamacpp``.
@@ -43,7 +44,7 @@ from typing import Any
 RANK = 16
 VERSION = "rank-16"
 CONTENDERS = (
-    "transformers", "inhouse", "inhouse-warm", "llama-shipped", "llama-q8_0", "llama-f16",
+    "transformers", "inhouse", "inhouse-float32", "inhouse-warm", "llama-shipped", "llama-q8_0", "llama-f16",
     "openvino-q8_0", "openvino-f16",
 )  # fmt: skip
 PACKAGES = {"llama": "xllamacpp", "openvino": "openvino_genai"}
@@ -148,7 +149,7 @@ def inhouse_contender(name: str, files: Files, adapter: bool, threads: int) -> A
         resolve_base_model(),
         lambda version: Path(files.peft),
         device="cpu",
-        dtype=torch.float32,
+        dtype=torch.float32 if name == "inhouse-float32" else None,
     )
     made: list[int] = []
     tokens = engine._tokens
@@ -272,6 +273,8 @@ def work(name: str, files: Files, adapter: bool, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not stand between the answers
+    if name.startswith("inhouse"):
+        import inhouse_training  # noqa: F401  # before torch: it says how threads wait for each other
     import torch
 
     torch.set_num_threads(threads)

@@ -18,13 +18,15 @@ from inhouse_training import (
     BaseModel,
     GenerationRequest,
     Message,
+    ScoredRow,
     TextDelta,
     TransformersEngine,
     chat_ids,
     cpu,
     load_model,
 )
-from inhouse_training.cpu import WideLinear, cached_attention, exchange_layers
+from inhouse_training.base_model import cpu_flags
+from inhouse_training.cpu import PackedLinear, WideLinear, cached_attention, exchange_layers
 
 from .adapters import random_adapter
 from .conftest import make_tiny
@@ -90,13 +92,89 @@ def test_a_wide_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) ->
         assert torch.allclose(wide(given), plain(given) + given.sum(-1, keepdim=True), atol=1e-4)
 
 
-def test_only_plain_layers_are_exchanged() -> None:
+@pytest.mark.parametrize("rows", [1, 3, 40, 100])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_packed_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(64, 512, bias=bias).bfloat16().requires_grad_(False)
+    packed = PackedLinear.of(plain)
+    given = torch.randn(1, rows, 64).bfloat16()
+
+    def exact() -> torch.Tensor:
+        return torch.nn.functional.linear(
+            given.float(), plain.weight.float(), plain.bias.float() if plain.bias is not None else None
+        )
+
+    with torch.inference_mode():
+        assert packed(given).shape == (1, rows, 512) and torch.allclose(packed(given).float(), exact(), atol=0.02)
+    with torch.no_grad():  # as an adapter is merged
+        packed.weight += 1.0
+        packed.pack()
+        assert torch.allclose(packed(given).float(), exact(), rtol=0.01, atol=0.05)
+    # The plain weight is what gradients are made with.
+    asked = torch.randn(1, rows, 64).bfloat16().requires_grad_()
+    packed(asked).sum().backward()
+    assert asked.grad is not None and torch.equal(asked.grad[0, 0], plain.weight.sum(0))
+
+
+class Layers(torch.nn.Sequential):
+    """Layers that say in which type they are, as a model of transformers does."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+def test_only_plain_layers_are_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(torch.nn.Linear):
         pass
 
-    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 8), Own(8, 16))
-    exchange_layers(model)
-    assert [type(each) for each in model] == [WideLinear, torch.nn.Linear, Own]
+    def exchanged(dtype: torch.dtype) -> list[type]:
+        model = Layers(torch.nn.Linear(8, 16), torch.nn.Linear(16, 8), Own(8, 16)).to(dtype).requires_grad_(False)
+        exchange_layers(model)
+        return [type(each) for each in model]
+
+    assert exchanged(torch.float32) == [WideLinear, torch.nn.Linear, Own]
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    assert exchanged(torch.bfloat16) == [PackedLinear, PackedLinear, Own]
+    # Where the processor does not multiply bfloat16, or the weights are too many to be held twice, nothing is packed.
+    monkeypatch.setattr(cpu, "_MOST_PACKED", 2 * 2 * 8 * 16 - 1)
+    assert exchanged(torch.bfloat16) == [torch.nn.Linear, torch.nn.Linear, Own]
+    monkeypatch.undo()
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx2"}))
+    assert exchanged(torch.bfloat16) == [torch.nn.Linear, torch.nn.Linear, Own]
+
+
+def test_an_adapter_in_bfloat16_is_rounded_once_and_the_base_comes_back_whole(tokenizer: Any, tmp_path: Path) -> None:
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "intermediate_size": 256}
+    base = BaseModel("tiny", make_tiny(tmp_path / "base", tokenizer, **sizes, initializer_range=0.2), "0" * 64, "")
+    folder = random_adapter(base, tmp_path / "one")
+    engine = TransformersEngine(base, lambda name: folder, device="cpu", dtype=torch.bfloat16)
+    exact = TransformersEngine(base, lambda name: folder, device="cpu", dtype=torch.float32)
+    row = [ScoredRow(tuple(range(5, 45)), tuple(range(5, 45)))]
+
+    def weights(of: TransformersEngine) -> dict[str, torch.Tensor]:
+        return {
+            name.replace(".base_layer", ""): weight.clone()
+            for name, weight in of._causal.named_parameters()
+            if name.endswith(("proj.weight", "base_layer.weight"))
+        }
+
+    first, (before,) = weights(engine), engine.score(row, BASE)
+    (tuned,), (wanted,) = engine.score(row, "one"), exact.score(row, "one")
+    merged, in_float32 = weights(engine), weights(exact)
+    assert merged.keys() == in_float32.keys() == first.keys() and first
+    changed = [name for name in merged if not torch.equal(merged[name], first[name])]
+    assert len(changed) >= len(merged) - 2, "the adapter has every layer but the last"
+    for name, weight in merged.items():  # the adapter's own matrices are rounded, the sum with the base once
+        assert torch.allclose(weight.float(), in_float32[name], rtol=0.01, atol=0.02), name
+        assert float((weight == in_float32[name].bfloat16()).float().mean()) > 0.5, name
+    assert abs(tuned.nats - wanted.nats) / tuned.tokens < 0.05 < abs(tuned.nats - before.nats) / tuned.tokens
+    (again,) = engine.score(row, BASE)
+    assert again.nats == before.nats
+    assert all(torch.equal(weight, first[name]) for name, weight in weights(engine).items())
+    if {"avx512_bf16", "amx_bf16"} & cpu_flags():
+        assert any(isinstance(each, PackedLinear) for each in engine._causal.modules())
 
 
 def test_the_engine_says_what_generate_says(tokenizer: Any, tmp_path: Path) -> None:

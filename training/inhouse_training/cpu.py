@@ -25,6 +25,8 @@ _PIECE = 256
 multiplying them by a few rows; smaller pieces are packed within the processor's cache."""
 _FEW = 4
 _MANY = 64
+_MOST_PACKED = 1 << 30
+"""Bytes of weights that are held a second time, in oneDNN's order. A larger model stays as it is."""
 _QUERIES = 64
 """Queries whose scores exist at once in :func:`_in_blocks`: with half as many or four times as many it takes longer."""
 
@@ -54,12 +56,54 @@ class WideLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped her
         return made if self.bias is None else made + self.bias
 
 
+class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
+    """A linear layer in bfloat16 whose weight is held once more in oneDNN's order, for products of few rows.
+
+    torch brings the weight of a plain layer into that order at each call, which for one row takes about as long as
+    multiplying by it (seen on an AMD EPYC; ``python benchmarks/packed_products.py``). Many rows, and whatever needs a
+    gradient, take the plain weight. The calls are those that torch's own compiler makes for a frozen layer.
+    """
+
+    _packed: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, layer: torch.nn.Linear) -> PackedLinear:
+        made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        made.weight, made.bias = layer.weight, layer.bias
+        made.pack()
+        return made
+
+    def pack(self) -> None:
+        """Take the weight anew: to be called whenever it was changed."""
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.numel() >= _MANY * self.in_features or torch.is_grad_enabled() or input.dtype != torch.bfloat16:
+            return linear(input, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
+
+
 def exchange_layers(model: Any) -> None:
-    """Put a :class:`WideLinear` in the place of each wide layer of a model in float32. Gradients are off."""
+    """Put a :class:`WideLinear` in the place of each wide layer of a model in float32, or a :class:`PackedLinear` in
+    the place of each layer in bfloat16, where the processor multiplies that. Gradients are off."""
+    made = WideLinear if model.dtype == torch.float32 else PackedLinear
+    if made is PackedLinear and not _can_pack(model):
+        return
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) is torch.nn.Linear and layer.out_features > layer.in_features:
-                setattr(parent, name, WideLinear.of(layer))
+            if type(layer) is torch.nn.Linear and (made is PackedLinear or layer.out_features > layer.in_features):
+                setattr(parent, name, made.of(layer))
+
+
+def _can_pack(model: Any) -> bool:
+    known = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
+    size = sum(each.weight.nbytes for each in model.modules() if type(each) is torch.nn.Linear)
+    return (
+        known
+        and model.dtype == torch.bfloat16
+        and bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+        and size <= _MOST_PACKED
+    )
 
 
 def cached_attention(

@@ -30,7 +30,7 @@ from inhouse_retrieval import InhouseError
 from .base_model import BaseModel, load_model, load_tokenizer
 from .batched import greedy_batch
 from .chat_template import template_digest
-from .cpu import CACHED, exchange_layers
+from .cpu import CACHED, PackedLinear, exchange_layers
 from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
@@ -111,7 +111,7 @@ class TransformersEngine:
     def _load(self, device: str | None, dtype: torch.dtype | None) -> Any:
         model = load_model(self._base, device, dtype)
         model.requires_grad_(False)
-        if model.device.type == "cpu" and model.dtype == torch.float32:
+        if model.device.type == "cpu":
             exchange_layers(model)
         return model
 
@@ -318,22 +318,45 @@ class TransformersEngine:
             self._loaded.move_to_end(adapter)
             self._model.base_model.enable_adapter_layers()
             self._model.base_model.set_adapter(adapter, inference_mode=True)
-            if self._mergeable and self._model.peft_config[adapter].bias == "none":
-                self._model.merge_adapter([adapter])
+            self._merge(adapter)
         self._active = adapter
+
+    def _merge(self, adapter: str) -> None:
+        """Add an adapter into the weights of the base's files, in float32, and round the sum once, as the base itself
+        is rounded. An adapter that is more than two matrices a layer stays beside the weights."""
+        layers = {name: each for name, each in self._causal.named_modules() if adapter in getattr(each, "lora_A", ())}
+        plain = all(f"{name}.weight" in self._weights and _is_plain(each, adapter) for name, each in layers.items())
+        if not self._mergeable or not plain or self._model.peft_config[adapter].bias != "none":
+            return
+        with self._base_weights() as weight_of:
+            for name, layer in layers.items():
+                down, up = layer.lora_A[adapter].weight.float(), layer.lora_B[adapter].weight.float()
+                _write(layer.base_layer, weight_of(name).float() + up @ down * layer.scaling[adapter])
+                layer.merged_adapters.append(adapter)
 
     def _unmerge(self) -> None:
         """Put the base's own weights back, bit for bit: subtracting what was added would leave rounding
         errors."""
         merged = [(name, each) for name, each in self._causal.named_modules() if getattr(each, "merged", False)]
+        with self._base_weights() as weight_of:
+            for name, layer in merged:
+                _write(layer.base_layer, weight_of(name))
+                layer.merged_adapters.clear()
+
+    @contextlib.contextmanager
+    def _base_weights(self) -> Iterator[Callable[[str], torch.Tensor]]:
+        """Gives the weight of a layer, by the layer's name, as the base's files have it."""
         with contextlib.ExitStack() as files, torch.no_grad():
             opened: dict[Path, Any] = {}
-            for name, layer in merged:
-                file = self._weights[f"{name}.weight"]
+
+            def weight_of(layer: str) -> torch.Tensor:
+                file = self._weights[f"{layer}.weight"]
                 if file not in opened:
                     opened[file] = files.enter_context(safe_open(file, framework="pt"))
-                layer.base_layer.weight.copy_(opened[file].get_tensor(f"{name}.weight"))
-                layer.merged_adapters.clear()
+                weight: torch.Tensor = opened[file].get_tensor(f"{layer}.weight")
+                return weight
+
+            yield weight_of
 
     def _load_adapter(self, adapter: str) -> None:
         from peft import PeftModel
@@ -366,10 +389,9 @@ class TransformersEngine:
             self._model.delete_adapter(oldest)
 
     def _can_merge(self) -> bool:
-        """Whether adapters are added into the weights: on a CPU in float32, where the small extra products
-        of LoRA cost half as much again, sums are exact enough, and the base's weights can be read again from
-        its files."""
-        if self._causal.device.type != "cpu" or self._causal.dtype != torch.float32:
+        """Whether adapters are added into the weights: on a CPU, where the small extra products of LoRA cost
+        half as much again, and where the base's weights can be read again from its files."""
+        if self._causal.device.type != "cpu":
             return False
         for file in self._base.path.glob("*.safetensors"):
             with safe_open(file, framework="pt") as tensors:
@@ -510,6 +532,22 @@ class _OrWanted(Event):
 
 # ----------------------------------------------------------------------------------------------------------
 # Adapters on disk
+
+
+def _is_plain(layer: Any, adapter: str) -> bool:
+    """Whether an adapter of this layer is two matrices and a factor, and nothing else."""
+    return (
+        isinstance(getattr(layer, "base_layer", None), torch.nn.Linear)
+        and not layer.use_dora.get(adapter, False)
+        and not layer.lora_bias.get(adapter, False)
+        and not layer.fan_in_fan_out
+    )
+
+
+def _write(layer: torch.nn.Linear, weight: torch.Tensor) -> None:
+    layer.weight.copy_(weight)
+    if isinstance(layer, PackedLinear):
+        layer.pack()
 
 
 def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
