@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inhouse_retrieval import InhouseError, Repository
+from inhouse_retrieval import HistoryChange, InhouseError, Repository
 from inhouse_retrieval.reading import is_test
 from inhouse_server.review.change import Change, ReviewedFile, parse_hunks
 from inhouse_server.review.companions import History
@@ -215,6 +215,18 @@ def test_imports_are_told_by_what_they_mean() -> None:
     [other] = imports("client/g/x.tsx", "import { api } from 'axios-api';\n")
     seen = house.usual_import("client/g/x.tsx", other)
     assert seen is not None and seen[0].count == 6 and seen[1] is None, "a relative path is not offered elsewhere"
+    # The same module by an alias is no other one.
+    for module in ("@/client/shared/api", "~/shared/api", "client/shared/api", "@/client/shared/api/index"):
+        [same] = imports("client/g/x.tsx", f"import {{ api }} from '{module}';\n")
+        assert house.usual_import("client/g/x.tsx", same) is None, module
+    for module in ("@/client/other/api", "api", "@scope/api", "shared-api"):
+        [other] = imports("client/g/x.tsx", f"import {{ api }} from '{module}';\n")
+        assert house.usual_import("client/g/x.tsx", other) is not None, module
+    relative = [(f"src/house/{name}.py", "from .http import get_json\n") for name in "abcdef"]
+    [absolute] = imports("src/house/g.py", "from house.http import get_json\n")
+    assert Conventions(relative).usual_import("src/house/g.py", absolute) is None
+    [package] = imports("src/house/g.py", "from http import get_json\n")
+    assert Conventions(relative).usual_import("src/house/g.py", package) is not None
 
 
 def test_what_only_reads_like_an_import_is_none(work: Path) -> None:
@@ -390,8 +402,6 @@ def test_tests_are_asked_for_where_they_usually_come_along(tmp_path: Path) -> No
 
 
 def test_history_follows_renames_and_passes_over_mass_edits(shop: Path) -> None:
-    from inhouse_retrieval import HistoryChange
-
     def change(title: str, *files: str, renamed: dict[str, str] | None = None) -> HistoryChange:
         return HistoryChange("c" * 40, 1, 0, None, title, "", files, renamed or {})
 
@@ -403,6 +413,25 @@ def test_history_follows_renames_and_passes_over_mass_edits(shop: Path) -> None:
     )
     assert [(c.path, c.together, c.of) for c in history.companions({"new.py"})] == [("b.py", 6, 7)]
     assert History([], lambda p: True).companions({"new.py"}) == []
+
+
+def test_a_companion_is_worked_on_still_and_more_often_with_the_file_than_without() -> None:
+    day = 86_400
+
+    def companions(changes: list[tuple[int, tuple[str, ...]]]) -> list[str]:
+        """Of a.py, by changes as ``(day, files)``, newest first."""
+        past = [HistoryChange("c" * 40, 1, landed * day, None, "", "", files, {}) for landed, files in changes]
+        return [found.path for found in History(past, lambda path: True).companions({"a.py"})]
+
+    together = [(number, ("a.py", "b.py")) for number in range(6, 0, -1)]
+    others = [(number, ("c.py",)) for number in range(20, 10, -1)]
+    assert companions([*others, *together]) == ["b.py"]
+    # Sixty days later without a change of b.py, there is no such habit any more.
+    assert companions([(66, ("c.py",)), *others, *together]) == ["b.py"]
+    assert companions([(67, ("c.py",)), *others, *together]) == []
+    # A file that changes with everything says nothing about this one.
+    assert companions([*((day, ("b.py", *files)) for day, files in others), *together]) == []
+    assert companions([*others, *together[:4]]) == [], "four changes are too few"
 
 
 # -- proof ---------------------------------------------------------------------------------------------------

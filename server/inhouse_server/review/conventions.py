@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from inhouse_retrieval.defined_names import DefinedName
 from inhouse_retrieval.defined_names import defined_names as names_in
-from inhouse_server.review.imports import Import, import_language, imports, is_defined_by
+from inhouse_server.review.imports import Import, import_language, imports, is_defined_by, is_same_module
 
 IMPORTED = 5
 """Imports of a name that make a spelling usual …"""
@@ -86,7 +86,7 @@ class Conventions:
         language = import_language(path)
         spellings = self._imports.get((language, found.name))
         usual = spellings.usual(IMPORTED, IMPORT_SHARE) if spellings is not None else None
-        if usual is None or usual.spelling == found.target or is_defined_by(path, usual.spelling):
+        if usual is None or is_same_module(usual.spelling, found.target) or is_defined_by(path, usual.spelling):
             return None
         written, _ = self._modules[language, found.name, usual.spelling].most_common(1)[0]
         return usual, None if written.startswith(".") else written

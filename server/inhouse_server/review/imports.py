@@ -72,6 +72,23 @@ def import_language(path: str) -> str:
     return "script" if suffix == "vue" else _LANGUAGES[suffix][0] if suffix in _LANGUAGES else suffix
 
 
+_ALIAS = re.compile(r"^[@~#]/")
+"""What build tools of JavaScript let stand for a folder of the repository."""
+
+
+def is_same_module(one: str, other: str) -> bool:
+    """Whether two targets are one module: a path of the repository, and the same by an alias or by a dotted name."""
+    if one == other:
+        return True
+    aliased = any(map(_ALIAS.match, (one, other)))
+    if not aliased and "/" not in one + other:
+        return False
+    paths = (_ALIAS.sub("", each) if "/" in each else each.replace(".", "/") for each in (one, other))
+    short, long = sorted((re.sub(r"/index$", "", path) for path in paths), key=len)
+    # One word alone may be a package of that name.
+    return long == short or (("/" in short or aliased) and long.endswith(f"/{short}"))
+
+
 def is_defined_by(path: str, target: str) -> bool:
     """Whether ``path`` is the very module that ``target`` means."""
     stem = re.sub(r"(/index|/__init__)?\.\w+$", "", path)

@@ -94,7 +94,10 @@ def judged_changes(
         if len(judged.changes) == limit:
             break
         progress("reading what became of past lines", len(judged.changes), limit)
-        found = _judged(repository, past, row, numbered)
+        try:
+            found = _judged(repository, past, row, numbered)
+        except InhouseError:  # a partial clone whose server is out of reach
+            found = "git cannot read all of it"
         if isinstance(found, str):
             judged.left_out[found] += 1
         else:
