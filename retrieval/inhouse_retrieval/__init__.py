@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .snapshot import SkippedFile as SkippedFile
     from .snapshot import Snapshot as Snapshot
     from .snapshot import TrackedFile as TrackedFile
+    from .syntax import is_same_code as is_same_code
     from .syntax import syntax_errors as syntax_errors
     from .terms import identifiers as identifiers
     from .terms import index_terms as index_terms
@@ -154,6 +155,7 @@ _MODULE_OF = {
     "said_until": "pull_requests.enrichment",
     "sync_pull_requests": "pull_requests.sync",
     "status_beside": "beside",
+    "is_same_code": "syntax",
     "syntax_errors": "syntax",
     "thread_until": "exports",
     "todays_names": "history",

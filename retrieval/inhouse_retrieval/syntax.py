@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -148,6 +149,36 @@ def syntax_errors(path: str, text: str) -> int | None:
         if node.has_error:
             waiting.extend(node.children)
     return found
+
+
+def is_same_code(path: str, text: str, other: str) -> bool | None:
+    """Whether two texts differ in nothing but layout: the same tree of the same words, quotation marks, semicolons and
+    commas before a closing bracket aside. ``None`` when there is no grammar for this kind of file."""
+    parser = parser_of(PurePosixPath(path).suffix.lower().removeprefix("."))
+    if parser is None:
+        return None
+    return all(one == two for one, two in zip_longest(*(_code_of(parser, each) for each in (text, other))))
+
+
+def _code_of(parser: Parser, text: str) -> Iterator[tuple[int, str, bytes]]:
+    """How deep each node lies, outer ones first, its kind, and the text of it that no node within it has."""
+    data = text.encode("utf-8", "replace")
+    comma = False  # one counts unless a closing bracket comes next
+    waiting = [(0, parser.parse(data).root_node)]
+    while waiting:
+        depth, node = waiting.pop()
+        waiting.extend((depth + 1, child) for child in reversed(node.children))
+        ends = [node.start_byte, *(child.end_byte for child in node.children)]
+        starts = [*(child.start_byte for child in node.children), node.end_byte]
+        parts = [data[end:start] for end, start in zip(ends, starts, strict=True)]
+        words = b"".join(part for part in parts if part.strip())
+        if comma and words not in (b")", b"]", b"}"):
+            yield depth, ",", b","
+        comma = words == b","
+        if words in (b",", b";"):
+            continue
+        is_quote = words != b"" and words.strip(b"'\"") == b""
+        yield (depth, "quote", words.replace(b"'", b'"')) if is_quote else (depth, node.type, words)
 
 
 def nodes_of(path: str, data: bytes, kinds: tuple[str, ...]) -> list[Node]:

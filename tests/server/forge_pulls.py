@@ -40,7 +40,7 @@ class GitHubPullWorld:
         self.app = app
         self.pull: dict[str, Any] = SCHEMA.example("pull-request")
         self.pull |= {"number": 77, "state": "open", "merged_at": None, "requested_teams": []}
-        self.pull["head"]["sha"] = head
+        self.pull["head"]["sha"], self.pull["base"]["ref"] = head, "main"
         self.patches = patches
         self.reviews: list[dict[str, Any]] = []
 
@@ -119,7 +119,9 @@ class GitLabPullWorld:
 
     def __init__(self, head: str, patches: dict[str, str]) -> None:
         self.refs = {"base_sha": "b" * 40, "start_sha": "c" * 40, "head_sha": head}
-        self.merge_request: dict[str, Any] = {"iid": 77, "state": "opened", "sha": head, "diff_refs": self.refs}
+        self.merge_request: dict[str, Any] = {
+            "iid": 77, "state": "opened", "sha": head, "target_branch": "main", "diff_refs": self.refs
+        }  # fmt: skip
         self.patches = patches
         self.notes: list[dict[str, Any]] = []
 

@@ -405,6 +405,45 @@ async def test_an_attack_in_the_changes_own_notes_does_not_leave(tmp_path: Path)
     assert active(request.body) == [] and not any(secret in request.body for secret in SECRETS)
 
 
+@pytest.mark.parametrize("text", ["C:/ProgramData/shop", "Read a:/p.py", "mailto:a.b", "x:/", "see file:/etc"])
+def test_words_that_one_method_takes_for_an_address_are_none_to_the_other(text: str) -> None:
+    assert why_it_acts(text) != "" and why_it_acts(harmless_line(text)) == "" and why_it_acts(harmless(text)) == ""
+
+
+def test_texts_of_any_length_are_posted_cut() -> None:
+    long = "word " * 10_000
+    finding = replace(
+        SIX,
+        message=long,
+        changes=(long,) * 3,
+        precedents=(Precedent("p" * 4000, 1, 1, long),),
+        replacement="x\n" * 9000,
+    )
+    notes = tuple(f"{number} {long}" for number in range(100))
+    said = Review("main", "topic", HEAD, (finding,), Coverage(1, 1, 1, {}), notes=notes)
+    request = read_request(render("request", said, change(), ROOT).encode())
+    assert "sentences left out." in request.body
+    [remark] = request.remarks
+    assert remark.replacement is None and "too long for a comment" in remark.body and "…" in remark.body
+
+
+def test_a_replacement_that_acts_is_shown_and_not_offered() -> None:
+    for acts in ("/approve\n", "x\u202ey\n"):
+        said = Review("main", "topic", HEAD, (replace(SIX, replacement=acts),), Coverage(1, 1, 1, {}))
+        for name in ("github", "gitlab", "request"):
+            out = render(name, said, change(), ROOT)
+            assert "suggestion" not in out and "\u202e" not in json.loads(f"[{out}]").__repr__(), name
+            assert "\n/approve" not in "".join(bodies_of(json.loads(out))), name
+
+
+def bodies_of(value: Any) -> list[str]:
+    """Every text in it."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in bodies_of(each)]
+
+
 @given(st.text(alphabet="`![]()<>@#/\\|*-~ \n\rax1:&!$%.", max_size=60))
 def test_what_one_method_makes_harmless_the_other_finds_harmless(text: str) -> None:
     assert why_it_acts(harmless(text)) == ""

@@ -135,6 +135,24 @@ def test_ranges_patches_and_pull_requests(work: Path) -> None:
             read_change(repository, **asked)  # type: ignore[arg-type]
 
 
+def test_a_pull_request_is_what_was_fetched_and_is_compared_with_the_branch_that_it_goes_to(work: Path) -> None:
+    repository = Repository.open(work)
+    git(work, "checkout", "--quiet", "-b", "release", "main")
+    commit(work, "Fix of the release alone", release_txt="1.0\n")
+    git(work, "checkout", "--quiet", "-b", "backport")
+    head = commit(work, "Backport it", back_txt="a\n")
+    git(work, "update-ref", "refs/pull/14/head", head)  # the history knows another change by this number
+    assert read_change(repository, pull_request=14).head_commit == head
+    assert {file.path for file in read_change(repository, pull_request=14).files} == {"release.txt", "back.txt"}
+    [only] = read_change(repository, pull_request=14, target="release").files
+    assert only.path == "back.txt"
+    told = inhouse("review", "--repo", str(work), "--pr", "14", "--base", "release", "--json")
+    assert json.loads(told.stdout)["coverage"]["files"] == 1
+    assert "--base goes with --pr" in inhouse("review", "--repo", str(work), "--base", "release").stderr
+    with pytest.raises(InhouseError, match="no commit"):
+        read_change(repository, pull_request=14, target="nowhere")
+
+
 def test_what_has_no_lines_to_read_is_listed_with_its_reason(work: Path) -> None:
     (work / "image.png").write_bytes(b"\x89PNG\x00\x00")
     (work / "link").symlink_to("/etc/passwd")
@@ -473,6 +491,31 @@ def test_a_replacement_is_shown_only_when_it_applies_parses_and_changes_somethin
     assert (refused or text) == shown
 
 
+@pytest.mark.parametrize(
+    ("path", "before", "after", "layout"),
+    [
+        ("a.py", "x = f(a,b)\n", "x = f(a, b)\n", True),
+        ("a.py", "x = f('one')\n", 'x = f("one")\n', True),
+        ("a.py", "x = [1, 2]\n", "x = [\n    1,\n    2,\n]\n", True),
+        ("a.ts", "const a = f(1)\n", "const a = f( 1 );\n", True),
+        ("a.ts", "const a = 'one'\n", 'const a = "one"\n', True),
+        ("a.py", "x = 'a  b'\n", "x = 'a b'\n", False),
+        ("a.py", "x = (1,)\n", "x = (2,)\n", False),
+        ("a.py", "for a in b:\n    c()\n    d()\n", "for a in b:\n    c()\nd()\n", False),
+        ("a.ts", "const a = `one  two`\n", "const a = `one two`\n", False),
+        ("a.go", 'package a\n\nvar a = "one"\n', 'package a\n\nvar a = "two"\n', False),
+        ("a.css", 'a { content: "x  y" }\n', 'a { content: "x y" }\n', False),
+        ("a.json", '{"a":1}\n', '{ "a": 1 }\n', True),
+        ("a.yaml", "a:\n  b: 1\n  c: 2\n", "a:\n  b: 1\nc: 2\n", False),
+        ("a.unknown", "one  two\n", "one two\n", True),
+    ],
+)
+def test_layout_is_what_the_grammar_does_not_see(path: str, before: str, after: str, layout: bool) -> None:
+    file = reviewed_file(before, path)
+    _, refused = prove(file, 1, before.count("\n"), after)
+    assert (refused == "it only changes the layout") is layout, refused
+
+
 def test_a_replacement_keeps_the_file_s_line_ends_and_its_missing_last_one() -> None:
     crlf = reviewed_file("a = compute()\r\nb = 2\r\n")
     assert prove(crlf, 1, 1, "a = compute_all()\n") == ("a = compute_all()\r\n", None)
@@ -491,6 +534,8 @@ def test_replies_are_read_whole_or_salvaged() -> None:
     assert parse_reply(whole[:-1] + ', {"quote": "cut') == [row]
     assert parse_reply('{"findings":[]}') == []
     assert parse_reply('{"findings":[{"quote":"cut') == []
+    braces = {**row, "quote": "if (x) {"}
+    assert parse_reply(json.dumps({"findings": [braces, row]})[:-30]) == [braces]
     assert parse_reply("Looks good to me.") is None
     assert parse_reply('{"findings":[{"quote": 3}]}') == []
 

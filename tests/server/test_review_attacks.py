@@ -18,6 +18,7 @@ from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
 from inhouse_server.review.finding import Review
 from inhouse_server.review.past_remarks import PastRemarks
+from inhouse_server.review.posting.inert import why_code_acts
 from inhouse_server.review.posting.request import read_request
 from inhouse_server.review.renderers import render
 from inhouse_server.review.reviewer import House, Reader, review
@@ -146,7 +147,9 @@ def test_a_model_that_does_as_it_is_told_gets_nothing_out(name: str) -> None:
         for body in bodies:
             ours = re.sub(r"^## .*|\A# .*", "", body, flags=re.M) if name == "markdown" else body
             said = re.sub(r"^(`{3,})suggestion.*?^\1$", "", ours, flags=re.M | re.S)
-            assert active(said) == [] and hidden_characters(said) == 0, said
+            assert active(said) == [] and hidden_characters(ours) == 0, ours
+            for offered in re.findall(r"^(`{3,})suggestion[^\n]*\n(.*?)^\1$", ours, flags=re.M | re.S):
+                assert why_code_acts(offered[1]) == "", offered
 
 
 def _bodies(value: Any) -> list[str]:

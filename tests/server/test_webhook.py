@@ -313,6 +313,24 @@ def test_a_pull_request_is_fetched_reviewed_and_posted_once(clone: tuple[Path, s
         assert queue.accept(["b"], Wanted(77, head, "review")) == "done"
 
 
+def test_a_pull_request_to_another_branch_is_compared_with_that_one(clone: tuple[Path, str], queue: Queue) -> None:
+    root, head = clone
+    origin = root.parent / "origin"
+    git(origin, "checkout", "--quiet", "-b", "release")
+    commit(origin, "Of the release alone", release_py="a = 1\n")
+    git(origin, "checkout", "--quiet", "-b", "backport")
+    more = CLIENT.format(name="more").replace("house.http", "house.web")
+    head = commit(origin, "Offer more", clients__more_py=more)
+    git(origin, "update-ref", "refs/pull/77/head", head)
+    with forge_of(head).running() as server:
+        assert isinstance(server.world, GitHubPullWorld)
+        server.world.pull["base"]["ref"] = "release"
+        queue.accept(["a"], Wanted(77, head, "review"))
+        assert worker(root, settings_for(root, server), queue).work()
+        [posted] = server.posted()
+        assert "1 file, 1 hunk" in posted["body"] and "release.py" not in json.dumps(posted)
+
+
 @pytest.mark.long
 def test_a_worker_killed_after_posting_posts_no_second_time(clone: tuple[Path, str], tmp_path: Path) -> None:
     """The job is still in the queue, as after a kill between posting and noting it."""

@@ -19,12 +19,14 @@ _HIDDEN = frozenset(
         (0x061C, 0x061C),
         (0x115F, 0x1160),
         (0x17B4, 0x17B5),
-        (0x180E, 0x180E),
+        (0x180B, 0x180F),
         (0x3164, 0x3164),
         (0xFFA0, 0xFFA0),
-        (0xE0000, 0xE007F),
         (0xFE00, 0xFE0F),
-        (0xE0100, 0xE01EF),
+        (0x13430, 0x1343F),
+        (0x1BCA0, 0x1BCA3),
+        (0x1D173, 0x1D17A),
+        (0xE0000, 0xE0FFF),
     )
     for character in range(first, last + 1)
 )
@@ -32,11 +34,14 @@ _HIDDEN = frozenset(
 
 
 _OF_EMOJI = frozenset({0x200D, 0xFE0E, 0xFE0F})
-"""Joiners and selectors that emoji are made with: taken out as well, but nothing to warn of."""
+"""Joiners and selectors that emoji are made with: taken out as well, but nothing to warn of …"""
+_NO_EMOJI = re.compile("[\u200d\ufe0e\ufe0f]{3,}")
+"""… unless so many follow each other that they spell something."""
 
 
 _CONTROL_TOKEN = re.compile(
-    r"<(?=\|[^|<>\n]{1,40}\|>|\uff5c[^\uff5c<>\n]{1,40}\uff5c>|/?s>|</?SYS>>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])",
+    r"<(?=\|[^|<>\n]{1,40}\|>|\uff5c[^\uff5c<>\n]{1,40}\uff5c>|/?s>|</?SYS>>|(?:start|end)_of_turn>|[be]os>|\|turn>"
+    r"|/?(?:tool_call|tool_response|think)>|[se]op>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS))\])",
     re.I,
 )
 """The start of a word by which some model's chat template marks a turn: ChatML and its kin, DeepSeek, Llama, Gemma."""
@@ -53,11 +58,17 @@ def without_control_tokens(text: str) -> str:
 
 
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_SPACE = frozenset("\t\n\v\f\r\x85")
 
 
 def hidden_characters(text: str) -> int:
-    """How many characters of ``text`` no reader would see, those of emoji aside."""
-    return sum(ord(character) in _HIDDEN and ord(character) not in _OF_EMOJI for character in text)
+    """How many characters of ``text`` no reader would see, those of emoji and of line ends aside."""
+    spelled = sum(len(found[0]) for found in _NO_EMOJI.finditer(text))
+    return spelled + sum(
+        (ord(character) in _HIDDEN and ord(character) not in _OF_EMOJI)
+        or (character not in _SPACE and unicodedata.category(character) == "Cc")
+        for character in text
+    )
 
 
 def spoils(text: str) -> str:

@@ -37,6 +37,12 @@ def review(
     pull_request: Annotated[
         int | None, typer.Option("--pr", min=1, help="Review a pull request of this clone.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--base", help="With --pr: the branch that it goes to. Default: the main branch.", metavar="BRANCH"
+        ),
+    ] = None,
     diff: Annotated[
         Path | None,
         typer.Option("--diff", help="Review a patch against HEAD; - reads standard input.", allow_dash=True),
@@ -77,6 +83,8 @@ def review(
         raise typer.BadParameter("--fail-on takes 'warning' or 'info'")
     if post and (pull_request is None or once):
         raise typer.BadParameter("--post goes with --pr, and not with --once: what was posted is not repeated anyway")
+    if target is not None and pull_request is None:
+        raise typer.BadParameter("--base goes with --pr; of a range say BASE...HEAD")
     root, settings, state_dir = locate(repo)
     if once:
         prepare_state_dir(state_dir)
@@ -100,8 +108,8 @@ def review(
         check = open_check(repository, trusted.settings, tree) if trusted.settings and tree else None
         with progress_bar() as progress:
             change = read_change(
-                repository, revisions, staged=staged, pull_request=pull_request, patch=patch, copy_to=tree,
-                progress=progress,
+                repository, revisions, staged=staged, pull_request=pull_request, target=target, patch=patch,
+                copy_to=tree, progress=progress,
             )  # fmt: skip
             known: Container[str] = shown or ()
             if posting is not None and pull_request is not None:

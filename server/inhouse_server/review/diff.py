@@ -17,6 +17,7 @@ def read_change(
     *,
     staged: bool = False,
     pull_request: int | None = None,
+    target: str | None = None,
     patch: bytes | None = None,
     copy_to: Path | None = None,
     progress: Progress = no_progress,
@@ -26,7 +27,8 @@ def read_change(
     Args:
         revisions: ``BASE..HEAD``, ``BASE...HEAD``, or ``HEAD`` alone, which is compared with its parent.
         staged: what the next commit would hold.
-        pull_request: a merged pull request of the history, or one whose head was fetched to ``refs/pull/N/head``.
+        pull_request: one whose head was fetched to ``refs/pull/N/head``, or a merged one of the history.
+        target: the branch that the pull request goes to; by default the main branch.
         patch: a unified diff against HEAD.
         copy_to: an empty folder that the whole repository is written to, as the change leaves it.
 
@@ -47,7 +49,7 @@ def read_change(
         if staged:
             return trees.change("HEAD", "what is staged", repository.head(), "", trees.of_index())
         if pull_request is not None:
-            base, head, name = _pull_request(repository, pull_request)
+            base, head, name = _pull_request(repository, pull_request, target)
             return trees.change(base[:12], name, base, head, head)
         if revisions is not None:
             base, head = _range(repository, revisions)
@@ -107,15 +109,17 @@ def fetched(number: int, kind: Literal["github", "gitlab"] = "github") -> str:
     return f"+{name}:refs/{name}"
 
 
-def _pull_request(repository: Repository, number: int) -> tuple[str, str, str]:
-    # The history first: the head of a pull request that was merged is its own merge base.
+def _pull_request(repository: Repository, number: int, target: str | None) -> tuple[str, str, str]:
+    target = target or main_branch(repository) or "HEAD"
+    # What was fetched first: a commit's title may name a number of another project, or an issue's.
+    for ref in (f"refs/pull/{number}/head", f"refs/merge-requests/{number}/head"):
+        if _exists(repository, ref):
+            base, head = _merge_base(repository, target, ref), repository.commit_id(ref)
+            if base != head:  # else it was merged as it is, and the history knows what it was compared with
+                return base, head, f"#{number}"
     for change in read_changes(repository):
         if change.number == number and change.parents:
             return repository.commit_id(f"{change.commit}^1"), change.commit, f"#{number}"
-    for ref in (f"refs/pull/{number}/head", f"refs/merge-requests/{number}/head"):
-        if _exists(repository, ref):
-            main = main_branch(repository) or "HEAD"
-            return _merge_base(repository, main, ref), repository.commit_id(ref), f"#{number}"
     raise InhouseError(
         f"Pull request #{number} is not in this clone.",
         f"Fetch it: git fetch origin {fetched(number)}; on GitLab: git fetch origin {fetched(number, 'gitlab')}",

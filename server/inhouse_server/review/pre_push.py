@@ -28,7 +28,7 @@ _SCRIPT = """\
 refs=$(cat)
 before=$(dirname -- "$0")/{chained}
 if [ -x "$before" ]; then
-    printf '%s\\n' "$refs" | "$before" "$@" || exit $?
+    {{ [ -z "$refs" ] || printf '%s\\n' "$refs"; }} | "$before" "$@" || exit $?
 fi
 inhouse={inhouse}
 if [ ! -x "$inhouse" ] && ! inhouse=$(command -v inhouse); then

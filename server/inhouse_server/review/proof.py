@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from inhouse_retrieval import syntax_errors
+from inhouse_retrieval import is_same_code, syntax_errors
 from inhouse_server.review.change import CONTEXT, Hunk, ReviewedFile
 
 FUZZY = 0.9
@@ -70,8 +70,6 @@ def prove(file: ReviewedFile, first: int, last: int, replacement: str) -> tuple[
         after = []
     if after == before:
         return "", "it changes nothing"
-    if _without_layout(after) == _without_layout(before):
-        return "", "it only changes the layout"
     near = (*file.lines[max(0, first - 1 - len(after)) : first - 1], *file.lines[last : last + len(after)])
     added = {line.strip() for line in after if line.strip() and line not in before}
     if added and added <= {line.strip() for line in near}:
@@ -80,6 +78,9 @@ def prove(file: ReviewedFile, first: int, last: int, replacement: str) -> tuple[
     changed = applied(file.new_text, first, last, shown)
     if changed is None:
         return "", "it does not apply"
+    same = is_same_code(file.path, file.new_text, changed)
+    if same or (same is None and _without_layout(after) == _without_layout(before)):
+        return "", "it only changes the layout"
     errors = syntax_errors(file.path, changed)
     if errors is not None and errors > (syntax_errors(file.path, file.new_text) or 0):
         return "", "it does not parse"

@@ -8,7 +8,6 @@ change is data: the model has no tools, and its answer is held to a JSON schema.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,6 @@ from inhouse_training.review_prompt import SCHEMA
 _PRECEDENTS = 3
 _REMARKS = 2
 _LEAST_CONFIDENCE = 5
-_OBJECT = re.compile(r"\{[^{}]*\}", re.S)
 
 Search = Callable[[str, int], Sequence[Passage]]
 """``(query, limit)`` -> passages of the repository, best first."""
@@ -142,15 +140,26 @@ def parse_reply(reply: str) -> list[dict[str, Any]] | None:
             return [row for row in rows if _is_finding(row)]
     except ValueError:
         pass
-    rows = []
-    for match in _OBJECT.finditer(reply):
+    rows, at = [], start
+    while (at := reply.find("{", at)) >= 0:
         try:
-            row = json.loads(match[0])
-        except ValueError:
+            row, end = json.JSONDecoder().raw_decode(reply, at)
+        except (ValueError, RecursionError):
+            at += 1  # a brace of the whole that was cut off, or of a text within it
             continue
+        at = end
         if _is_finding(row):
             rows.append(row)
     return rows if rows or '"findings"' in reply else None
+
+
+def _is_cut(reply: str) -> bool:
+    """Whether the reply ends within its JSON."""
+    try:
+        json.JSONDecoder().raw_decode(reply, max(reply.find("{"), 0))
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _is_finding(row: object) -> bool:
@@ -162,7 +171,7 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
     if rows is None:
         return Reading((), "", {"the reply was no JSON": 1})
     findings: list[Finding] = []
-    dropped: Counter[str] = Counter()
+    dropped: Counter[str] = Counter({"the reply was cut off": 1} if _is_cut(reply) else {})
     for row in rows:
         confidence = row.get("confidence")
         sure = confidence if isinstance(confidence, int) else _LEAST_CONFIDENCE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
@@ -134,9 +134,9 @@ def review(
         repeated=len(findings) - len(fresh),
         dropped=dict(sorted(dropped.items())),
         worst=next((level for level in _SEVERITIES if any(each.severity == level for each in findings)), None),
-        notes=tuple(
+        notes=_at_most(
             dict.fromkeys((*change.notes, *house.notes, *house_score_notes(HOUSE_SCORE), *_notes(change), *read.notes))
-        )[:_MOST_NOTES],
+        ),
         base_model=reader.engine.base_model if reader is not None else None,
         adapter=reader.adapter if reader is not None and reader.adapter != BASE else None,
     )
@@ -236,11 +236,21 @@ def _notes(change: Change) -> tuple[str, ...]:
         if what := spoils(file.path):
             notes.append(f"The name of {plain_text(file.path)} holds {what}.")
     for file in change.files:
-        for number, text in file.added_lines():
-            # At the start of a file it is a byte order mark, which hides nothing.
-            if what := spoils(text.removeprefix("\ufeff") if number == 1 else text):
-                notes.append(f"{plain_text(file.path)}:{number} adds {what}.")
+        # At the start of a file it is a byte order mark, which hides nothing.
+        lines = [(n, text.removeprefix("\ufeff") if n == 1 else text) for n, text in file.added_lines()]
+        spoilt = [number for number, text in lines if spoils(text)]
+        if spoilt:
+            what = spoils("\n".join(text for _, text in lines))
+            more = f", and {len(spoilt) - 1:,} more of its lines" if len(spoilt) > 1 else ""
+            notes.append(f"{plain_text(file.path)}:{spoilt[0]}{more} add{'' if more else 's'} {what}.")
     return tuple(notes)
+
+
+def _at_most(notes: Iterable[str]) -> tuple[str, ...]:
+    kept = tuple(notes)
+    if len(kept) <= _MOST_NOTES:
+        return kept
+    return (*kept[: _MOST_NOTES - 1], f"{len(kept) - _MOST_NOTES + 1:,} more notes of this kind are not shown.")
 
 
 def gravest_first(finding: Finding) -> tuple[int, float, int, str, int]:

@@ -113,8 +113,10 @@ class Trees:
         )
         for name in sorted(set(asked.decode("utf-8", "replace").split("\n")) - {""}):
             settings[name] = "false" if name.endswith(".required") else ""
-        told = {"GIT_CONFIG_COUNT": str(len(settings))}
-        for number, (name, value) in enumerate(settings.items()):
+        given = os.environ.get("GIT_CONFIG_COUNT", "")
+        first = int(given) if given.isdecimal() else 0  # what the caller told git holds as well
+        told = {"GIT_CONFIG_COUNT": str(first + len(settings))}
+        for number, (name, value) in enumerate(settings.items(), start=first):
             told |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
         return told
 

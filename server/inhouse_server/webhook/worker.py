@@ -73,8 +73,8 @@ class Worker:
             return "", f"{wanted.command}d", False
         if wanted.head and self._queue.is_paused(wanted.number):
             return "", "paused by a member", False
-        head = self._fetch(wanted.number)
-        return head, self._review(wanted.number), True
+        head, base = self._fetch(wanted.number, pull.target)
+        return head, self._review(wanted.number, base), True
 
     async def _ask(self, number: int, member: int) -> Pull | str:
         """The pull request as it is now, or why there is nothing to do."""
@@ -102,19 +102,21 @@ class Worker:
             raise
         return bool(found["state"] == "active" and found["access_level"] >= _DEVELOPER)
 
-    def _fetch(self, number: int) -> str:
-        """Fetch the pull request's head and the main branch; returns the head."""
+    def _fetch(self, number: int, target: str) -> tuple[str, str]:
+        """Fetch the pull request's head, the branch that it goes to, and the main branch, whose settings hold; returns
+        the head, and that branch under its name here."""
         asked = [fetched(number, self._forge.kind)]
         main = (main_branch(self._repository) or "").removeprefix("origin/")
-        if main and f"origin/{main}" == main_branch(self._repository):
-            asked.append(f"+refs/heads/{main}:refs/remotes/origin/{main}")
+        branches = {target} | ({main} if f"origin/{main}" == main_branch(self._repository) else set())
+        asked += [f"+refs/heads/{branch}:refs/remotes/origin/{branch}" for branch in sorted(branches)]
         command = ["git", "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "origin", *asked]
         self._run(command, _FETCH_S, {"GIT_TERMINAL_PROMPT": "0"}, "The pull request cannot be fetched")
         ref = asked[0].partition(":")[2]
-        return self._repository.commit_id(ref)
+        return self._repository.commit_id(ref), f"refs/remotes/origin/{target}"
 
-    def _review(self, number: int) -> str:
+    def _review(self, number: int, base: str) -> str:
         command = [sys.executable, "-P", "-m", "inhouse_server.cli", "review", "--pr", str(number), "--post"]
+        command += ["--base", base]
         token = {self._token_env: self._forge.token or ""}
         root = str(self._repository.root)
         out = self._run([*command, "--format", "json", "--repo", root], _REVIEW_S, token, "The review failed")

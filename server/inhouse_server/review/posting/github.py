@@ -27,7 +27,7 @@ class GitHubPull:
     async def pull(self) -> Pull:
         found = await self._client.read(self._route)
         state = "merged" if found.get("merged_at") else found["state"]
-        return Pull(state, found["head"]["sha"])
+        return Pull(state, found["head"]["sha"], found["base"]["ref"])
 
     async def files(self) -> Sequence[ReviewedFile]:
         return [

@@ -29,7 +29,8 @@ class GitLabPull:
         found = await self._client.read(self._route)
         refs = found["diff_refs"] or {}  # not there before GitLab made the diff
         state = "open" if found["state"] == "opened" else found["state"]
-        return Pull(state, found["sha"], tuple((name, refs[name]) for name in _REFS if name in refs))
+        diff_refs = tuple((name, refs[name]) for name in _REFS if name in refs)
+        return Pull(state, found["sha"], found["target_branch"], diff_refs)
 
     async def files(self) -> Sequence[ReviewedFile]:
         return [

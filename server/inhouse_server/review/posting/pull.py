@@ -24,11 +24,13 @@ class Pull:
 
     Attributes:
         state: ``"open"``, or why nothing is posted to it any more.
+        target: the branch that it goes to.
         diff_refs: GitLab's three commits of the diff.
     """
 
     state: str
     head: str
+    target: str
     diff_refs: tuple[tuple[str, str], ...] = ()
 
 

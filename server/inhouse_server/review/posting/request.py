@@ -23,6 +23,10 @@ Line = Annotated[int, Field(ge=1, le=10_000_000)]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
 
 
+LONGEST_REPLACEMENT = 15_000
+"""Characters; with a remark's own text it stays below what a forge takes in one comment."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -39,7 +43,7 @@ class Remark(_Strict):
     start_line: Line
     end_line: Line
     body: str = Field(min_length=1, max_length=20_000)
-    replacement: str | None = Field(max_length=50_000)
+    replacement: str | None = Field(max_length=LONGEST_REPLACEMENT)
     fingerprint: Fingerprint
 
 

@@ -40,8 +40,9 @@ def _takes_comment(finding: Finding, change: Change) -> bool:
 
 
 def _comment(finding: Finding) -> dict[str, Any]:
-    body = text.remark(finding)
-    return github_comment(finding.path, finding.start_line, finding.end_line, body, finding.replacement)
+    replacement, shown = text.offered(finding.replacement)
+    body = "\n\n".join((text.remark(finding), *shown))
+    return github_comment(finding.path, finding.start_line, finding.end_line, body, replacement)
 
 
 def _elsewhere(finding: Finding) -> str:

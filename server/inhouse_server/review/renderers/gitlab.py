@@ -44,7 +44,8 @@ def _discussion(finding: Finding, change: Change) -> dict[str, Any]:
             "body": "\n\n".join((code(lines_of(finding)), text.remark(finding), *text.instead(finding.replacement)))
         }
     commits = {"base_sha": change.base_commit, "start_sha": change.base_commit, "head_sha": change.head_commit}
-    suggestion = gitlab_suggestion(finding.start_line, finding.end_line, finding.replacement)
+    replacement, shown = text.offered(finding.replacement)
+    suggestion = [*shown, *gitlab_suggestion(finding.start_line, finding.end_line, replacement)]
     return {
         "body": "\n\n".join((text.remark(finding), *suggestion)),
         "position": gitlab_position(file, finding.end_line, commits),

@@ -22,7 +22,7 @@ _WORD = re.compile(rf"(?:{_SPAN}|{_UNITS}|\S)+")
 _SPANS = re.compile(_SPAN)
 _ACTIVE = re.compile(
     r"""[`<>\[\]\\@|*_~$^]          # HTML, links, mentions, tables, emphasis, mathematics, labels
-    |://|www\.|::                 # addresses
+    |\w:/|mailto:|://|www\.|::      # addresses
     |&[\w#]|[#!%]\w                 # character references, issues, merge requests, milestones
     |\bGH-\d|\b(?=[a-f]*\d)[0-9a-f]{7,40}\b   # issues and commits
     |^/.|^\#+$                      # commands to a bot, headings""",

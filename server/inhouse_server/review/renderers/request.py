@@ -5,16 +5,22 @@ Where a remark goes, beside its lines or into the review's own text, is decided 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from inhouse_retrieval import InhouseError, redact
 from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
-from inhouse_server.review.posting.inert import why_code_acts
-from inhouse_server.review.posting.request import PostRequest, Remark
+from inhouse_server.review.posting.request import LONGEST_REPLACEMENT, PostRequest, Remark
 from inhouse_server.review.renderers import text
 from inhouse_server.review.renderers.harmless import harmless_line
+
+_LONGEST = 600
+"""Characters of one sentence, title or note: titles and paths are anyone's, and may be as long as a file."""
+_LONGEST_MESSAGE = 4_000
+_BODY = 30_000
+"""Characters of the review's own text, which a forge takes 65,536 of with the remarks that stand outside the diff."""
 
 
 def render(review: Review, change: Change, root: Path) -> str:
@@ -25,20 +31,37 @@ def render(review: Review, change: Change, root: Path) -> str:
         raise InhouseError(
             "A review is posted for a commit, and what was reviewed is not committed.", "Review with --pr N."
         )
-    body = "\n\n".join(harmless_line(redact(sentence)[0]) for sentence in text.sentences(review))
+    body = _fitting([harmless_line(_short(redact(sentence)[0])) for sentence in text.sentences(review)])
     remarks = tuple(map(_remark, review.findings))
     request = PostRequest(format=1, event="COMMENT", head_commit=change.head_commit, body=body, remarks=remarks)
     return request.model_dump_json()
+
+
+def _fitting(sentences: Sequence[str]) -> str:
+    """As many as there is room for, and how many there are more."""
+    kept, size = [], 0
+    for number, sentence in enumerate(sentences):
+        size += len(sentence) + 2
+        if size > _BODY:
+            kept.append(f"{text.count(len(sentences) - number, 'more sentence')} left out.")
+            break
+        kept.append(sentence)
+    return "\n\n".join(kept)
+
+
+def _short(told: str, longest: int = _LONGEST) -> str:
+    return told if len(told) <= longest else f"{told[: longest - 1]}…"
 
 
 def _remark(finding: Finding) -> Remark:
     clean = _without_secrets(finding)
     replacement = None if clean.replacement is None else text.whole_lines(clean.replacement)
     said = [text.remark(clean)]
-    if replacement is not None and why_code_acts(replacement):
-        # It may be shown, but must not be applied by one click.
-        said += text.instead(replacement)
+    if replacement is not None and len(replacement) > LONGEST_REPLACEMENT:
+        said.append("Its replacement is too long for a comment.")
         replacement = None
+    replacement, shown = text.offered(replacement)
+    said += shown
     return Remark(
         path=clean.path,
         start_line=clean.start_line,
@@ -55,12 +78,13 @@ def _without_secrets(finding: Finding) -> Finding:
     return replace(
         finding,
         path=_clean(finding.path),
-        message=_clean(finding.message),
+        message=_short(_clean(finding.message), _LONGEST_MESSAGE),
         replacement=None if offered is not None and redact(offered)[0] != offered else offered,
         precedents=tuple(
-            replace(place, path=_clean(place.path), note=_clean(place.note)) for place in finding.precedents
+            replace(place, path=_short(_clean(place.path)), note=_short(_clean(place.note)))
+            for place in finding.precedents
         ),
-        changes=tuple(map(_clean, finding.changes)),
+        changes=tuple(_short(_clean(change)) for change in finding.changes),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from inhouse_server.review.finding import Coverage, Finding, Review
+from inhouse_server.review.posting.inert import why_code_acts
 from inhouse_server.review.renderers.harmless import code, fence, harmless, harmless_line, visible
 from inhouse_server.review.renderers.places import span
 
@@ -86,6 +87,13 @@ def instead(replacement: str | None) -> list[str]:
     if replacement == "":
         return ["Instead: nothing; these lines can go."]
     return ["Instead:", fence(visible(whole_lines(replacement)))]
+
+
+def offered(replacement: str | None) -> tuple[str | None, list[str]]:
+    """What may be applied by one click, and what is shown instead where bots or readers would be misled by it."""
+    if replacement is not None and why_code_acts(whole_lines(replacement)):
+        return None, instead(replacement)
+    return replacement, []
 
 
 def whole_lines(replacement: str) -> str:
