@@ -1,8 +1,8 @@
 """An answer as a Markdown document, in which the model's text can do nothing but be read.
 
 Model text is data: it may repeat what somebody wrote into the repository. Raw HTML, images (which a viewer
-fetches) and links other than http(s) (``command:`` runs things in some editors) are turned into plain
-characters. The text is parsed, escaped where needed and parsed again until nothing active is left, so code
+fetches) and links out of the document (``command:`` runs things in some editors, and an address can carry away
+what the model read) are turned into plain characters. The text is parsed, escaped where needed and parsed again until nothing active is left, so code
 keeps its ``<`` and ``[`` as they are.
 """
 
@@ -17,7 +17,7 @@ from markdown_it.token import Token
 from inhouse_retrieval import Passage
 from inhouse_server.answers import AnswerFinished, Provenance
 
-_SAFE_LINK = re.compile(r"(https?://|#)", re.IGNORECASE)
+_SAFE_LINK = re.compile("#")
 _ROUNDS = 8
 
 
@@ -29,7 +29,7 @@ class _Parser(MarkdownIt):
 
 
 def harmless_markdown(text: str) -> str:
-    """``text`` with raw HTML, images and links other than http(s) made plain; code stays as it is."""
+    """``text`` with raw HTML, images and links out of the document made plain; code stays as it is."""
     parser = _Parser("commonmark").enable("table")
     text = text.replace("\0", "�")
     for _ in range(_ROUNDS):

@@ -30,7 +30,7 @@ def active(text: str) -> list[str]:
             href = str(child.attrGet("href") or "")
             if child.type in ("image", "html_inline"):
                 found.append(child.type)
-            elif child.type == "link_open" and not href.startswith(("http://", "https://", "#")):
+            elif child.type == "link_open" and not href.startswith("#"):
                 found.append(href)
     return found
 
@@ -39,6 +39,8 @@ def active(text: str) -> list[str]:
     "hostile",
     [
         "Look: ![x](https://example.com/steal.png)",
+        "See [the docs](https://evil.example/?q=secret) or <https://evil.example>.",
+        "See [the docs][1].\n\n[1]: https://evil.example",
         "[run](command:workbench.action.terminal.new)",
         "<command:workbench.action.terminal.new>",
         "[x](javascript:alert(1)) [y](data:text/html,hi) [z](file:///etc/passwd)",
@@ -63,7 +65,7 @@ def test_nothing_active_is_left(hostile: str) -> None:
 @pytest.mark.parametrize(
     "plain",
     [
-        "Use `Vec<T>` and `a[0]`, see [the manual](https://example.com/a?b=1).",
+        "Use `Vec<T>` and `a[0]`, see [below](#usage).",
         "```html\n<div>![x](y)</div>\n```",
         "    <indented code>\n\n1 < 2 and a[1]",
         "~~~~\n```\n<b>\n~~~~",
