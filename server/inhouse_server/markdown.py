@@ -2,8 +2,8 @@
 
 Model text is data: it may repeat what somebody wrote into the repository. Raw HTML, images (which a viewer
 fetches) and links out of the document (``command:`` runs things in some editors, and an address can carry away
-what the model read) are turned into plain characters. The text is parsed, escaped where needed and parsed again until nothing active is left, so code
-keeps its ``<`` and ``[`` as they are.
+what the model read) are turned into plain characters. The text is parsed, escaped where needed and parsed again
+until nothing active is left, so code keeps its ``<`` and ``[`` as they are.
 """
 
 from __future__ import annotations

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inhouse_retrieval import InhouseError, StateUnwritable
 from inhouse_training import AdapterManifest, Registry
-from inhouse_training.registry import WEIGHTS_NAME
+from inhouse_training.registry import WEIGHTS_NAME, Judged, Overtaken
 
 MANIFEST = AdapterManifest("SmolLM2", "b179", "abc123", recipe={"rank": 16}, metrics={"gain": 0.5})
 
@@ -196,9 +197,13 @@ def test_collecting_keeps_what_is_current_promoted_lately_held_or_the_way_back(
     # One is kept for itself, the other since a rollback goes back to it.
     assert names(registry) >= {made[3], made[4]} and registry.collect(keep=1)[0].version == made[6]
     assert registry.rollback() == made[3]
-    with pytest.raises(InhouseError, match="no adapter version"):
+    assert registry.rollback() is None, "what was removed is passed over"
+    assert made[0] in registry.history()[-1].note and registry.current() is None
+    with pytest.raises(InhouseError, match="nothing to go back to"):
         registry.rollback()
-    assert registry.current() == made[3]
+    registry.promote(made[3])
+    assert registry.rollback() is None
+    registry.promote(made[3])
     registry.add(adapter(tmp_path / "new", bytes([7])), MANIFEST)
     assert registry.is_sound(made[7]), "what was removed may come again"
 
@@ -216,3 +221,39 @@ def test_a_killed_collection_is_finished_by_the_next(registry: Registry, three: 
     assert {entry.version for entry in registry.collect()} == {three[1], three[2]}
     assert names(registry) == {three[0]} and registry.removed() == {three[1], three[2]}
     assert not (registry.root / ".trash").exists()
+
+
+def test_a_rollback_passes_over_what_was_damaged(registry: Registry, three: list[str]) -> None:
+    for version in three:
+        registry.promote(version)
+    (registry.root / three[1] / "adapter_model.safetensors").write_bytes(b"other")
+    assert registry.rollback() == three[0] and three[1] in registry.history()[-1].note
+    assert registry.rollback() is None
+    registry.promote(three[0])
+    registry.use_base("by hand")
+    assert registry.current() is None and registry.rollback() == three[0]
+
+
+def test_what_was_judged_against_another_version_is_not_promoted(registry: Registry, three: list[str]) -> None:
+    registry.promote(three[0])
+    registry.promote(three[1], judged_against=Judged(three[0]))
+    with pytest.raises(Overtaken, match=f"{three[1]} became current"):
+        registry.promote(three[2], judged_against=Judged(three[0]))
+    assert registry.current() == three[1]
+    with pytest.raises(Overtaken):
+        registry.promote(three[2], judged_against=Judged(None))
+    registry.use_base()
+    assert registry.promote(three[2], judged_against=Judged(None)).current
+
+
+def test_rejected_candidates_go_but_for_the_newest(registry: Registry, tmp_path: Path) -> None:
+    made = []
+    for number in range(7):
+        created = replace(MANIFEST, created=f"2026-01-0{number + 1}T00:00:00+00:00")
+        made.append(registry.add(adapter(tmp_path / "new", bytes([number])), created).version)
+    registry.promote(made[1])
+    registry.promote(made[2])
+    gone = registry.collect_rejected(keep=2, held=[made[0]])
+    assert {entry.version for entry in gone} == {made[3], made[4]} and registry.removed() == {made[3], made[4]}
+    assert names(registry) == {made[0], made[1], made[2], made[5], made[6]}
+    assert registry.collect_rejected(keep=2, held=[made[0]]) == ()

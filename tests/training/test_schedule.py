@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -83,6 +84,11 @@ def test_a_run_is_due_when_the_last_is_old_or_enough_has_landed(
     assert wait(SUNDAY + week - timedelta(seconds=30), week) is None
     # The clock was set back since: it may be years until then.
     assert wait(SUNDAY - timedelta(days=3), week) is None and is_ahead(last, SUNDAY - timedelta(days=3))
+    # One run whose clock was ahead does not hide those after it, and where it is the only one it is told.
+    finish_run(history, state_dir, tiny_recipe, replace(BASE, sha256="1" * 64), SUNDAY + timedelta(days=900))
+    assert last_run(state_dir, SUNDAY + week) == last
+    ahead = last_run(state_dir, SUNDAY + timedelta(days=901))
+    assert ahead is not None and ahead.started == SUNDAY + timedelta(days=900)
     few = wait(SUNDAY + week, after=5, landed=4)
     assert few is not None and "4 changes have landed since, and 5 are waited for" in few
     assert wait(SUNDAY, after=5, landed=5) is None

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,6 +88,17 @@ class Removed:
 
     version: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a candidate was judged against: the version that was current, ``None`` for the base model alone."""
+
+    current: str | None
+
+
+class Overtaken(InhouseError):
+    """Another version became current than a candidate was judged against."""
 
 
 class Registry:
@@ -210,25 +221,42 @@ class Registry:
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
             return None
 
-    def promote(self, version: str, note: str = "") -> AdapterVersion:
+    def promote(self, version: str, note: str = "", *, judged_against: Judged | None = None) -> AdapterVersion:
         """Make ``version`` current. It is verified first, so that what is current always loads.
 
+        Args:
+            judged_against: what was current when it was judged better.
+
         Raises:
+            Overtaken: another version is current than ``judged_against`` says.
             InhouseError: unknown or corrupt; the current version then stays.
         """
         with self._writing():  # what is verified stays until it is current: collect() waits
             self.verify(version)
             self._drop_line_without_effect()
+            current = self.current()
+            if judged_against is not None and current != judged_against.current:
+                raise Overtaken(
+                    f"{current or 'The base model'} became current while {version} was judged by what was so before.",
+                    "Retrain again: it is judged anew, and not trained anew.",
+                )
             self._set_current(version, note)
         return self.get(version)
+
+    def use_base(self, note: str = "") -> None:
+        """Make the base model alone current."""
+        with self._writing():
+            self._drop_line_without_effect()
+            self._set_current(None, note)
 
     def rollback(self, note: str = "") -> str | None:
         """Make the version current that was so before; ``None`` stands for the base model alone.
 
-        Rolling back twice goes back twice: a version that was rolled back from is passed over.
+        Rolling back twice goes back twice: a version that was rolled back from is passed over, and so is one that was
+        removed or damaged since, which the history then says.
 
         Raises:
-            InhouseError: nothing has been promoted, or the earlier version is corrupt.
+            InhouseError: nothing has been promoted.
         """
         with self._writing():
             self._drop_line_without_effect()
@@ -237,10 +265,11 @@ class Registry:
                 stack.append(current)
             if len(stack) < 2:
                 raise InhouseError("No adapter has been promoted yet, so there is nothing to go back to.", "")
-            previous = stack[-2]
-            if previous is not None:
-                self.verify(previous)
-            self._set_current(previous, f"{_ROLLBACK} {stack[-1]}. {note}".strip())
+            earlier = stack[-2::-1]  # the base model alone is always among them
+            previous = next(version for version in earlier if version is None or self.is_sound(version))
+            passed = [version for version in earlier[: earlier.index(previous)] if version is not None]
+            gone = f" {', '.join(passed)} is not there any more, or damaged." if passed else ""
+            self._set_current(previous, f"{_ROLLBACK} {stack[-1]}.{gone} {note}".strip())
         return previous
 
     def history(self) -> tuple[Promotion, ...]:
@@ -252,6 +281,12 @@ class Registry:
                 with contextlib.suppress(ValueError, TypeError):
                     entries.append(Promotion(**json.loads(line)))
         return tuple(entries)
+
+    def rejected(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[str, ...]:
+        """Versions that were never promoted, without the ``keep`` newest of them and ``held``."""
+        promoted = {entry.version for entry in self.history()} | {self.current()}
+        never = [each.version for each in self.list() if each.version not in promoted and each.version not in held]
+        return tuple(never[: max(0, len(never) - keep)])
 
     def unused(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[Removed, ...]:
         """The versions that :meth:`collect` would remove now, and their size."""
@@ -276,10 +311,22 @@ class Registry:
         Raises:
             StateUnwritable: the folder is read-only.
         """
+        return self._remove(lambda: self.unused(keep, held))
+
+    def collect_rejected(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[Removed, ...]:
+        """Remove the versions that :meth:`rejected` names, as :meth:`collect` does, so that candidates that the gate
+        turned down do not fill the disk."""
+
+        def named() -> tuple[Removed, ...]:
+            return tuple(Removed(name, bytes_under(self.root / name)) for name in self.rejected(keep, held))
+
+        return self._remove(named)
+
+    def _remove(self, chosen: Callable[[], tuple[Removed, ...]]) -> tuple[Removed, ...]:
         if not self.root.is_dir():
             return ()
         with self._writing():
-            unused = self.unused(keep, held)
+            unused = chosen()
             trash = self.root / ".trash"
             trash.mkdir(exist_ok=True)
             for entry in unused:
@@ -361,6 +408,8 @@ def _promoted(history: Sequence[Promotion]) -> list[str | None]:
     for entry in history:
         if len(stack) > 1 and entry.note.startswith(_ROLLBACK):
             stack.pop()
+            while len(stack) > 1 and stack[-1] != entry.version:  # passed over, since it could not be used any more
+                stack.pop()
         elif entry.version != stack[-1]:
             stack.append(entry.version)
     return stack

@@ -31,7 +31,7 @@ from .finetune import TrainingStep, finetune, training_curve
 from .gate import Decision, decide
 from .probes import Probes, run_probes
 from .recipe import Recipe
-from .registry import AdapterManifest, Registry
+from .registry import AdapterManifest, Judged, Overtaken, Registry
 from .replay import replay_source
 from .report import ReportInput, write_report
 from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, write_json
@@ -41,6 +41,8 @@ from .synthesis.cache import stored_replies
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
+_ATTEMPTS = 3
+"""How often a candidate is judged, while others make versions current by hand."""
 NOT_EVALUATED: Final = "not evaluated"
 """The decision about a version that was trained on everything, so that nothing is left to judge it by."""
 
@@ -105,7 +107,14 @@ def retrain(
             return _skipped(finished, registry, nothing_changed(finished))
         started = now()
         start_run(run)
-        result = _make_candidate(repository, state_dir, registry, run, recipe, base, progress, retrieval)
+        forget_runs(state_dir, unfinished=True)  # of earlier calls that failed; this run is the newest
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                result = _make_candidate(repository, state_dir, registry, run, recipe, base, progress, retrieval)
+                break
+            except Overtaken:  # judged anew; everything before is there
+                if attempt == _ATTEMPTS:
+                    raise
         write_json(run.directory / "result.json", {**result.to_json(), "started": started, "finished": now()})
         forget_runs(state_dir)
         return result
@@ -125,9 +134,12 @@ def _make_candidate(
     replay = replay_source(base, recipe, progress)
     generated = partial(stored_replies, state_dir)
     dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
+    # Before anything is trained: what could not be judged is not worth training.
+    _judging(repository, registry, recipe, dataset, _current_before(registry, base, run)[0])
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
+    before = Judged(registry.current())
     current, remark = _current_before(registry, base, run)
-    held_out = _not_selected_by(repository, recipe, dataset, _unseen(repository, registry, dataset, current))
+    held_out = _judging(repository, registry, recipe, dataset, current)
     evaluation, probes = _judged(
         repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
     )
@@ -146,7 +158,7 @@ def _make_candidate(
     version = registry.add(adapter, version_manifest(dataset, recipe, base, metrics, current))
     write_json(run.directory / "candidate.json", {"version": version.version, "current": current})
     if decision.promote and registry.current() != version.version:
-        registry.promote(version.version, " ".join(decision.reasons))
+        registry.promote(version.version, " ".join(decision.reasons), judged_against=before)
     content = ReportInput(
         version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision,
         decay, earlier_decays(registry, version.version),
@@ -215,6 +227,17 @@ def _current_before(registry: Registry, base: BaseModel, run: Run) -> tuple[str 
     if registry.get(current).manifest.base_sha256 != base.sha256:
         return None, f"It was not compared with the current adapter {current}, which belongs to another base model."
     return current, ""
+
+
+def _judging(
+    repository: Repository, registry: Registry, recipe: Recipe, dataset: Dataset, current: str | None
+) -> tuple[HeldOutChange, ...]:
+    """The changes that judge the candidate.
+
+    Raises:
+        InhouseError: too few are left.
+    """
+    return _not_selected_by(repository, recipe, dataset, _unseen(repository, registry, dataset, current))
 
 
 def _unseen(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,17 @@ class LastRun:
     finished: datetime
 
 
-def last_run(state_dir: Path) -> LastRun | None:
-    """The retraining of this repository that finished last, if any did."""
+def last_run(state_dir: Path, now: datetime | None = None) -> LastRun | None:
+    """The retraining of this repository that finished last, if any did; one that finished later than ``now``, by a
+    clock that was put back since, only where there is no other."""
+    now = now or datetime.now(UTC)
     results = [(read_json(path), path.parent) for path in (state_dir / "runs").glob("*/result.json")]
     # A version of everything is made beside the schedule: it judges nothing and makes no other run superfluous.
     found = [(result, run) for result, run in results if result and result["decision"] != "not evaluated"]
     if not found:
         return None
-    result, directory = max(found, key=lambda run: datetime.fromisoformat(run[0]["finished"]))
+    ended = [(datetime.fromisoformat(result["finished"]), result, run) for result, run in found]
+    _, result, directory = max(ended, key=lambda run: (run[0] <= now, run[0]))
     inputs = read_json(directory / "inputs.json")
     return LastRun(
         result,

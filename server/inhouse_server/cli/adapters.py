@@ -15,6 +15,7 @@ from inhouse_server.cli.options import HERE, JsonOption, RepoOption
 from inhouse_server.cli.terminal import print_json, progress_bar, start_logging, warn
 
 if TYPE_CHECKING:
+    from inhouse_server.settings import Settings
     from inhouse_training import Registry
 
 app = typer.Typer(help="The versions that training made.", no_args_is_help=True)
@@ -70,9 +71,23 @@ def show(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = F
 
 
 @app.command("promote")
-def promote(version: VersionArgument, repo: RepoOption = HERE, json: JsonOption = False) -> None:
+def promote(
+    version: Annotated[str, typer.Argument(help="An adapter version, or 'base' for the base model alone.")],
+    repo: RepoOption = HERE,
+    json: JsonOption = False,
+) -> None:
     """Make a version the current one, by hand."""
     registry = _registry(repo)
+    if version == "base":
+        registry.use_base("by hand")
+        _say({"current": None}, "The base model is current.", json)
+        return
+    serves, made_for = locate(repo)[1].base_model, registry.get(version).manifest.base_model
+    if made_for != serves:
+        raise InhouseError(
+            f"{version} was made for {made_for}, and {serves} is what is served here: no answer could be made with it.",
+            f"Set base_model = {made_for!r} in inhouse.toml first, or promote a version of {serves}.",
+        )
     evaluated = registry.get(version).manifest.evaluated
     promoted = registry.promote(version, "by hand" if evaluated else "by hand, not evaluated").version
     if not evaluated:
@@ -104,7 +119,7 @@ def collect(
 
     registry = _registry(repo)
     _, settings, state_dir = locate(repo)
-    held = {*settings.engine.adapters, *_loaded_by_owner(state_dir)}
+    held = held_versions(settings, state_dir)
     keep = keep or KEPT_VERSIONS
     if dry_run or not state_dir.is_dir():
         versions = registry.unused(keep, held)
@@ -190,6 +205,11 @@ def _score(row: dict[str, Any]) -> str:
     if not row["evaluated"] or not gain:
         return "not evaluated"
     return f"{gain['mean']:+.3f} nats per token over the base ({gain['low']:+.3f} to {gain['high']:+.3f})"
+
+
+def held_versions(settings: Settings, state_dir: Path) -> set[str]:
+    """Versions that are served, whatever became of them: by configuration, or loaded by the owner."""
+    return {*settings.engine.adapters, *_loaded_by_owner(state_dir)}
 
 
 def _loaded_by_owner(state_dir: Path) -> list[str]:

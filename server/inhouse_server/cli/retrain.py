@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inhouse_retrieval.errors import InhouseError
+from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.notify import notify
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
@@ -20,6 +22,8 @@ from inhouse_server.cli.training_job import AllDataOption, RecipeOption, trainin
 from inhouse_server.cli.usage import interval
 
 if TYPE_CHECKING:
+    from inhouse_retrieval import Progress
+    from inhouse_server.cli.training_job import TrainingJob
     from inhouse_training import LastRun, RetrainResult
 
 app = typer.Typer()
@@ -104,23 +108,49 @@ def _not_due(repo: Path, last: LastRun, waiting: str) -> RetrainResult:
 
 
 def _retrain(repo: Path, recipe: str | None) -> RetrainResult:
+    with progress_bar() as progress, _told(repo):
+        job = training_job(repo, recipe, progress, "retrain")
+        result = _retrained(job, progress)
+    if result.decision != "skipped":
+        _tell(repo, result.to_json())
+    return result
+
+
+def _retrained(job: TrainingJob, progress: Progress) -> RetrainResult:
+    from inhouse_server.cli.adapters import held_versions
     from inhouse_server.cli.golden import note_golden
-    from inhouse_training import Registry
+    from inhouse_training import Registry, hold_runs
     from inhouse_training.retrain import retrain as retrain_repository
 
-    with progress_bar() as progress:
-        job = training_job(repo, recipe, progress, "retrain")
-        with open_backend(job.repository.root, "retrain") as (_, backend):
-            backend.index(progress)
-        result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
-        if job.settings.engine.kind == "vllm" and result.decision == "promoted" and result.candidate:
-            note_golden(Registry(job.state_dir / "adapters"), result.candidate, job.settings.base_model, progress)
-    webhook = job.settings.retrain.webhook
-    if webhook and result.decision != "skipped":
-        failure = notify(webhook, {"repository": job.repository.root.name, **result.to_json()})
-        if failure:
-            warn(failure)
+    with open_backend(job.repository.root, "retrain") as (_, backend):
+        backend.index(progress)
+    result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
+    registry = Registry(job.state_dir / "adapters")
+    if job.settings.engine.kind == "vllm" and result.decision == "promoted" and result.candidate:
+        note_golden(registry, result.candidate, job.settings.base_model, progress)
+    if result.decision != "skipped":
+        with hold_runs(job.state_dir):
+            registry.collect_rejected(held=held_versions(job.settings, job.state_dir))
     return result
+
+
+@contextmanager
+def _told(repo: Path) -> Iterator[None]:
+    """Tell the webhook of a run that fails: at night nobody reads what it says."""
+    try:
+        yield
+    except Cancelled:
+        raise
+    except InhouseError as error:
+        _tell(repo, {"decision": "failed", "reasons": [error.problem, *([error.remedy] if error.remedy else [])]})
+        raise
+
+
+def _tell(repo: Path, told: dict[str, Any]) -> None:
+    root, settings, _ = locate(repo)
+    webhook = settings.retrain.webhook
+    if webhook and (failure := notify(webhook, {"repository": root.name, **told})):
+        warn(failure)
 
 
 def train_on_everything(repo: Path, recipe: str | None) -> RetrainResult:
