@@ -12,7 +12,10 @@ from filelock import FileLock
 
 from inhouse_retrieval import Busy, InhouseError, Repository, StateUnwritable
 from inhouse_training import BaseModel, Registry, open_run
+from inhouse_training.evaluation import Evaluation
+from inhouse_training.gate import Decision
 from inhouse_training.measures.model import evaluate_version
+from inhouse_training.probes import Probes
 from inhouse_training.recipe import Recipe, parse_recipe
 from inhouse_training.retrain import retrain
 
@@ -171,6 +174,32 @@ def test_only_changes_that_the_current_adapter_did_not_see_judge(
     git(repository.root, "reset", "--quiet", "--hard", "HEAD~5")
     with pytest.raises(InhouseError, match="was trained on all but 3 of the changes"):
         retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    untrained = open_run(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert untrained.dataset.exists() and not untrained.training.exists(), "it was told before it was trained"
+
+
+@pytest.mark.long  # trains twice, over a minute
+def test_a_version_that_became_current_meanwhile_is_compared_with(
+    tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = make_history(tmp_path / "shop", commits=24)
+    first = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert first.candidate is not None
+    registry = Registry(state_dir / "adapters")
+    registry.use_base()
+    commit(repository.root, "Let clerks update a stamp", handlers__stamp_py=handler("stamp"))
+    asked: list[bool] = []
+
+    def decide(evaluation: Evaluation, probes: Probes) -> Decision:
+        asked.append("current" in evaluation.metrics()["held_out"]["closed_book"])
+        if len(asked) == 1:
+            registry.promote(str(first.candidate), "by hand, meanwhile")
+        return Decision(True, ("So it is.",))
+
+    monkeypatch.setattr("inhouse_training.retrain.decide", decide)
+    second = retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    assert asked == [False, True] and second.candidate != first.candidate
+    assert second.current == second.candidate == registry.current()
 
 
 @pytest.mark.long
