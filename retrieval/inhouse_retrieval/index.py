@@ -46,6 +46,9 @@ from inhouse_retrieval.within import EVERYWHERE, Within
 _log = logging.getLogger(__name__)
 CATALOG = "catalog.sqlite"
 """The file of the catalog in a state directory."""
+LONGEST_QUERY = 20_000
+"""Characters of a query that are looked at: more than any encoder reads, and few enough to be split into words and
+tokens in a moment."""
 _V = TypeVar("_V")
 
 
@@ -243,6 +246,7 @@ class Index:
         """Passages for ``query``, best first, as the files are now.
 
         Args:
+            query: its first :data:`LONGEST_QUERY` characters count.
             limit: passages of code and wiki at most; pull requests come beside them, one for each five, and those that
                 ``query`` names.
             open_documents: unsaved text by path; it stands for the file on disk.
@@ -255,7 +259,7 @@ class Index:
             InhouseError: the index cannot be read or was closed, or the reranker cannot be loaded.
         """
         # A question may hold half of a surrogate pair, which no tokenizer reads.
-        query = query.encode("utf-8", "replace").decode()
+        query = query[:LONGEST_QUERY].encode("utf-8", "replace").decode()
         return self._recovering(
             lambda: self._search(
                 query, limit, open_documents or {}, weights or Weights(), pull_requests, within, rerank

@@ -8,31 +8,55 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 LEAST_CHARACTERS = 4
 """A shorter text is a word or a sign; trigrams find nothing below three."""
+LOOKED_AT = 20_000
+"""Characters of a question that are looked at."""
 _LEAST_RUN = 8
 _LONGEST = 300
 _MOST = 4
-_QUOTED = re.compile(
-    r"```\w*\n?(?P<block>.+?)```|`(?P<tick>[^`\n]+)`|\"(?P<double>[^\"\n]+)\"|“(?P<curly>[^”\n]+)”"
-    r"|(?<![\w'])'(?P<single>[^'\n]+(?:'\w[^'\n]*)*)'(?![\w'])",
-    re.S,
-)
-_ERROR = re.compile(r"^.*?\b[\w.]*(?:Error|Exception|Warning|panic)\b: *(?P<message>.+)$", re.M)
+# No start is tried twice: whatever a question holds, reading it takes time in proportion to its length.
+_OPENING = re.compile(r"```|`(?![`\n])|\"(?![\"\n])|“(?![”\n])|(?<![\w'])'(?!['\n])")
+_CLOSING = {
+    "```": re.compile(r"(?P<closing>```)"),
+    "`": re.compile(r"(?P<closing>`)|\n"),
+    '"': re.compile(r"(?P<closing>\")|\n"),
+    "“": re.compile(r"(?P<closing>”)|\n"),
+    "'": re.compile(r"(?P<closing>'(?![\w']))|\n|'(?!\w)"),  # one before a letter is an apostrophe
+}
+_LANGUAGE = re.compile(r"\w*\n?")
+_ERROR = re.compile(r"(?:Error|Exception|Warning|panic): *(?P<message>.+)")
 _WORD = re.compile(r"\S+")
 _NAME = re.compile(r"[\w.$:#-]+(?:\(\))?")
 
 
 def literals(question: str) -> list[str]:
-    """Texts that ``question`` quotes, or that follow the name of an error in it; names alone are none, and lead to
-    their definition."""
-    found = [next(text for text in match.groups() if text is not None) for match in _QUOTED.finditer(question)]
-    found += [match["message"] for match in _ERROR.finditer(question)]
+    """Texts that the first :data:`LOOKED_AT` characters of ``question`` quote, or that follow the name of an error in
+    them; names alone are none, and lead to their definition."""
+    question = question[:LOOKED_AT]
+    found = [*_quoted(question), *(match["message"] for match in _ERROR.finditer(question))]
     lines = [line.strip() for text in found for line in text.split("\n")]
     kept = (line[:_LONGEST] for line in lines if len(line) >= LEAST_CHARACTERS and not _NAME.fullmatch(line))
     return list(dict.fromkeys(kept))[:_MOST]
+
+
+def _quoted(question: str) -> Iterator[str]:
+    """Texts between marks, from left to right, none within another; only a block in ``` goes over several lines."""
+    at = 0
+    unclosed: dict[str, int] = defaultdict(int)  # by mark: nothing that opens before here is closed
+    while opening := _OPENING.search(question, at):
+        mark, start = opening[0], opening.end()
+        at = opening.start() + 1
+        if start <= unclosed[mark]:
+            continue
+        end = _CLOSING[mark].search(question, start + 1)
+        if end is None or end["closing"] is None:
+            unclosed[mark] = end.start() if end is not None else len(question)
+            continue
+        text, at = question[start : end.start()], end.end()
+        yield (text[_LANGUAGE.match(text).end() :] or text) if mark == "```" else text  # type: ignore[union-attr]
 
 
 def chunks_with(texts: Sequence[str], containing: Callable[[str], Sequence[int]]) -> list[int]:

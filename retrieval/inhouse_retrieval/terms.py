@@ -30,7 +30,7 @@ def split_identifiers(text: str) -> list[str]:
 
 
 _IDENTIFIER = re.compile(r"(?P<tick>`)?(?P<name>[^\W\d]\w*)(?(tick)`|)(?P<call>\()?")
-_LOOKS_LIKE_CODE = re.compile(r"[^\W_]_+[^\W_]|[a-z0-9][A-Z]|[A-Z]{2,}[a-z]")
+_LOOKS_LIKE_CODE = re.compile(r"[^\W_]_+[^\W_]|[a-z0-9][A-Z]|[A-Z]{2}[a-z]")
 
 
 def identifiers(text: str) -> list[str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from inhouse_retrieval import (
     SearchResult,
     watch,
 )
+from inhouse_retrieval.catalog import Vectors
+from inhouse_retrieval.index import LONGEST_QUERY
+from tests.retrieval.killable import HashEncoder
 from tests.retrieval.trees import commit_all, git, write
 
 
@@ -104,6 +108,23 @@ def test_words_find_before_there_are_vectors(repository: Repository, state: Path
         result = index.search("addVoucher")
         assert paths(result)[0] == "shop/basket.py"
         assert result.passages[0].legs == ("lexical",)
+
+
+def test_a_query_without_end_is_read_in_part(repository: Repository, state: Path) -> None:
+    asked: list[int] = []
+
+    class Recording(HashEncoder):
+        def encode_query(self, text: str) -> Vectors:
+            asked.append(len(text))
+            return super().encode_query(text)
+
+    with Index.open(repository, state, Recording()) as index:
+        index.refresh()
+        asked.clear()
+        began = time.process_time()
+        found = index.search("Where is the courier booked? " + "parcel " * 500_000)
+        assert time.process_time() - began < 2
+    assert found.passages and asked == [LONGEST_QUERY]
 
 
 def test_stale_and_deleted_files_are_never_returned(

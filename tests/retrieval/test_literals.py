@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from inhouse_retrieval import Encoder, Index, Repository
 from inhouse_retrieval.catalog import Catalog
 from inhouse_retrieval.chunking import Chunk
+from inhouse_retrieval.index import LONGEST_QUERY
 from inhouse_retrieval.literals import chunks_with, literals
+from inhouse_retrieval.terms import identifiers
 from tests.retrieval.trees import commit_all, write
 
 TILL = 'def close(till):\n    raise ValueError(f"The till {till.id} holds more coins than it counted")\n'
@@ -27,7 +30,11 @@ TILL = 'def close(till):\n    raise ValueError(f"The till {till.id} holds more c
         ("ValueError: no till is open", ["no till is open"]),
         ("I get\n  shop.TillError: no till\nat noon", ["no till"]),
         ("```py\nif x:\n    close( x )\n```", ["if x:", "close( x )"]),
+        ("```close(x, y)``` or ```open( x )```", ["(x, y)", "( x )"]),
+        ("Error: 'no till' is 'open now', it's said", ["no till", "open now", "'no till' is 'open now', it's said"]),
+        ("they say 'it isn't open' or `if till", ["it isn't open"]),
         ("what does `close_till` do", []),
+        ("what does ```close_till``` do", []),
         ('where is `shop.Till` or "close()"', []),
         ("the customers' and the staff's tills", []),
         ("close the till at noon", []),
@@ -36,6 +43,22 @@ TILL = 'def close(till):\n    raise ValueError(f"The till {till.id} holds more c
 )
 def test_what_a_question_quotes(question: str, quoted: list[str]) -> None:
     assert literals(question) == quoted
+
+
+@pytest.mark.parametrize(
+    "unit", ["a.", " 'a", "“a", '"a', "`a", "```a\n", "a", "Error:", "Error: ", "'a''", "'", "A", "_"]
+)
+@pytest.mark.parametrize("opening", ["", "```", "'", "“"])
+def test_a_question_of_any_kind_and_length_is_read_at_once(
+    unit: str, opening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = (opening + unit * 100_000)[:100_000]
+    began = time.process_time()
+    identifiers(f"{question[:LONGEST_QUERY]} x")
+    literals(question)
+    monkeypatch.setattr("inhouse_retrieval.literals.LOOKED_AT", len(question))
+    literals(question)
+    assert time.process_time() - began < 0.2
 
 
 def test_a_message_with_values_is_found_by_what_the_source_has_of_it(root: Path, state: Path, encoder: Encoder) -> None:
