@@ -33,7 +33,7 @@ from inhouse_training import (
     load_tokenizer,
 )
 from inhouse_training.chat_template import template_digest
-from inhouse_training.decoding import PromptLookup, TextStream
+from inhouse_training.decoding import PromptLookup, Sampler, TextStream
 from inhouse_training.registry import WEIGHTS_NAME
 from inhouse_training.transformers_engine import ADAPTERS_KEPT
 
@@ -149,6 +149,20 @@ def test_stop_strings_are_neither_sent_nor_passed(engine: TransformersEngine) ->
     text, finished = answer(engine, replace(request(tokens=20), stop=(stop, "never")))
     assert finished.reason == "stop"
     assert text == whole[: whole.index(stop)]
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-45, 1e-40, 1e-38, 1e-6, 1e-5, 1.0, 2.0])
+@pytest.mark.parametrize("top_p", [5e-324, 1e-300, 1e-45, 1e-9, 0.5, 1.0])
+@pytest.mark.parametrize("least", [0.0, -torch.inf])
+def test_any_temperature_and_nucleus_leave_a_token(temperature: float, top_p: float, least: float) -> None:
+    logits = torch.full((3, 40), least)
+    logits[[0, 1, 2], [7, 8, 9]] = torch.tensor([1e-3, 40.0, 1e4])
+    sampler = Sampler(GenerationRequest(QUESTION, temperature=temperature, top_p=top_p), torch.device("cpu"))
+    for _ in range(20):
+        chosen = sampler(logits)
+        assert chosen[2] == 9 and all(0 <= token < 40 for token in chosen)
+        if temperature <= 1e-5 or top_p <= 1e-9:
+            assert chosen == [7, 8, 9]
 
 
 def test_sampling_repeats_with_its_seed(engine: TransformersEngine) -> None:
@@ -348,6 +362,22 @@ def test_an_answer_follows_its_schema_and_the_next_one_is_free(engine: Transform
         if isinstance(event, TextDelta)
     )
     assert not free.startswith("{")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "^(a?){3000}a{3000}$"},
+        {"$ref": "#"},
+        {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+    ],
+)
+def test_a_schema_that_is_too_much_for_the_matcher_leaves_no_answer_that_looks_whole(
+    engine: TransformersEngine, schema: dict[str, object]
+) -> None:
+    with pytest.raises(InhouseError, match=r"schema cannot be followed: [^\n<]+\. Correct it, or make it simpler"):
+        list(engine.stream(GenerationRequest(QUESTION, schema=json.dumps(schema)), Event()))
+    assert answer(engine, request())[0]
 
 
 def test_a_schema_that_cannot_be_followed_is_refused(engine: TransformersEngine) -> None:

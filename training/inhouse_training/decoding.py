@@ -20,6 +20,8 @@ from .engine import GenerationRequest
 
 LOOKUP_NGRAM = 3
 """The longest run of tokens that is looked for in the prompt; shorter ones follow when it is not there."""
+GREEDY_BELOW = 1e-5
+"""Temperatures below this take the likeliest token, as in vLLM: float32 cannot hold logits divided by them."""
 _CACHE_STEP = 512
 """A cache that is full grows by a quarter, and by this many tokens at least."""
 
@@ -97,7 +99,8 @@ def likeliest(logits: torch.Tensor) -> list[int]:
 
 
 class Sampler:
-    """Temperature and nucleus sampling (Holtzman et al. 2020), the same for the same seed."""
+    """Temperature and nucleus sampling (Holtzman et al. 2020), the same for the same seed. The likeliest token is never
+    left out, and below :data:`GREEDY_BELOW` it is the only one."""
 
     def __init__(self, request: GenerationRequest, device: torch.device) -> None:
         self._temperature = request.temperature
@@ -105,18 +108,26 @@ class Sampler:
         self._generator = torch.Generator(device=device).manual_seed(request.seed)
 
     def __call__(self, logits: torch.Tensor) -> list[int]:
+        if self._temperature < GREEDY_BELOW:
+            return likeliest(logits)
         with torch.inference_mode():
             chances = torch.softmax(logits.float() / self._temperature, dim=-1)
             if self._top_p < 1:
                 ranked, order = chances.sort(dim=-1, descending=True)
-                ranked[ranked.cumsum(dim=-1) - ranked >= self._top_p] = 0
+                left_out = ranked.cumsum(dim=-1) - ranked >= self._top_p
+                left_out[..., 0] = False  # a tiny top_p is 0 in float32
+                ranked[left_out] = 0
                 chances = torch.zeros_like(chances).scatter_(-1, order, ranked)
             chosen: list[int] = torch.multinomial(chances, 1, generator=self._generator)[:, 0].tolist()
         return chosen
 
 
 class Constrained:
-    """Lets another chooser see only the tokens with which the text can still follow a JSON schema (llguidance)."""
+    """Lets another chooser see only the tokens with which the text can still follow a JSON schema (llguidance).
+
+    Raises:
+        InhouseError: the schema cannot be followed; some turn out to be too much only while the text is written.
+    """
 
     def __init__(self, tokenizer: Any, schema: str, choose: Callable[[torch.Tensor], list[int]]) -> None:
         from llguidance import LLMatcher
@@ -126,8 +137,7 @@ class Constrained:
         # Compact JSON: a small model otherwise fills an answer with line breaks.
         grammar = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
         self._matcher = LLMatcher(vocabulary, grammar)
-        if self._matcher.is_error():
-            raise InhouseError(f"The JSON schema cannot be followed: {self._matcher.get_error()}.", "Correct it.")
+        self._check()
         self._mask = allocate_token_bitmask(1, vocabulary.vocab_size)
         self._end = int(vocabulary.eos_token)
         self._choose = choose
@@ -138,6 +148,7 @@ class Constrained:
         if self._matcher.is_stopped():
             return [self._end]
         fill_next_token_bitmask(self._matcher, self._mask, 0)
+        self._check()
         allowed = torch.from_numpy(np.unpackbits(self._mask[0].view(np.uint8), bitorder="little").astype(bool))
         # A model's table may be wider than its vocabulary, and the mask is rounded up to whole words.
         width = min(len(allowed), logits.shape[-1])
@@ -145,7 +156,14 @@ class Constrained:
         masked[:, :width] = logits[:, :width].masked_fill(~allowed[:width].to(logits.device), -torch.inf)
         chosen = self._choose(masked)
         self._matcher.consume_token(chosen[0])
+        self._check()
         return chosen
+
+    def _check(self) -> None:
+        """A matcher that has failed counts as stopped, as if the text were whole."""
+        if self._matcher.is_error():
+            problem = self._matcher.get_error().split("\n<state>")[0]  # what follows is for llguidance's authors
+            raise InhouseError(f"The JSON schema cannot be followed: {problem}.", "Correct it, or make it simpler.")
 
 
 @lru_cache(maxsize=2)
