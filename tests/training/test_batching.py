@@ -30,7 +30,7 @@ from inhouse_training import (
 from inhouse_training.batching.engine import BatchedEngine, load_engine
 from inhouse_training.batching.pool import Place, Places
 from inhouse_training.batching.scheduler import Asked
-from inhouse_training.decoding import FairLock
+from inhouse_training.decoding import FairLock, likeliest
 from inhouse_training.exchanged_attention import why_not_exchanged
 
 from .adapters import random_adapter
@@ -297,6 +297,40 @@ def test_an_unknown_adapter_fails_its_own_request_only(serial: TransformersEngin
     good, bad, other = together(batched, asked)
     assert (good, other) == (alone(serial, asked[0]), alone(serial, asked[2]))
     assert isinstance(bad, InhouseError) and "nowhere" in str(bad)
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_a_choice_that_fails_ends_its_own_answer_only(
+    after: int, serial: TransformersEngine, batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [request(0, "one"), replace(request(1), temperature=1.0), request(2), request(3)]
+    expected = [alone(serial, each) for each in asked]
+    left = after
+
+    def broken(logits: torch.Tensor) -> list[int]:
+        nonlocal left
+        if left == 0:
+            raise ValueError("of this choice")
+        left -= 1
+        return likeliest(logits)
+
+    usual = batched._chooser
+    monkeypatch.setattr(batched, "_chooser", lambda each: broken if each.seed == 77 else usual(each))
+    first, bad, *others = together(batched, [asked[0], replace(request(9), seed=77), *asked[1:]])
+    assert [first, *others] == expected
+    assert isinstance(bad, ValueError) and left == 0
+    while batched._scheduler.under_way:  # its place is given back
+        time.sleep(0.001)
+    assert together(batched, [request(9)]) == [alone(serial, request(9))]
+
+
+def test_a_schema_that_turns_out_to_be_too_much_ends_its_own_answer_only(
+    serial: TransformersEngine, batched: BatchedEngine
+) -> None:
+    endless = replace(request(1), schema='{"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}')
+    first, bad, last = together(batched, [request(0), endless, request(2)])
+    assert [first, last] == [alone(serial, request(0)), alone(serial, request(2))]
+    assert isinstance(bad, InhouseError) and "cannot be followed" in str(bad)
 
 
 def test_a_failure_of_the_model_reaches_everybody_and_the_next_one_is_answered(

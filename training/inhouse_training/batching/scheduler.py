@@ -61,6 +61,18 @@ class Asked:
     def unwanted(self) -> bool:
         return self.left or self.cancel.is_set()
 
+    def choose_from(self, logits: torch.Tensor, token: int) -> None:
+        """Take the next token from ``logits``, [1, vocabulary], of which ``token`` is the likeliest.
+
+        An error of the choice, of a schema that cannot be followed, say, ends this answer and no other.
+        """
+        try:
+            chosen = self.choose(logits)[0] if self.choose else token
+        except Exception as error:
+            self.fail(error)
+        else:
+            self.give(chosen)
+
     def give(self, token: int) -> None:
         self.made.append(token)
         self._arrived.put(token)
@@ -254,7 +266,7 @@ class Scheduler:
         if ended:
             for each, token, row in zip(ended, likeliest(logits), logits.split(1), strict=True):
                 each.ordered = 1
-                each.give(each.choose(row)[0] if each.choose else token)
+                each.choose_from(row, token)
                 self._reading.remove(each)
                 self._writing.append(each)
             self._release_ended()
@@ -331,4 +343,4 @@ def _writing(asked: Asked, known: list[Asked], stack: StackedAdapters) -> Writin
 def _hand_out(rows: list[Asked], chosen: Chosen) -> None:
     for at, (each, token) in enumerate(zip(rows, chosen.tokens(), strict=True)):
         if not each.over and not each.unwanted:
-            each.give(each.choose(chosen.logits[at : at + 1])[0] if each.choose else token)
+            each.choose_from(chosen.logits[at : at + 1], token)
