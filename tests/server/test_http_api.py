@@ -236,6 +236,37 @@ def test_an_answer_follows_the_response_format(client: openai.OpenAI) -> None:
             messages=[{"role": "user", "content": "x"}],
             response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}},
         )
+    for without in ({"type": "json_schema"}, {"type": "json_schema", "json_schema": None}):
+        with pytest.raises(openai.BadRequestError, match="must hold the schema") as refused:
+            client.chat.completions.create(
+                model="inhouse",
+                messages=[{"role": "user", "content": "x"}],
+                extra_body={"response_format": without},
+            )
+        assert refused.value.param == "response_format"
+
+
+def test_null_asks_for_the_default(owner: OwnerAddress) -> None:
+    def ask(**more: Any) -> dict[str, Any]:
+        chat = {"messages": [{"role": "user", "content": "Hi"}], "inhouse": {"retrieve": False}}
+        body = {"model": "SmolLM2-135M-Instruct", "max_tokens": 4, **chat, **more}
+        answer = httpx.post(f"{owner.url}/v1/chat/completions", json=body, headers=authorised(owner), timeout=60)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json()["choices"][0])
+
+    nulls = dict.fromkeys(("temperature", "top_p", "stream", "seed", "max_completion_tokens", "n", "stop"))
+    assert ask(**nulls) == ask()
+    assert ask(max_tokens=None, stop="\n")
+    with_temperature = {"temperature": 1.5, "max_tokens": 12}
+    assert ask(**with_temperature, top_p=None, seed=None) == ask(**with_temperature)
+    assert ask(temperature=1e-40, top_p=1e-300, seed=2**63 - 1) == ask(seed=-(2**63))
+
+
+def test_a_seed_has_64_bits(client: openai.OpenAI) -> None:
+    for seed in (2**63, 2**64, 10**30, -(2**63) - 1):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.completions.create(model="inhouse", prompt="Hi", max_tokens=1, extra_body={"seed": seed})
+        assert refused.value.param == "seed"
 
 
 def test_a_completion_answers_its_prompt_as_the_chat_does(client: openai.OpenAI) -> None:
@@ -292,10 +323,36 @@ def test_tools_and_what_no_model_here_does_are_refused_by_name(client: openai.Op
         assert (refused.value.param, refused.value.code) == (field, "unsupported_parameter")
     with pytest.raises(openai.BadRequestError, match="suffix"):
         client.completions.create(model="inhouse", prompt="def f(", suffix="return")
+    for count in (0, 1):
+        with pytest.raises(openai.BadRequestError, match="leave 'logprobs' out"):
+            client.completions.create(model="inhouse", prompt="def f(", logprobs=count)
     harmless = {"tools": [], "tool_choice": "none", "user": "Ada", "metadata": {"a": "b"}, "logprobs": False}
     assert client.chat.completions.create(**asked, extra_body=harmless).choices
     with pytest.raises(openai.BadRequestError, match="retreive"):
         client.chat.completions.create(**asked, extra_body={"inhouse": {"retreive": False}})
+
+
+def test_a_conversation_with_tools_in_it_is_refused_as_tools_are(owner: OwnerAddress) -> None:
+    def ask(told: dict[str, Any]) -> httpx.Response:
+        user = {"role": "user", "content": "Hi"}
+        body = {"model": "inhouse", "messages": [user, told, user], "max_tokens": 1}
+        return httpx.post(f"{owner.url}/v1/chat/completions", json=body, headers=authorised(owner), timeout=60)
+
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    for told, field in (
+        ({"role": "assistant", "content": None, "tool_calls": [call]}, "messages.1.tool_calls"),
+        ({"role": "assistant", "content": "I look.", "tool_calls": [call]}, "messages.1.tool_calls"),
+        ({"role": "assistant", "content": "I look.", "function_call": call["function"]}, "messages.1.function_call"),
+        ({"role": "user", "content": "Found.", "tool_call_id": "call_1"}, "messages.1.tool_call_id"),
+        ({"role": "tool", "content": "Found.", "tool_call_id": "call_1"}, "messages.1"),
+        ({"role": "function", "content": "Found.", "name": "look"}, "messages.1"),
+    ):
+        refused = ask(told)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, field, "unsupported_parameter")
+        assert error["message"] == f"No model here calls tools; leave '{field}' out."
+    assert ask({"role": "assistant", "content": "Hi", "tool_calls": [], "function_call": None}).status_code == 200
+    assert ask({"role": "king", "content": "Hi"}).json()["error"]["param"] == "messages.1.role"
 
 
 def test_a_review_reads_with_the_owner_s_model(owner: OwnerAddress, shop: Path) -> None:

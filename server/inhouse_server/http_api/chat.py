@@ -118,7 +118,7 @@ _COMPLETION = _Shape(
 
 
 def _sampling(body: ChatRequest | CompletionRequest, schema: str = "") -> Sampling:
-    return Sampling(body.temperature, body.top_p, tuple(body.stops()), body.seed, schema)
+    return Sampling(body.temperature or 0.0, body.top_p or 1.0, tuple(body.stops()), body.seed or 0, schema)
 
 
 async def _answer(

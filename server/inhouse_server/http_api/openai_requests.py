@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_INPUTS = 128
@@ -22,6 +22,9 @@ NOT_SERVED = {
     "embedding": NO_TOOLS,
 }
 """Fields that are refused unless they say nothing."""
+_TOOL_FIELDS = "tool_calls", "tool_call_id", "function_call"
+_TOOL_ROLES = "tool", "function"
+"""What messages hold of tools."""
 _NOTHING: tuple[object, ...] = (None, False, 0, [], {}, "", "none")
 
 # Of a field that may be one thing or a list pydantic tells what is wrong with the first of the two alone, so these are
@@ -56,11 +59,33 @@ def _texts(given: Any) -> Any:
 NotBlank = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
-def not_served(kind: str, body: object) -> str | None:
-    """The first field of ``body`` that asks for what no model here does; ``None`` when there is none."""
-    if not isinstance(body, dict):
-        return None
-    return next((field for field in NOT_SERVED[kind] if body.get(field) not in _NOTHING), None)
+def not_served(kind: str, body: dict[str, Any]) -> str | None:
+    """The first field of ``body`` that asks for what no model here does, dotted where it is in a message or is one;
+    ``None`` when there is none."""
+    asked = (field for field in NOT_SERVED[kind] if not _says_nothing(kind, field, body.get(field)))
+    return next(asked, None) or (_message_of_tools(body.get("messages")) if kind == "chat" else None)
+
+
+def is_of_tools(field: str) -> bool:
+    """Whether what :func:`not_served` found is about tools."""
+    return field in NO_TOOLS or field.startswith("messages.")
+
+
+def _says_nothing(kind: str, field: str, value: object) -> bool:
+    if (kind, field) == ("completion", "logprobs"):  # 0 asks for that of the token itself
+        return value is None or value is False
+    return value in _NOTHING
+
+
+def _message_of_tools(messages: object) -> str | None:
+    for at, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict):
+            if message.get("role") in _TOOL_ROLES:
+                return f"messages.{at}"
+            for field in _TOOL_FIELDS:
+                if message.get(field) not in _NOTHING:
+                    return f"messages.{at}.{field}"
+    return None
 
 
 class TextPart(BaseModel):
@@ -100,6 +125,12 @@ class ResponseFormat(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise PydanticCustomError("no_schema", "'json_schema' must hold the schema that the type announces")
+        return self
+
     def schema_text(self) -> str:
         if self.type == "json_schema" and self.json_schema is not None:
             return json.dumps(self.json_schema.schema_)
@@ -107,16 +138,16 @@ class ResponseFormat(BaseModel):
 
 
 class _Sampled(BaseModel):
-    """What chats and completions share."""
+    """What chats and completions share; ``null`` asks for the default."""
 
     model: str
-    stream: bool = False
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1, le=4096)
-    temperature: float = Field(0, ge=0, le=2)
-    top_p: float = Field(1, gt=0, le=1)
+    temperature: float | None = Field(0, ge=0, le=2)
+    top_p: float | None = Field(1, gt=0, le=1)
     stop: Annotated[str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_few_stops)] = None
-    seed: int = 0
+    seed: int | None = Field(0, ge=-(2**63), lt=2**63)
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     n: Literal[1] | None = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from inhouse_server.http_api.errors import Refused
-from inhouse_server.http_api.openai_requests import NO_TOOLS, not_served
+from inhouse_server.http_api.openai_requests import is_of_tools, not_served
 
 if TYPE_CHECKING:
     from inhouse_retrieval.within import Within
@@ -46,14 +46,14 @@ async def read_openai(request: Request, model: type[Body], kind: str) -> Body:
         Refused: it is none, or asks for tools or other things that no model here does.
     """
     raw = await request.body()
-    body = _validated(raw, model)
-    field = not_served(kind, _Anything.model_validate_json(raw).model_extra)
+    # First of all: a conversation with tools in it is otherwise told that its content must be text.
+    field = not_served(kind, _validated(raw, _Anything).model_extra or {})
     if field is not None:
-        what = "No model here calls tools" if field in NO_TOOLS else f"{field!r} is not served here"
+        what = "No model here calls tools" if is_of_tools(field) else f"{field!r} is not served here"
         raise Refused(
             400, f"{what}; leave {field!r} out.", "invalid_request_error", field, code="unsupported_parameter"
         )
-    return body
+    return _validated(raw, model)
 
 
 class _Anything(BaseModel, extra="allow"):
