@@ -408,9 +408,10 @@ def test_silence_says_what_was_looked_at() -> None:
     )
     silent = review(coverage=coverage)
     assert said in render("markdown", silent, change(), ROOT)
+    named = "Not read: a.png (binary); b.png (binary); m (submodule).\n\nNot seen by the model: a.py:1 too long."
     assert json.loads(render("github", silent, change(), ROOT)) == {
         "commit_id": HEAD,
-        "body": said,
+        "body": f"{said}\n\n{named}",
         "event": "COMMENT",
         "comments": [],
     }
@@ -419,7 +420,8 @@ def test_silence_says_what_was_looked_at() -> None:
     assert run["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"] == said
     assert render("rdjsonl", silent, change(), ROOT) == ""
     assert render("gitlab", silent, change(), ROOT) == "[]"
-    assert printed(silent) == f"{said}\n"
+    lines = named.replace("\n\n", "\n")
+    assert printed(silent) == f"{lines}\n{said}\n"
 
 
 # --- markdown ---

@@ -34,7 +34,8 @@ def print_review(review: Review, change: Change, root: Path, console: Console) -
         if finding.replacement is not None:
             _print(console, Text("  suggested:", style="dim"), *_difference(finding))
         _print(console, *_grounds(finding, root), Text())
-    _print(console, *(Text(_plain(said), style="dim") for said in (*text.left_out(review), *review.notes)))
+    told = (*text.not_read(review.coverage), *text.left_out(review), *review.notes)
+    _print(console, *(Text(_plain(said), style="dim") for said in told))
     _print(console, *(Text(_plain(said), style="dim") for said in filter(None, [text.provenance(review)])))
     _print(console, Text(_plain(text.headline(review)), style="bold"))
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from inhouse_server.review.finding import Coverage, Finding, Review
 from inhouse_server.review.posting.inert import why_code_acts
 from inhouse_server.review.renderers.harmless import code, fence, harmless, harmless_line, visible
 from inhouse_server.review.renderers.places import span
+
+_NAMED = 5
+"""Files and hunks that are named in a sentence; the rest is counted."""
 
 
 def headline(review: Review) -> str:
@@ -32,6 +36,23 @@ def coverage(coverage: Coverage) -> str:
         named = ", ".join(reason if times == total else f"{reason} ({times})" for reason, times in reasons)
         said.append(f"{count(total, 'changed file')} {_were(total)} not: {named}")
     return f"{'; '.join(said)}."
+
+
+def not_read(coverage: Coverage) -> list[str]:
+    """Which files and hunks were not read, or in part: whoever writes a change must not decide that unseen."""
+    said = []
+    if coverage.unread:
+        said.append(f"Not read: {_listed([f'{path} ({reason})' for path, reason in coverage.unread.items()])}.")
+    if coverage.unseen and coverage.seen:
+        said.append(f"Not seen by the model: {_listed(coverage.unseen)}.")
+    if coverage.partly:
+        said.append(f"Partly seen by the model: {_listed(coverage.partly)}.")
+    return said
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _NAMED
+    return "; ".join((*items[:_NAMED], *([f"and {more:,} more"] if more > 0 else [])))
 
 
 def left_out(review: Review) -> list[str]:
@@ -61,7 +82,7 @@ def provenance(review: Review) -> str:
 
 def sentences(review: Review) -> list[str]:
     """All of it, best known first."""
-    said = [headline(review), *left_out(review), *review.notes, provenance(review)]
+    said = [headline(review), *not_read(review.coverage), *left_out(review), *review.notes, provenance(review)]
     return [sentence for sentence in said if sentence]
 
 
