@@ -121,9 +121,9 @@ def test_a_query_without_end_is_read_in_part(repository: Repository, state: Path
     with Index.open(repository, state, Recording()) as index:
         index.refresh()
         asked.clear()
-        began = time.process_time()
+        began = time.thread_time()
         found = index.search("Where is the courier booked? " + "parcel " * 500_000)
-        assert time.process_time() - began < 2
+        assert time.thread_time() - began < 2
     assert found.passages and asked == [LONGEST_QUERY]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from inhouse_retrieval import Encoder, Index, Repository
 from inhouse_retrieval.catalog import Catalog
 from inhouse_retrieval.chunking import Chunk
 from inhouse_retrieval.index import LONGEST_QUERY
-from inhouse_retrieval.literals import chunks_with, literals
+from inhouse_retrieval.literals import LOOKED_AT, chunks_with, literals
 from inhouse_retrieval.terms import identifiers
 from tests.retrieval.trees import commit_all, write
 
@@ -53,12 +54,25 @@ def test_a_question_of_any_kind_and_length_is_read_at_once(
     unit: str, opening: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     question = (opening + unit * 100_000)[:100_000]
-    began = time.process_time()
-    identifiers(f"{question[:LONGEST_QUERY]} x")
-    literals(question)
     monkeypatch.setattr("inhouse_retrieval.literals.LOOKED_AT", len(question))
-    literals(question)
-    assert time.process_time() - began < 0.2
+    assert least_s(lambda: literals(question)) < 0.2
+    assert least_s(lambda: identifiers(f"{question[:LONGEST_QUERY]} x")) < 0.2
+
+
+def least_s(call: Callable[[], object]) -> float:
+    """Processor time of the quicker of two calls: a collection of garbage may fall into one."""
+    taken = []
+    for _ in range(2):
+        began = time.thread_time()
+        call()
+        taken.append(time.thread_time() - began)
+    return min(taken)
+
+
+def test_no_more_of_a_question_is_looked_at() -> None:
+    within = "x" * (LOOKED_AT - len('"no till" '))
+    assert literals(f'{within}"no till" "is open"') == ["no till"]
+    assert literals(f'{within}xx"no till" "is open"') == []
 
 
 def test_a_message_with_values_is_found_by_what_the_source_has_of_it(root: Path, state: Path, encoder: Encoder) -> None:
