@@ -90,6 +90,7 @@ def test_a_hook_that_is_there_is_kept(root: Path) -> None:
     assert push(root)[0]
     before = hook.with_name(f"{CHAINED}.told").read_text()
     assert before.startswith("refs/heads/change ") and before == (root.parent / "an inhouse.told").read_text()
+    assert push(root)[0] and hook.with_name(f"{CHAINED}.told").read_text() == "", "git said nothing: all is there"
     hook.with_name(f"{CHAINED}.fail").write_text("")
     git(root, "checkout", "--quiet", "-b", "other")
     assert not push(root, "other")[0], "the other hook may block"

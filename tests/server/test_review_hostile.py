@@ -101,6 +101,19 @@ def test_the_middle_of_a_private_key_is_redacted_too(root: Path) -> None:
     assert file.hunks[0].added == (7,)
 
 
+def test_what_the_environment_tells_git_holds(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    git(root, "config", "filter.spy.clean", f"tee {tmp_path / 'ran'}")
+    (root / ".gitattributes").write_text("*.spy filter=spy\n")
+    (root / "a.spy").write_text("a\n")
+    (root / "own-ignored").write_text("x\n")
+    ignored = tmp_path / "ignored"
+    ignored.write_text("own-ignored\n")
+    for name, value in {"COUNT": "1", "KEY_0": "core.excludesFile", "VALUE_0": str(ignored)}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    assert {file.path for file in read(root).files} == {"a.spy", ".gitattributes"}
+    assert not (tmp_path / "ran").exists()
+
+
 def test_no_filter_is_run_and_what_cannot_be_added_stops_nothing(root: Path, tmp_path: Path) -> None:
     git(root, "config", "filter.spy.clean", f"tee {tmp_path / 'ran'}")
     git(root, "config", "filter.spy.required", "true")
