@@ -199,6 +199,14 @@ def test_an_import_from_elsewhere_gets_the_house_s_own(work: Path) -> None:
     assert "14 of 14 places" in finding.message
     assert finding.replacement == "from house.http import get_json\n"
     assert finding.precedents[0].path.startswith("clients/thing")
+    # A name that is added to a list of names stands in a line of its own.
+    commit(work, "Begin a list", clients__listed_py="from requests import (\n    post,\n)\n")
+    change = commit(work, "Add to it", clients__listed_py="from requests import (\n    get_json,\n    post,\n)\n")
+    repository = Repository.open(work)
+    house = know_house(repository, "main")
+    [added] = review(read_change(repository, change), house, 5).findings
+    assert (added.path, added.start_line, added.replacement) == ("clients/listed.py", 2, None)
+    commit(work, "Let it be", clients__listed_py="post = 1\n")
     # Two names in one statement cannot be moved together.
     commit(work, "Two names", clients__new_py="from requests import get_json, post\n")
     [finding] = found_in(work)["import-spelling"]

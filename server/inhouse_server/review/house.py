@@ -103,10 +103,12 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
         if not added:
             continue
         for found in imports(file.path, file.new_text):
-            other = conventions.usual_import(file.path, found) if found.line in added else None
+            other = conventions.usual_import(file.path, found) if {found.line, found.named} & added else None
             # What the change takes away nobody can import any more.
             if other is not None and not any(is_defined_by(former, other[0].spelling) for former in gone):
-                findings.append(_import_finding(file, found, *other, dropped, prove_it=len(findings) < _MOST_PROVEN))
+                at = found.line if found.line in added else found.named
+                prove_it = at == found.line and len(findings) < _MOST_PROVEN
+                findings.append(_import_finding(file, found, at, *other, dropped, prove_it=prove_it))
         for defined in named[file.path]:
             if defined.line not in added or defined in dictated or conventions.is_method(file.path, defined.name):
                 continue
@@ -117,8 +119,9 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
 
 
 def _import_finding(
-    file: ReviewedFile, found: Import, usual: Usual, written: str | None, dropped: dict[str, int], prove_it: bool
-) -> Finding:
+    file: ReviewedFile, found: Import, at: int, usual: Usual, written: str | None, dropped: dict[str, int],
+    prove_it: bool,
+) -> Finding:  # fmt: skip
     line = file.lines[found.line - 1]
     replacement = None
     if written is not None and prove_it and _ONE_NAME.match(line):
@@ -133,8 +136,7 @@ def _import_finding(
         f"and from `{found.module}` in this line."
     )
     return Finding(
-        file.path, found.line, found.line, "warning", "import-spelling", message,
-        file.shown(found.line, found.line), replacement,
+        file.path, at, at, "warning", "import-spelling", message, file.shown(at, at), replacement,
         _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1),
         key=f"{found.name} from {found.module}",
     )  # fmt: skip

@@ -18,8 +18,8 @@ from inhouse_retrieval.syntax import nodes_of
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-    _Named = Iterator[tuple[str, int, int]]
-    """``(name, first byte of the module, the byte after its last)``."""
+    _Named = Iterator[tuple[str, int, int, int]]
+    """``(name, row that it stands in, first byte of the module, the byte after its last)``."""
     _Language = tuple[str, tuple[str, ...], Callable[[Node], _Named]]
     """Which languages import from each other, the statements that do, and what reads one."""
 
@@ -41,6 +41,7 @@ class Import:
         module: as it is written.
         target: what it means, whoever writes it: a relative path is resolved.
         at: where ``module`` stands in the text, in characters.
+        named: 1-based line that the name stands in; another one where a statement lists its names.
     """
 
     line: int
@@ -48,6 +49,7 @@ class Import:
     module: str
     target: str
     at: int = 0
+    named: int = 0
 
 
 def imports(path: str, text: str) -> Iterator[Import]:
@@ -60,10 +62,10 @@ def imports(path: str, text: str) -> Iterator[Import]:
     _, kinds, named = _LANGUAGES[suffix]
     data = text.encode("utf-8", "replace")
     for node in nodes_of(path, data, kinds):
-        for name, start, end in named(node):
+        for name, row, start, end in named(node):
             module = data[start:end].decode("utf-8", "replace")
             at = start if len(data) == len(text) else len(data[:start].decode("utf-8", "replace"))
-            yield Import(node.start_point[0] + 1, name, module, _target(path, module), at)
+            yield Import(node.start_point[0] + 1, name, module, _target(path, module), at, row + 1)
 
 
 def import_language(path: str) -> str:
@@ -101,7 +103,7 @@ def _of_python(statement: Node) -> _Named:
         return
     for imported in statement.children_by_field_name("name"):
         name = imported.child_by_field_name("name") or imported
-        yield _text(name), module.start_byte, module.end_byte
+        yield _text(name), name.start_point[0], module.start_byte, module.end_byte
 
 
 def _of_script(statement: Node) -> _Named:
@@ -112,7 +114,8 @@ def _of_script(statement: Node) -> _Named:
     waiting = list(statement.named_children)
     for node in waiting:
         if node.type in ("import_specifier", "export_specifier"):
-            yield _text(node.child_by_field_name("name")), module.start_byte, module.end_byte
+            name = node.child_by_field_name("name")
+            yield _text(name), node.start_point[0], module.start_byte, module.end_byte
         elif node.type in ("import_clause", "named_imports", "export_clause"):
             waiting += node.named_children
 
@@ -132,10 +135,10 @@ def _of_scala(statement: Node) -> _Named:
         return
     start, end = path[0].start_byte, path[-1].end_byte
     if not rest and len(path) > 1:
-        yield _text(path[-1]), start, path[-2].end_byte
+        yield _text(path[-1]), path[-1].start_point[0], start, path[-2].end_byte
     for selectors in rest:
         for selected in selectors.named_children:
-            yield _text(selected.child_by_field_name("name") or selected), start, end
+            yield _text(selected.child_by_field_name("name") or selected), selected.start_point[0], start, end
 
 
 def _of_rust(statement: Node) -> _Named:
@@ -154,7 +157,7 @@ def _of_rust(statement: Node) -> _Named:
     for each in listed.named_children:
         name = each.child_by_field_name("path") if each.type == "use_as_clause" else each
         if name is not None and name.type == "identifier":
-            yield _text(name), module.start_byte, module.end_byte
+            yield _text(name), name.start_point[0], module.start_byte, module.end_byte
 
 
 def _last_of(dotted: Node | None, separator: str) -> _Named:
@@ -163,7 +166,7 @@ def _last_of(dotted: Node | None, separator: str) -> _Named:
         return
     module, found, name = _text(dotted).rpartition(separator)
     if found and re.fullmatch(r"\w+", name):
-        yield name, dotted.start_byte, dotted.start_byte + len(module.encode())
+        yield name, dotted.end_point[0], dotted.start_byte, dotted.start_byte + len(module.encode())
 
 
 def _by_pattern(path: str, text: str) -> Iterator[Import]:
@@ -172,7 +175,7 @@ def _by_pattern(path: str, text: str) -> Iterator[Import]:
         line, module = text.count("\n", 0, match.start()) + 1, match["module"]
         for part in map(_NAME_IN_LIST.match, map(str.strip, named.split(","))):
             if part is not None:
-                yield Import(line, part["name"], module, _target(path, module), match.start("module"))
+                yield Import(line, part["name"], module, _target(path, module), match.start("module"), line)
 
 
 def _text(node: Node | None) -> str:
