@@ -266,6 +266,98 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_reason(
     assert all(math.isfinite(step.loss) for step in training_curve(tmp_path / "run"))
 
 
+VOCABULARY = 49_152
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason"),
+    [
+        ([3.4, 3.8, 15.2, 49.0, 24.5], "the loss broke: it is 24.5 nats a token at step 5, where guessing costs 10.8"),
+        ([49.0, 30.0, 24.5], "the loss broke: it is 24.5"),  # from the first step on
+        ([2.0] * 20 + [9.0] + [2.0] * 5 + [8.0] * 10, "the loss broke: it is 8.0"),  # an outlier hides no plateau
+        ([10.8] * 50 + [17.0] * 3, "the loss broke: it is 17.0"),
+        ([2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], "the loss is as good as 0 since 5 steps, at step 7"),
+    ],
+)
+def test_a_loss_that_spikes_or_collapses_breaks_the_run_and_no_step_before(losses: list[float], reason: str) -> None:
+    from inhouse_training.trainers.loop import why_stop
+
+    told = why_stop(losses, VOCABULARY)
+    assert told is not None and told[0].startswith(reason) and "optimizer.learning_rate" in told[1]
+    assert not any(why_stop(losses[:step], VOCABULARY) for step in range(1, len(losses)))
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.15, 4.11, 1.46, 2.14, 2.36, 2.96, 2.53, 2.48, 1.82, 3.57],  # SmolLM2 on httpx, two rows a step
+        [1.2, 4.5, 4.8, 5.1, 5.3] * 20,  # an easy row first
+        [2.0] * 30 + [9.0, 9.0] + [2.0] * 30 + [9.0, 9.0, 8.0] + [2.0] * 30,  # rows that nobody can know
+        [10.8] * 40,  # a model that knows nothing yet
+        [2.0 / (step + 1) for step in range(400)],  # learned by heart over many passes
+        [0.5, 0.0, 0.0, 0.0, 0.0, 0.5] * 9,
+    ],
+)
+def test_ordinary_noise_stops_no_run(losses: list[float]) -> None:
+    from inhouse_training.trainers.loop import why_stop
+
+    assert not any(why_stop(losses[:step], VOCABULARY) for step in range(1, len(losses) + 1))
+
+
+def test_a_checkpoint_in_doubt_takes_no_good_ones_place(
+    tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    from inhouse_training.trainers import Job, Reporter, TrainingStopped
+    from inhouse_training.trainers.loop import RunCallback
+
+    reading, writing = os.pipe()
+    callback = RunCallback(Job(tiny_base, tmp_path, "", 1, tiny_recipe), tmp_path, Reporter(writing))
+    history: list[dict[str, float]] = []
+    saved: list[bool] = []
+
+    def logged(loss: float) -> None:
+        history.append({"loss": loss})
+        state: Any = SimpleNamespace(
+            log_history=history,
+            global_step=len(history),
+            max_steps=9,
+            num_input_tokens_seen=0,
+            is_world_process_zero=True,
+        )
+        control: Any = SimpleNamespace(should_save=True)
+        arguments: Any = None
+        callback.on_log(arguments, state, control, {"loss": loss})
+        saved.append(control.should_save)
+
+    for loss in (3.4, 3.8, 15.2, 3.7, 49.0, 24.5):
+        logged(loss)
+    assert saved == [True, True, False, True, False, False]
+    callback.stopping = True  # whoever asks for an end gets what there is
+    logged(3.6)
+    logged(18.0)
+    assert saved[-1] and [step.loss for step in training_curve(tmp_path)][-1] == 18.0
+    logged(19.0)
+    with pytest.raises(TrainingStopped, match=r"^the loss broke: it is 20\.0"):
+        logged(20.0)
+    os.close(reading)
+
+
+def test_a_loss_worse_than_guessing_stops_the_run_before_a_checkpoint(
+    tiny_base: BaseModel, dataset: Dataset, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_base.path, tmp_path / "loud"))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"] * 400
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    recipe = parse_recipe(TINY.format(budget=4500, rate=1e-3), "tiny", "tiny.toml")
+    with pytest.raises(InhouseError, match=r"^Training stopped: the loss broke: it is .* at step 3, where") as told:
+        finetune(BaseModel("loud", folder, "1" * 64, ""), dataset.directory, recipe, tmp_path / "run")
+    assert told.value.remedy == "Lower optimizer.learning_rate in the recipe."
+    assert last_checkpoint(tmp_path / "run" / "checkpoints") is None and not (tmp_path / "run" / "adapter").exists()
+
+
 def test_a_base_model_that_cannot_be_read_is_told(
     tiny_base: BaseModel, dataset: Dataset, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

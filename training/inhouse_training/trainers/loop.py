@@ -6,7 +6,9 @@ import functools
 import json
 import math
 import signal
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +25,17 @@ from ..memory import Checkpointing, Conditions, checkpointing_of, shape_of, shar
 from ..sharing import Share, rows_of_a_worker
 from . import Job, Reporter, TrainingStopped, last_checkpoint, workers
 from .several import SeveralWorkers, agreed, shard, whole_adapter
+
+_IN_A_ROW, _LASTING, _COLLAPSING = 3, 10, 5
+"""Steps of a sudden spike, of a loss that rose and stays there, and of a collapse."""
+_WORSE_THAN_GUESSING = 1.5
+_HARDLY_BETTER = 2 / 3
+"""Times what guessing would cost, ``ln(vocabulary)`` nats a token. A base model that works needs less than half of it
+for the texts of a repository; one that broke needs about as much, or far more."""
+_RISE = 2.0
+"""Times the median of the steps before."""
+_NOTHING = 1e-3
+"""Nats a token that are as good as none: a text that was learned by heart over a few passes still costs more."""
 
 
 class PlainLossTrainer(SFTTrainer):  # type: ignore[misc]
@@ -163,11 +176,57 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
 
 def _logits_fit(job: Job) -> bool:
     """Whether the logits of a batch, their gradient and a copy take a third of the GPU's memory at most."""
-    config = json.loads((job.base.path / "config.json").read_text(encoding="utf-8"))
     tokens = job.recipe.optimizer.batch_rows * job.recipe.data.max_tokens
-    vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]  # the latter in models that also see
-    needed = 3 * 4 * tokens * int(vocabulary)
+    needed = 3 * 4 * tokens * _vocabulary(job)
     return needed < int(torch.cuda.get_device_properties(0).total_memory) / 3
+
+
+def _vocabulary(job: Job) -> int:
+    config = json.loads((job.base.path / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("vocab_size") or config["text_config"]["vocab_size"])  # the latter in models that also see
+
+
+def why_stop(losses: Sequence[float], vocabulary: int) -> tuple[str, str] | None:
+    """Why it is of no use to go on after these losses, and what helps; ``None`` as long as nothing broke.
+
+    Batches are small and their texts unlike, so one step says little: 1.2, 4.1, 1.5, 2.1 is an ordinary beginning. A run
+    is stopped only by steps in a row, so many that no order of rows explains them:
+
+    - three that cost more than 1.5 times what guessing would;
+    - three that cost two thirds of guessing, twice the median and more than any step before them: a spike;
+    - ten that cost two thirds of guessing and twice the median, whatever outlier came before: a spike that stays;
+    - five that cost nothing: rows that are known by heart, or labels that are not there.
+
+    Args:
+        losses: of all steps so far, in nats a token.
+    """
+    step = len(losses)
+    if step >= _COLLAPSING and max(losses[-_COLLAPSING:]) < _NOTHING:
+        told = f"the loss is as good as 0 since {_COLLAPSING} steps, at step {step}: there is nothing left to learn"
+        return told, "Lower optimizer.max_passes or optimizer.learning_rate in the recipe."
+    if not any(_rose(losses, count, vocabulary) for count in (_IN_A_ROW, _LASTING)):
+        return None
+    guessing = f"{losses[-1]:.1f} nats a token at step {step}, where guessing costs {math.log(vocabulary):.1f}"
+    return f"the loss broke: it is {guessing}", "Lower optimizer.learning_rate in the recipe."
+
+
+def _rose(losses: Sequence[float], count: int, vocabulary: int) -> bool:
+    """Whether the last ``count`` losses are those of a model that broke."""
+    if len(losses) < count:
+        return False
+    before, least, guessing = losses[:-count], min(losses[-count:]), math.log(vocabulary)
+    if least > _WORSE_THAN_GUESSING * guessing:
+        return True
+    if not before or least <= _HARDLY_BETTER * guessing or least <= _RISE * statistics.median(before):
+        return False
+    return count >= _LASTING or least > max(before)
+
+
+def in_doubt(losses: Sequence[float], vocabulary: int) -> bool:
+    """Whether the last step may be the first of those that stop a run, so that no checkpoint takes a good one's place."""
+    last, guessing = losses[-1], math.log(vocabulary)
+    high = last > _HARDLY_BETTER * guessing and last > _RISE * statistics.median(losses)
+    return high or last > _WORSE_THAN_GUESSING * guessing or last < _NOTHING
 
 
 class RunCallback(TrainerCallback):  # type: ignore[misc]
@@ -178,6 +237,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.interval = job.recipe.trainer.checkpoint_seconds
         self.metrics = run_dir / "metrics.jsonl"
         self.reporter = reporter
+        self.vocabulary = _vocabulary(job)
         self.stopping = False
         self.step_began = self.saved = time.monotonic()
 
@@ -217,6 +277,13 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
                     f"the {name} became {value} at step {state.global_step}",
                     "Lower optimizer.learning_rate in the recipe.",
                 )
+        # Those of an interrupted run are among them. A checkpoint is written after this, if at all.
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        broken = why_stop(losses, self.vocabulary)
+        if broken is not None:
+            raise TrainingStopped(*broken)
+        if in_doubt(losses, self.vocabulary) and not self.stopping:
+            control.should_save = False
         now = time.monotonic()
         step = {
             "step": state.global_step,
