@@ -7,6 +7,8 @@ import json
 import os
 import re
 import resource
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,45 @@ def test_a_full_disk_and_a_known_problem_are_told(capfd: pytest.CaptureFixture[s
     assert told(InhouseError("It is corrupt.", "Fetch it.")) == ("It is corrupt.", "Fetch it.")
     assert told(TrainingStopped("the loss became nan", "Lower it."))[0] == "Training stopped: the loss became nan."
     assert capfd.readouterr().err == ""
+
+
+WRITE = """
+import json, resource, signal, sys
+import torch
+from pathlib import Path
+from safetensors.torch import save_file
+from inhouse_retrieval import InhouseError
+from inhouse_training.export import _made_at
+from inhouse_training.trainers import why_full
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+large, told = {"weights": torch.zeros(10_000)}, []
+for write in (save_file, torch.save):
+    try:
+        write(large, sys.argv[1] + "/file")
+    except Exception as error:
+        told.append([type(error).__name__, why_full(error)])
+    try:
+        with _made_at(Path(sys.argv[1]) / "export") as work:
+            write(large, work / "file")
+    except InhouseError as error:
+        told.append([type(error).__name__, error.problem])
+print(json.dumps(told))
+"""
+
+
+def test_what_libraries_say_of_a_full_disk_is_understood(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    large, full = os.strerror(errno.EFBIG), os.strerror(errno.ENOSPC)
+    assert json.loads(done.stdout) == [
+        ["SafetensorError", large],
+        ["InhouseError", f"{tmp_path / 'export'} cannot be written: {large}."],
+        ["RuntimeError", full],
+        ["InhouseError", f"{tmp_path / 'export'} cannot be written: {full}."],
+    ]
+    assert told(Exception("No space left on device (os error 28)"))[0] == f"The disk cannot be written: {full}."
+    assert not list(tmp_path.glob(".exporting-*"))
 
 
 def test_what_nobody_foresaw_is_a_sentence_and_the_log_has_the_rest(capfd: pytest.CaptureFixture[str]) -> None:

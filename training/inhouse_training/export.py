@@ -23,6 +23,7 @@ from .engine import ScoredRow
 from .evaluation import forgetting_row
 from .forgetting_texts import FORGETTING_TEXTS
 from .registry import MANIFEST_NAME, WEIGHTS_NAME, Registry
+from .trainers import why_full
 
 if TYPE_CHECKING:
     import torch
@@ -333,9 +334,12 @@ def _made_at(target: Path) -> Iterator[Path]:
             work.replace(target)  # an empty folder there gives way
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
+    except Exception as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else why_full(error)
+        if not reason:
+            raise
         raise InhouseError(
-            f"{target} cannot be written: {error.strerror or error}.", "Free some space, or name another folder."
+            f"{target} cannot be written: {reason}.", "Free some space, or name another folder."
         ) from error
 
 

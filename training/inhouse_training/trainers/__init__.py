@@ -35,6 +35,8 @@ STOPPED_EXIT_CODE = 75
 _NO_ROOM = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
 """What torch and, the last of them, oneDNN say when a processor's memory runs out."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TORCH_WROTE_LESS = "unexpected pos"
+"""What torch's writer of archives says when a disk took less than it was given; it does not say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def run_trainer(train: Callable[[Job, Path, Reporter], bool]) -> None:
 
 def tell_failure(reporter: Reporter, error: Exception) -> None:
     """Tell the parent in sentences why this child ends; what nobody foresaw goes into the child's log in full."""
-    room = _out_of(error)
+    room, full = _out_of(error), why_full(error)
     if isinstance(error, TrainingStopped):
         reporter.send("failed", problem=f"Training stopped: {error}.", remedy=error.remedy)
     elif isinstance(error, InhouseError):
@@ -134,10 +136,11 @@ def tell_failure(reporter: Reporter, error: Exception) -> None:
             problem=f"The model and one batch do not fit {room}.",
             remedy="`inhouse train --dry-run` says what would fit.",
         )
-    elif isinstance(error, OSError) and error.errno in _FULL:
+    elif full:
+        place = error.filename if isinstance(error, OSError) else None
         reporter.send(
             "failed",
-            problem=f"{error.filename or 'The disk'} cannot be written: {os.strerror(error.errno)}.",
+            problem=f"{place or 'The disk'} cannot be written: {full}.",
             remedy="Free some space; the job then goes on where it stopped.",
         )
     else:
@@ -150,6 +153,21 @@ def tell_failure(reporter: Reporter, error: Exception) -> None:
             remedy="The log in its folder says more.",
             unforeseen=True,
         )
+
+
+def why_full(error: Exception) -> str:
+    """What the system says of a disk that takes no more, when this error tells of one; else empty.
+
+    Only Python's own writing raises an ``OSError``: safetensors has a type of its own and Rust's text, torch a
+    ``RuntimeError``, some a bare ``Exception``.
+    """
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno in _FULL else ""
+    told = f"{error} {error.__context__ or ''}"
+    for number in _FULL:
+        if os.strerror(number) in told:
+            return os.strerror(number)
+    return os.strerror(errno.ENOSPC) if isinstance(error, RuntimeError) and _TORCH_WROTE_LESS in told else ""
 
 
 def _out_of(error: Exception) -> str:

@@ -189,8 +189,8 @@ def _vocabulary(job: Job) -> int:
 def why_stop(losses: Sequence[float], vocabulary: int) -> tuple[str, str] | None:
     """Why it is of no use to go on after these losses, and what helps; ``None`` as long as nothing broke.
 
-    Batches are small and their texts unlike, so one step says little: 1.2, 4.1, 1.5, 2.1 is an ordinary beginning. A run
-    is stopped only by steps in a row, so many that no order of rows explains them:
+    Batches are small and their texts unlike, so one step says little: 1.2, 4.1, 1.5, 2.1 is an ordinary beginning. A
+    run is stopped only by steps in a row, so many that no order of rows explains them:
 
     - three that cost more than 1.5 times what guessing would;
     - three that cost two thirds of guessing, twice the median and more than any step before them: a spike;
@@ -223,7 +223,7 @@ def _rose(losses: Sequence[float], count: int, vocabulary: int) -> bool:
 
 
 def in_doubt(losses: Sequence[float], vocabulary: int) -> bool:
-    """Whether the last step may be the first of those that stop a run, so that no checkpoint takes a good one's place."""
+    """Whether the last step may be one of those that stop a run, so that no checkpoint takes a good one's place."""
     last, guessing = losses[-1], math.log(vocabulary)
     high = last > _HARDLY_BETTER * guessing and last > _RISE * statistics.median(losses)
     return high or last > _WORSE_THAN_GUESSING * guessing or last < _NOTHING
