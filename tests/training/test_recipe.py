@@ -38,6 +38,12 @@ def test_the_article_is_repeated_with_its_own_numbers() -> None:
         ("[data]\nmax_tokens = 8", "line 4: data.max_tokens", ""),
         ("[trainer]\nkind = 'magic'", "line 4: trainer.kind", ""),
         ("[data\n", "not valid TOML", ""),
+        ("[evaluation]\n[trainer]\n[data]\nfile_share = nan", "line 6: data.file_share", ""),
+        ("[optimiser]\n", "there is no key 'optimiser'", "'optimizer'"),
+        ("[sweep]\nlearning_rates = [1e-4, inf]", "line 4: sweep.learning_rates", ""),
+        ("[sweep]\nalphas = [nan]", "line 4: sweep.alphas", ""),
+        ("[sweep.mixes]\ntext = { file_share = nan }", "sweep.mixes.text.file_share", ""),
+        ("[lora]\ntargets = []", "line 4: lora.targets", ""),
     ],
 )
 def test_mistakes_are_plain(content: str, problem: str, remedy: str) -> None:
@@ -45,6 +51,24 @@ def test_mistakes_are_plain(content: str, problem: str, remedy: str) -> None:
         parse_recipe(f'base_model = "x"\noptimizer = {{ learning_rate = 1e-3 }}\n{content}\n', "mine", "mine.toml")
     assert problem in told.value.problem
     assert remedy in told.value.remedy
+
+
+@pytest.mark.parametrize("line", ["seed = -1", "seed = 4294967296", "seed = true"])
+def test_a_seed_is_one_that_numpy_takes(line: str) -> None:
+    def content(seed: str) -> str:
+        return f'base_model = "x"\n{seed}\n[optimizer]\nlearning_rate = 1e-3\n'
+
+    with pytest.raises(InhouseError, match=r"mine\.toml, line 2: seed: "):
+        parse_recipe(content(line), "mine", "mine.toml")
+    assert parse_recipe(content("seed = 4294967295"), "mine", "mine.toml").seed == 2**32 - 1
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "weight_decay", "max_grad_norm", "warmup"])
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+def test_no_number_is_infinite(key: str, number: str) -> None:
+    rate = "" if key == "learning_rate" else "learning_rate = 1e-3\n"
+    with pytest.raises(InhouseError, match=rf"line \d: optimizer\.{key}: "):
+        parse_recipe(f'base_model = "x"\n[optimizer]\n{rate}{key} = {number}\n', "mine", "mine.toml")
 
 
 def test_a_recipe_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
+from inhouse_retrieval import InhouseError
+
 from .base_model import BaseModel
 from .recipe import Recipe
 from .sharing import ALONE, Share, rows_of_a_worker
@@ -114,6 +116,55 @@ def shape_of(base: BaseModel) -> Shape | None:
         return _shape(json.loads(config.read_text(encoding="utf-8")))
     known = tomllib.loads((resources.files("inhouse_training") / "base_shapes.toml").read_text(encoding="utf-8"))
     return _shape(known[base.name]) if base.name in known else None
+
+
+def context_of(base: BaseModel) -> int | None:
+    """Tokens that a base model reads at once; ``None`` where it is not on this machine or does not say."""
+    config = base.path / "config.json"
+    if not base.sha256 or not config.is_file():
+        return None
+    context = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    return None if context is None else int(context)
+
+
+def check_targets(recipe: Recipe, base: BaseModel) -> None:
+    """See whether the base model has the layers that the recipe's adapter is for. A model whose layers nobody knows, as
+    one that is not on this machine, is taken to have them.
+
+    Raises:
+        InhouseError: it has no such layer.
+    """
+    targets = recipe.lora.targets
+    if isinstance(targets, str):
+        return
+    layers = _layers(base)
+    missing = [target for target in targets if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
+    if layers and missing:
+        named = sorted({layer.rpartition(".")[2] for layer in layers})
+        raise InhouseError(
+            f"The recipe {recipe.name} names {', '.join(missing)} in lora.targets, which {base.name} does not have.",
+            f'It has {", ".join(named)}; "all-linear" takes all but the embeddings.',
+        )
+
+
+def _layers(base: BaseModel) -> set[str]:
+    """Names of the layers that have a matrix, as the weights' headers or ``base_shapes.toml`` tell; empty when neither
+    does."""
+    from safetensors import SafetensorError, safe_open
+
+    found = set[str]()
+    for file in sorted(base.path.glob("*.safetensors")) if base.sha256 else ():
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                names: list[str] = tensors.keys()
+                matrices = [name for name in names if len(tensors.get_slice(name).get_shape()) > 1]
+        except (OSError, SafetensorError):
+            return set()  # loading it says what is wrong
+        found.update(name.rpartition(".")[0] for name in matrices)
+    if found:
+        return found | {"lm_head"}  # of a tied model it has no weights of its own
+    shape = shape_of(base)
+    return set(shape.linear_sizes) if shape is not None else set()
 
 
 def _shape(config: dict[str, int | bool]) -> Shape | None:

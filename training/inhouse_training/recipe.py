@@ -23,7 +23,7 @@ DEFAULT_RECIPE = "cpu-trial"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 _COUNTED_AS: dict[Kind, Kind] = {"page": "file", "written": "conversation", "thread": "change"}
@@ -111,13 +111,14 @@ class LoraSettings(_Section):
         dtype: what the adapter, its gradient and the moments of AdamW are kept in on a GPU. ``"bfloat16"`` takes half
             of the memory and loses what is smaller than its resolution: most updates at a learning rate of 2e-5, and
             the second moment of AdamW never falls again. Only with TRL.
+        targets: ``"all-linear"``, or names of layers; :func:`~inhouse_training.memory.check_targets` looks for them.
     """
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
 
 
 class OptimizerSettings(_Section):
@@ -227,6 +228,7 @@ class Recipe(_Section):
 
     Attributes:
         name: the file's name without its ending.
+        seed: what numpy takes as one.
         selected_until: the newest change by which a sweep chose this recipe: it and the changes before it never judge
             what the recipe makes. Empty for a recipe that nothing was chosen by.
         sweep: not part of what identifies a run.
@@ -234,7 +236,7 @@ class Recipe(_Section):
 
     name: str
     base_model: str
-    seed: int = 3407
+    seed: int = Field(3407, ge=0, lt=2**32)
     selected_until: str = Field("", pattern="^([0-9a-f]{40}|[0-9a-f]{64})?$")
     data: DataSettings = Field(default_factory=DataSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)

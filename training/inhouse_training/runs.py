@@ -23,6 +23,7 @@ from .base_model import BaseModel
 from .chat_template import template_digest
 from .cut import Cut, cut_repository, whole_history
 from .dataset import FORMAT, Dataset, is_whole
+from .memory import check_targets
 from .recipe import Recipe
 from .registry import AdapterManifest, bytes_under
 from .synthesis.cache import replies_digest
@@ -75,9 +76,10 @@ def open_run(
         all_data: hold nothing out.
 
     Raises:
-        InhouseError: the history is too short to hold anything out, or hand-made conversations or exports cannot be
-            read.
+        InhouseError: the history is too short to hold anything out, hand-made conversations or exports cannot be read,
+            or the base model has no such layers as the recipe names.
     """
+    check_targets(recipe, base)
     with PullRequestStore.if_there(state_dir) or contextlib.nullcontext() as store:
         cut = (whole_history if all_data else cut_repository)(repository, recipe, store)
     inputs = inputs_of(cut, repository, state_dir, recipe, base, retrieval)
