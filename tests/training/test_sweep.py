@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inhouse_retrieval import Cancelled, InhouseError, Repository
+from inhouse_retrieval import Cancelled, InhouseError, Repository, StateUnwritable, no_progress
 from inhouse_training import BaseModel, Recipe, RowScore, load_recipe, run_sweep
 from inhouse_training.child import Child
 from inhouse_training.evaluation import Interval
@@ -25,6 +25,7 @@ from inhouse_training.sweep import job as sweeping
 from inhouse_training.sweep.leg import LEGS, LegResult
 from inhouse_training.sweep.space import own_choice, space_around
 from inhouse_training.sweep.study import STARTUP_TRIALS, Study, within_bounds
+from inhouse_training.sweep.trials import Work, run_trials
 from inhouse_training.sweep.yardstick import Score
 
 from .conftest import TINY
@@ -146,6 +147,28 @@ def test_a_full_disk_under_the_study_is_said(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL, str(tmp_path / "study.sqlite")]
     said = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert said.stdout.startswith("StateUnwritable") and "study.sqlite cannot be read or written" in said.stdout
+
+
+def test_a_mix_that_cannot_be_built_fails_its_trial_and_not_the_sweep(tmp_path: Path) -> None:
+    recipe = parse_recipe(SMALL, "tiny", "tiny.toml")
+    study = open_study(tmp_path, recipe)
+    answers: list[Exception] = [InhouseError("There is no such text.", "Write some."), Cancelled("Enough.")]
+
+    def dataset(mix: str) -> Path:
+        raise answers.pop(0)
+
+    work = Work(tmp_path, BaseModel("tiny", tmp_path, "0" * 64, ""), recipe, space_around(recipe), dataset)
+    with pytest.raises(Cancelled):
+        run_trials(study, work, (), 5, None, no_progress)
+    assert [(each.state, each.reason) for each in study.tried()] == [("failed", "There is no such text. Write some.")]
+    answers += [InhouseError(f"Mix {number} is empty.") for number in range(3)]
+    with pytest.raises(InhouseError, match=r"^3 trials in a row failed; the last one said: Mix 2 is empty\."):
+        run_trials(study, work, ("0", "1"), 5, None, no_progress)
+    assert len(study.tried()) == 4 and not answers
+    answers.append(StateUnwritable("The disk is full."))
+    with pytest.raises(StateUnwritable):
+        run_trials(study, work, (), 5, None, no_progress)
+    assert len(study.tried()) == 4, "that was no fault of the mix"
 
 
 def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inhouse_retrieval import InhouseError, Progress
+from inhouse_retrieval import Cancelled, InhouseError, Progress, StateUnwritable
 
 from ..base_model import BaseModel
 from ..child import Child, wait_for, why_it_ended
@@ -74,6 +74,20 @@ def run_trials(
     free: list[str | None] = [*devices] or [None]
     running: dict[Child, _Running] = {}
     failures = 0
+
+    def ended_with(reason: str, done: _Running) -> None:
+        nonlocal failures
+        if reason:
+            study.failed(done.trial, reason)
+        failures = failures + 1 if reason else 0
+        shutil.rmtree(done.folder / "training", ignore_errors=True)
+        free.append(done.device)
+        if failures == _FAILURES_IN_A_ROW:
+            raise InhouseError(
+                f"{failures} trials in a row failed; the last one said: {reason}",
+                "Correct that and sweep again: what was tried is kept.",
+            )
+
     try:
         while True:
             ended = sum(trial.state != "failed" for trial in study.tried())  # a failure uses nothing up
@@ -82,7 +96,9 @@ def run_trials(
             while free and not late and ended + len(running) < trials:
                 trial = study.ask()
                 started = _Running(trial, trial_folder(work, trial.params), free.pop())
-                _start(work, started, running)
+                reason = _start(work, started, running)
+                if reason:
+                    ended_with(reason, started)
             if not running:
                 return
             for child in wait_for(running, _TICK_SECONDS):
@@ -95,18 +111,10 @@ def run_trials(
                 reason = _why_failed(child, done)
                 child.end()
                 if not reason and _goes_on(study, done):
-                    _start(work, done, running)
-                    continue
-                if reason:
-                    study.failed(done.trial, reason)
-                failures = failures + 1 if reason else 0
-                shutil.rmtree(done.folder / "training", ignore_errors=True)
-                free.append(done.device)
-                if failures == _FAILURES_IN_A_ROW:
-                    raise InhouseError(
-                        f"{failures} trials in a row failed; the last one said: {reason}",
-                        "Correct that and sweep again: what was tried is kept.",
-                    )
+                    reason = _start(work, done, running)
+                    if not reason:
+                        continue
+                ended_with(reason, done)
     finally:
         for child in running:
             child.stop()
@@ -125,14 +133,21 @@ class _Running:
     reason: str = ""
 
 
-def _start(work: Work, running: _Running, children: dict[Child, _Running]) -> None:
-    """Begin the next leg. One that an earlier call finished ends at once."""
+def _start(work: Work, running: _Running, children: dict[Child, _Running]) -> str:
+    """Begin the next leg; why its mix cannot be built, as a sentence, and empty when it began. One that an earlier call
+    finished ends at once."""
     running.folder.mkdir(parents=True, exist_ok=True)
-    dataset = work.dataset(running.trial.params["mix"])
+    try:
+        dataset = work.dataset(running.trial.params["mix"])
+    except (Cancelled, StateUnwritable):
+        raise  # no fault of this mix
+    except InhouseError as error:
+        return f"{error.problem} {error.remedy}".strip()
     recipe = recipe_of(work.recipe, work.space, running.trial.params)
     write_leg(running.folder, work.directory, work.base, dataset, recipe, LEGS[running.leg])
     environment = {} if running.device is None else {VISIBLE: running.device}
     children[Child(_LEG, running.folder, running.folder / "trial.log", environment)] = running
+    return ""
 
 
 def _goes_on(study: Study, done: _Running) -> bool:
