@@ -47,7 +47,7 @@ def test_every_recipe_is_planned(name: str, history: Repository, base_model: Bas
     run = open_run(history, tmp_path, recipe, base)
     plan = plan_retraining(history, tmp_path, recipe, base)
     machine = TWO_CORES if name == "cpu-trial" else named_card("h100")
-    told = with_forecast(plan, run, history, recipe, base, machine, price=2.79, here=False)
+    told = with_forecast(plan, run, history, tmp_path, recipe, base, machine, price=2.79, here=False)
     assert told.decision == "train", told.reasons
     forecast = told.forecast
     assert forecast is not None and forecast.rows is not None and forecast.memory is not None

@@ -5,6 +5,7 @@ Such a version is registered as not evaluated. The gate never sees it; a person 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from inhouse_retrieval import Progress, Repository, no_progress
@@ -25,6 +26,7 @@ from .retrain import (
     version_manifest,
 )
 from .runs import forget_runs, hold_runs, open_run, start_run, write_json
+from .synthesis.cache import stored_replies
 
 
 def retrain_on_everything(
@@ -52,7 +54,8 @@ def retrain_on_everything(
         start_run(run)
         tokenizer = load_tokenizer(base)
         replay = replay_source(base, recipe, progress)
-        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay)
+        generated = partial(stored_replies, state_dir)
+        dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
         adapter = finetune(base, dataset.directory, recipe, run.training, progress)
         curve = training_curve(run.training)
         metrics = {"training": training_metrics(curve)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from .recipe import Recipe
 from .registry import AdapterVersion, Registry
 from .retrain import finished_result, nothing_changed
 from .runs import Run, open_run, read_json
+from .synthesis.cache import stored_replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def with_forecast(
     plan: RetrainPlan,
     run: Run,
     repository: Repository,
+    state_dir: Path,
     recipe: Recipe,
     base: BaseModel,
     machine: Machine,
@@ -124,7 +127,7 @@ def with_forecast(
         price: of the machine for an hour.
         here: whether ``machine`` is this one, so that former runs tell how fast it is.
     """
-    rows = count_planned(run.dataset, run.cut, repository, recipe, base, progress)
+    rows = count_planned(run.dataset, run.cut, repository, state_dir, recipe, base, progress)
     speed = None
     if here and plan.predicted_seconds and plan.training_tokens:
         speed = plan.training_tokens / plan.predicted_seconds
@@ -135,7 +138,13 @@ def with_forecast(
 
 
 def count_planned(
-    directory: Path, cut: Cut, repository: Repository, recipe: Recipe, base: BaseModel, progress: Progress
+    directory: Path,
+    cut: Cut,
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    progress: Progress,
 ) -> RowCount | None:
     """Count the rows of a dataset: of the one in ``directory``, or of one that is built elsewhere and thrown away;
     ``None`` when there is no tokenizer to count with."""
@@ -152,7 +161,9 @@ def count_planned(
         remarks.append("Replayed texts are drawn by the training itself and not counted.")
     with tempfile.TemporaryDirectory(prefix="inhouse-plan-") as scratch:
         made = Path(scratch) / "dataset"
-        dataset = build_dataset(repository, load_tokenizer(counting), recipe, cut, made, progress)
+        generated = partial(stored_replies, state_dir)
+        tokenizer = load_tokenizer(counting)
+        dataset = build_dataset(repository, tokenizer, recipe, cut, made, progress, generated=generated)
         return count_rows(dataset, " ".join(remarks))
 
 

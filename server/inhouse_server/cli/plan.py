@@ -49,6 +49,7 @@ def make_plan(
             plan,
             job.run(),
             job.repository,
+            job.state_dir,
             job.recipe,
             job.base,
             chosen or this_machine(),

@@ -105,7 +105,9 @@ def _show_plan(repo: Path, recipe: str | None, trials: int, card: str | None, pr
         plan = plan_sweep(job.repository, job.state_dir, job.recipe, job.base, machine, job.retrieval)
         at_once = 1 if chosen else max(1, len(visible_gpus()))
         cost = price if price is not None else job.settings.retrain.price
-        forecast = forecast_sweep(plan, job.repository, job.recipe, job.base, machine, trials, at_once, cost, progress)
+        forecast = forecast_sweep(
+            plan, job.repository, job.state_dir, job.recipe, job.base, machine, trials, at_once, cost, progress
+        )
     if json:
         print_json({**plan.to_json(), "forecast": forecast.to_json()})
         return

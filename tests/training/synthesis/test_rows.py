@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import Cancelled, Repository, no_progress
 from inhouse_training import (
     BaseModel,
     open_run,
     plan_tasks,
     read_sections,
+    retrain_on_everything,
 )
 from inhouse_training.cut import Cut, cut_repository
 from inhouse_training.dataset import Dataset
 from inhouse_training.documents import Kind
 from inhouse_training.measures.abstention import names_to_ask
+from inhouse_training.plan import count_planned
 from inhouse_training.prompts import NOT_HERE, SYSTEM
 from inhouse_training.recipe import Recipe
 from inhouse_training.synthesis import grounding, raft
@@ -169,6 +171,36 @@ def test_new_replies_make_another_run_only_where_the_recipe_uses_them(
     before = told("qa")
     run(tasks_of(sections, "raft"), server, tmp_path)
     assert before and told("qa") != before
+
+
+def test_a_forecast_and_training_on_everything_have_what_a_model_wrote(
+    shop: Repository,
+    cut: Cut,
+    sections: list[Section],
+    recipe: Recipe,
+    server: ChatServer,
+    base_model: BaseModel,
+    tiny_base: BaseModel,
+    tmp_path: Path,
+) -> None:
+    asked = with_data(recipe, file_share=0.2, qa_share=0.3)
+    run(tasks_of(sections, "qa"), server, tmp_path)
+    state, nothing = tmp_path, tmp_path / "nothing"
+
+    def counted(state_dir: Path) -> int:
+        rows = count_planned(tmp_path / "none", cut, shop, state_dir, asked, base_model, no_progress)
+        assert rows is not None
+        return rows.rows
+
+    def enough(stage: str, done: int, total: int | None) -> None:
+        if stage == "loading the model":  # the dataset is built by then
+            raise Cancelled("Enough.")
+
+    assert counted(state) > counted(nothing) and not nothing.exists()
+    with pytest.raises(Cancelled):
+        retrain_on_everything(shop, state, asked, tiny_base, enough)
+    (dataset,) = state.glob("runs/*/dataset")
+    assert rows_of(Dataset(dataset), "qa")
 
 
 def test_names_that_there_are_not_stand_in_no_file(shop: Repository, cut: Cut, sections: list[Section]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from inhouse_retrieval import Progress, Repository, no_progress
@@ -42,6 +43,7 @@ class SweepForecast:
 def forecast_sweep(
     plan: SweepPlan,
     repository: Repository,
+    state_dir: Path,
     recipe: Recipe,
     base: BaseModel,
     machine: Machine,
@@ -55,7 +57,7 @@ def forecast_sweep(
     Args:
         price: of the machine for an hour.
     """
-    rows = count_planned(plan.directory / "datasets" / OWN_MIX, plan.cut, repository, recipe, base, progress)
+    rows = count_planned(plan.directory / "datasets" / OWN_MIX, plan.cut, repository, state_dir, recipe, base, progress)
     own = own_choice(recipe)
     forecasts = [
         forecast_training(recipe_of(recipe, plan.space, {**own, "rank": rank}), base, rows, machine)
