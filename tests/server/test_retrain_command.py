@@ -88,6 +88,17 @@ def test_a_dry_run_tells_memory_time_and_cost_and_refuses_what_does_not_fit(
     assert not (shop.root / ".inhouse").exists()
 
 
+@pytest.mark.parametrize("command", ["train", "retrain"])
+@pytest.mark.parametrize("option", [("--card", "h100"), ("--price", "2.79"), ("--price", "0")])
+def test_what_belongs_to_a_plan_begins_no_run(
+    shop: Repository, inhouse: Inhouse, command: str, option: tuple[str, str]
+) -> None:
+    for more in ((), ("--all-data",)):
+        refused = inhouse(command, *option, *more, "--repo", str(shop.root))
+        assert refused.code == 2 and f"{option[0]} goes with --dry-run." in refused.stderr
+    assert not (shop.root / ".inhouse").exists()
+
+
 def test_a_run_that_is_not_due_is_skipped(shop: Repository, inhouse: Inhouse, base_model: BaseModel) -> None:
     def told(*arguments: str) -> dict[str, Any]:
         return json_of(inhouse("retrain", *arguments, "--json", "--repo", str(shop.root)))

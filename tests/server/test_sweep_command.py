@@ -41,7 +41,9 @@ def test_a_dry_run_tells_what_would_be_tried_and_writes_nothing(
 def test_what_cannot_be_is_said(shop: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "cpu-trail", "--repo", str(shop.root)]) == 2
     assert "Did you mean 'cpu-trial'?" in capsys.readouterr().err
-    assert main(["sweep", "--card", "h100", "--repo", str(shop.root)]) == 2
+    for option, value in (("--card", "h100"), ("--price", "2")):
+        assert main(["sweep", option, value, "--repo", str(shop.root)]) == 2
+        assert f"{option} goes with --dry-run." in capsys.readouterr().err
     short = make_history(tmp_path / "short", commits=14)
     assert main(["sweep", "--dry-run", "--repo", str(short.root)]) == 1
     assert "too short to choose a recipe by" in capsys.readouterr().err

@@ -27,6 +27,17 @@ PriceOption = Annotated[
 _GIB = 2**30
 
 
+def only_with_dry_run(dry_run: bool, card: str | None, price: float | None) -> None:
+    """Refuse the options of a plan where a run would begin: whoever names a card does not mean this machine.
+
+    Raises:
+        typer.BadParameter: one of them is there, and `--dry-run` is not.
+    """
+    for option, given in (("--card", card), ("--price", price)):
+        if given is not None and not dry_run:
+            raise typer.BadParameter(f"{option} goes with --dry-run.")
+
+
 def make_plan(
     repo: Path, recipe: str | None, waiting: str | None, card: str | None, price: float | None
 ) -> RetrainPlan:

@@ -15,7 +15,7 @@ from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.notify import notify
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, show_plan
+from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, only_with_dry_run, show_plan
 from inhouse_server.cli.schedules import Job, Timer, schedule
 from inhouse_server.cli.terminal import print_json, progress_bar, warn
 from inhouse_server.cli.training_job import AllDataOption, RecipeOption, training_job
@@ -64,6 +64,7 @@ def retrain(
         if repo != HERE or recipe or every or after_prs or all_data or dry_run or card or price or json:
             raise typer.BadParameter(f"The options of {context.invoked_subcommand!r} come after its name.")
         return 0
+    only_with_dry_run(dry_run, card, price)
     if all_data:
         if dry_run or every or after_prs:
             raise typer.BadParameter("--all-data runs now; it goes with --recipe and --json only.")

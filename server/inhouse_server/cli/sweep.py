@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.plan import CardOption, PriceOption, forecast_lines
+from inhouse_server.cli.plan import CardOption, PriceOption, forecast_lines, only_with_dry_run
 from inhouse_server.cli.terminal import print_json, progress_bar
 from inhouse_server.cli.training_job import training_job
 from inhouse_server.cli.usage import interval, known_recipe
@@ -45,8 +45,7 @@ def sweep(
     Each GPU works at one trial at a time. A sweep that was stopped or killed goes on. Nothing is promoted: `inhouse
     retrain --recipe FILE` does that with the recipe that it writes, judged by changes that chose nothing.
     """
-    if card and not dry_run:
-        raise typer.BadParameter("--card goes with --dry-run.")
+    only_with_dry_run(dry_run, card, price)
     if dry_run:
         _show_plan(repo, recipe, trials, card, price, json)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
-from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, show_plan
+from inhouse_server.cli.plan import CardOption, DryRunOption, PriceOption, make_plan, only_with_dry_run, show_plan
 from inhouse_server.cli.retrain import show_result, train_on_everything
 from inhouse_server.cli.terminal import print_json, progress_bar
 from inhouse_server.cli.training_job import AllDataOption, RecipeOption, training_job
@@ -21,6 +21,7 @@ def train(
     json: JsonOption = False,
 ) -> int:
     """Fine-tune without evaluating or promoting; a run that was interrupted continues."""
+    only_with_dry_run(dry_run, card, price)
     if all_data:
         if dry_run:
             raise typer.BadParameter("--all-data runs now; it goes with --recipe and --json only.")
