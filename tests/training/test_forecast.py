@@ -11,6 +11,7 @@ import pytest
 from inhouse_retrieval import InhouseError, Repository
 from inhouse_server.cli.plan import forecast_lines
 from inhouse_training import BaseModel, Recipe, load_recipe, named_card, open_run, plan_retraining, with_forecast
+from inhouse_training.finetune import unsloth_installed
 from inhouse_training.forecast import RowCount, compiles, forecast_training
 from inhouse_training.machines import CARDS, Machine, this_machine
 from inhouse_training.memory import (
@@ -23,6 +24,7 @@ from inhouse_training.memory import (
     shape_of,
 )
 from inhouse_training.recipe import recipe_names
+from inhouse_training.retrain import retrain
 
 MISTRAL, SMOLLM = "mistralai/Mistral-7B-Instruct-v0.2", "SmolLM2-135M-Instruct"
 TWO_CORES = Machine("2 cores", False, 24 * GIB, 0.1)
@@ -270,6 +272,46 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     )
     four_bit = forecast_training(load_recipe("small-gpu"), elsewhere(MISTRAL), ROWS, TWO_CORES)
     assert "needs a GPU" in four_bit.refusal
+
+
+def test_what_training_would_refuse_is_refused_beforehand(
+    history: Repository, base_model: BaseModel, tmp_path: Path
+) -> None:
+    def refusal(machine: Machine, base: BaseModel = base_model, **sections: dict[str, Any]) -> str:
+        return forecast_training(changed("cpu-trial", **sections), base, ROWS, machine).refusal
+
+    here, card = replace(TWO_CORES, measured=True), replace(named_card("h100"), measured=True)
+    assert not refusal(here) and not refusal(named_card("h100"), trainer={"kind": "unsloth"})
+    if not unsloth_installed():
+        for machine in (here, card):
+            assert refusal(machine, trainer={"kind": "unsloth"}).startswith("The recipe asks for Unsloth, which is not")
+    assert "which needs a CUDA GPU" in refusal(here, trainer={"compile": True})
+    assert "in bfloat16, which needs a CUDA GPU" in refusal(here, lora={"dtype": "bfloat16"})
+    fast: dict[str, Any] = {"lora": {"dtype": "bfloat16"}, "trainer": {"compile": True}}
+    assert not refusal(card, **fast)
+    assert refusal(card, data={"max_tokens": 9000}) == (
+        f"The recipe cpu-trial makes rows of up to 9000 tokens, and {SMOLLM} reads 8192. Lower data.max_tokens to 8192."
+    )
+    assert not refusal(card, data={"max_tokens": 8192})
+    # Whether the base model is here or not; nothing is known of one that no table has.
+    for base in (base_model, elsewhere(SMOLLM)):
+        assert not refusal(here, base, lora={"targets": ("q_proj", "down_proj")})
+        told = refusal(here, base, lora={"targets": ("q_proj", "nope", "proj")})
+        assert told.startswith(f"The recipe cpu-trial names nope, proj in lora.targets, which {SMOLLM} does not have.")
+        assert "down_proj" in told
+    assert not refusal(here, elsewhere("nobody/knows"), lora={"targets": ("qkv_proj",)})
+    assert not refusal(here, lora={"targets": ("self_attn.q_proj", "layers.3.mlp.up_proj", "lm_head")})
+
+
+def test_unknown_targets_are_refused_before_anything_is_built(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    lora = tiny_recipe.lora.model_copy(update={"targets": ("nope",)})
+    recipe = tiny_recipe.model_copy(update={"lora": lora})
+    with pytest.raises(InhouseError, match=r"names nope in lora\.targets, which tiny does not have") as told:
+        retrain(history, tmp_path, recipe, tiny_base)
+    assert "q_proj" in told.value.remedy
+    assert not list(tmp_path.rglob("dataset*"))
 
 
 def test_the_articles_card_carries_its_recipe_in_four_bits_or_with_an_adapter_in_bfloat16() -> None:

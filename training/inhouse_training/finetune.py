@@ -100,22 +100,35 @@ def trainer_kind(recipe: Recipe) -> str:
     Raises:
         InhouseError: the recipe asks for what is not there.
     """
-    installed = unsloth_installed()
-    if recipe.trainer.kind == "unsloth" and not installed:
+    installed, gpu = unsloth_installed(), _has_cuda()
+    kind: str = recipe.trainer.kind
+    if kind == "auto":
+        kind = "unsloth" if installed and gpu and not asks_for_trl(recipe) else "trl"
+    check_trainer(recipe, kind, installed, gpu)
+    return kind
+
+
+def check_trainer(recipe: Recipe, kind: str, installed: bool, gpu: bool) -> None:
+    """See whether the trainer ``kind`` does what the recipe asks for.
+
+    Args:
+        installed: whether Unsloth is there.
+        gpu: whether a CUDA GPU is.
+
+    Raises:
+        InhouseError: it does not.
+    """
+    if kind == "unsloth" and not installed:
         raise InhouseError(
             "The recipe asks for Unsloth, which is not installed.",
             "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.kind to \"trl\".",
         )
-    kind: str = recipe.trainer.kind
-    if kind == "auto":
-        kind = "unsloth" if installed and _has_cuda() and not asks_for_trl(recipe) else "trl"
-    _check_speed(recipe, kind)
+    _check_speed(recipe, kind, gpu)
     if kind == "trl" and recipe.trainer.load_in_4bit:
         raise InhouseError(
             "The recipe loads the base model in 4 bit, which needs Unsloth and a CUDA GPU.",
             "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.load_in_4bit to false.",
         )
-    return kind
 
 
 def unsloth_installed() -> bool:
@@ -130,7 +143,7 @@ def asks_for_trl(recipe: Recipe) -> bool:
     return speed or trainer.gpus != 1 or recipe.lora.dtype == "bfloat16"
 
 
-def _check_speed(recipe: Recipe, kind: str) -> None:
+def _check_speed(recipe: Recipe, kind: str, gpu: bool) -> None:
     if kind == "unsloth" and recipe.lora.dtype == "bfloat16":
         raise InhouseError(
             "The recipe asks for Unsloth, which keeps its adapter in float32, and for an adapter in bfloat16.",
@@ -141,7 +154,7 @@ def _check_speed(recipe: Recipe, kind: str) -> None:
             "The recipe asks for Unsloth, which trains on one GPU, and for several.",
             'Set trainer.kind to "trl", or trainer.gpus to 1.',
         )
-    if recipe.lora.dtype == "bfloat16" and not _has_cuda():
+    if recipe.lora.dtype == "bfloat16" and not gpu:
         raise InhouseError(
             "The recipe asks for an adapter in bfloat16, which needs a CUDA GPU.", "Leave lora.dtype out."
         )
@@ -155,7 +168,7 @@ def _check_speed(recipe: Recipe, kind: str) -> None:
             "The recipe asks for Unsloth, which has attention and kernels of its own, and for those of TRL's trainer.",
             'Set trainer.kind to "trl", or trainer.compile and trainer.attention to "auto", or leave them out.',
         )
-    if recipe.trainer.compile is True and not _has_cuda():
+    if recipe.trainer.compile is True and not gpu:
         raise InhouseError(
             "The recipe compiles the layers, which needs a CUDA GPU.", 'Set trainer.compile to "auto" or false.'
         )

@@ -10,15 +10,17 @@ from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel
 from .dataset import Dataset
-from .finetune import asks_for_trl, training_passes, unsloth_installed
+from .finetune import asks_for_trl, check_trainer, training_passes, unsloth_installed
 from .machines import Machine, visible_gpus
 from .memory import (
     GIB,
     Conditions,
     Memory,
     Shape,
+    check_targets,
     checkpointed_share,
     checkpointing_of,
+    context_of,
     predict_memory,
     shape_of,
     share_of,
@@ -238,8 +240,15 @@ def _refusal(
             f"The recipe {recipe.name} loads the base model in 4 bit, which needs Unsloth: install it and leave "
             "trainer.kind, trainer.compile, trainer.attention and lora.dtype out, or set trainer.load_in_4bit to false."
         )
+    kind = conditions.trainer if recipe.trainer.kind == "auto" else recipe.trainer.kind
+    try:
+        # Of a card that would be rented nobody knows what is installed beside it.
+        check_trainer(recipe, kind, not machine.measured or unsloth_installed(), machine.gpu)
+        check_targets(recipe, base)
+    except InhouseError as error:
+        return f"{error.problem} {error.remedy}"
     if memory is None or memory.total <= machine.memory or shape is None:
-        return ""
+        return _beyond_context(recipe, base, conditions.trainer)
     workers = conditions.share.workers
     each = f" on each of {workers} GPUs" if workers > 1 else ""
     told = (
@@ -250,3 +259,12 @@ def _refusal(
     if found is None:
         return f"{told} No change of the recipe makes it fit: take {'gpu-trial' if machine.gpu else 'cpu-trial'}."
     return f"{told} With {found[0]} it takes {found[1].total / GIB:.1f} GiB and would fit."
+
+
+def _beyond_context(recipe: Recipe, base: BaseModel, trainer: str) -> str:
+    """Why rows are too long for what the base model reads; empty when they are not. Unsloth stretches its positions."""
+    context = context_of(base)
+    if context is None or recipe.data.max_tokens <= context or trainer == "unsloth":
+        return ""
+    rows = f"The recipe {recipe.name} makes rows of up to {recipe.data.max_tokens} tokens"
+    return f"{rows}, and {base.name} reads {context}. Lower data.max_tokens to {context}."
