@@ -154,6 +154,21 @@ def test_a_random_model_gains_nothing_and_is_rejected_but_kept(
         git(history.root, "reset", "--quiet", "--hard", "HEAD~1")
 
 
+@pytest.mark.long  # trains once
+def test_memory_that_runs_out_while_judging_is_told(
+    history: Repository, tiny_base: BaseModel, tiny_recipe: Recipe, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*given: object) -> Evaluation:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr("inhouse_training.retrain.evaluate", no_room)
+    with pytest.raises(InhouseError, match="trained, and the model with what judges it does not fit"):
+        retrain(history, state_dir, tiny_recipe, tiny_base, retrieval=False)
+    monkeypatch.setattr("inhouse_training.retrain.evaluate", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        retrain(history, state_dir, tiny_recipe, tiny_base, retrieval=False)
+
+
 @pytest.mark.long  # trains twice, over a minute
 def test_only_changes_that_the_current_adapter_did_not_see_judge(
     tiny_base: BaseModel, tiny_recipe: Recipe, tmp_path: Path, state_dir: Path

@@ -38,6 +38,7 @@ from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, w
 from .schedule import LastRun
 from .snapshot_search import SnapshotSearch
 from .synthesis.cache import stored_replies
+from .trainers import out_of
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
@@ -202,6 +203,14 @@ def _judged(
     try:
         evaluation = evaluate(engine, tokenizer, held_out, search, names, recipe.evaluation, progress)
         probes = run_probes(engine, tokenizer, repository, run.cut, held_out, canaries, search, names, recipe, progress)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not (room := out_of(error)):
+            raise
+        raise InhouseError(
+            f"The candidate is trained, and the model with what judges it does not fit {room}.",
+            "Lower evaluation.prompt_tokens and evaluation.probe_tokens in the recipe, or end what else takes that "
+            "memory; a retraining by the same recipe judges it and does not train again.",
+        ) from error
     finally:
         if search is not None:
             search.close()

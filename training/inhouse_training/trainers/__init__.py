@@ -125,7 +125,7 @@ def run_trainer(train: Callable[[Job, Path, Reporter], bool]) -> None:
 
 def tell_failure(reporter: Reporter, error: Exception) -> None:
     """Tell the parent in sentences why this child ends; what nobody foresaw goes into the child's log in full."""
-    room, full = _out_of(error), why_full(error)
+    room, full = out_of(error), why_full(error)
     if isinstance(error, TrainingStopped):
         reporter.send("failed", problem=f"Training stopped: {error}.", remedy=error.remedy)
     elif isinstance(error, InhouseError):
@@ -170,7 +170,7 @@ def why_full(error: Exception) -> str:
     return os.strerror(errno.ENOSPC) if isinstance(error, RuntimeError) and _TORCH_WROTE_LESS in told else ""
 
 
-def _out_of(error: Exception) -> str:
+def out_of(error: Exception) -> str:
     """Which memory ran out; empty when none did. On a processor torch has no type of its own for it."""
     told = str(error)
     if "CUDA out of memory" in told:
