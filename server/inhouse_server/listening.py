@@ -1,7 +1,8 @@
 """The owner's HTTP server: uvicorn with what it lacks.
 
-A connection that does not send a request's head in time, or does not read an answer, is closed. A first signal lets
-answers end while new requests are refused, and only then stops the server.
+A connection that does not send a request's head in time, nor the rest of a body that is answered already, or does not
+read an answer, is closed. A first signal lets answers end while new requests are refused, and only then stops the
+server.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import logging
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h11
 import uvicorn
@@ -26,6 +27,11 @@ HEAD_TIMEOUT_S = 15.0
 """From the connection to the end of its first request's head."""
 SEND_TIMEOUT_S = 60.0
 """For a peer to make room for what waits to be sent."""
+REST_TIMEOUT_S = 5.0
+"""From an answer to the end of the body that it did not wait for. A close at once could take the answer away from whoever
+still sends."""
+MAX_REST_BYTES = 8 * 2**20
+"""Of such a body: twice the longest that is ever read, so that who sends one too long learns that."""
 MAX_HEAD_BYTES = 64 * 2**10
 MAX_CONNECTIONS = 512
 MAX_FRAME_BYTES = 16 * 2**20
@@ -60,23 +66,41 @@ class PatientWebSocket(_PatientWriter, WebSocketsSansIOProtocol):
 
 
 class PatientProtocol(_PatientWriter, H11Protocol):
-    """h11 keeps a bound on the bytes of a head, which httptools does not; this adds bounds on its time and on the time
-    that a peer takes to read."""
+    """h11 keeps a bound on the bytes of a head, which httptools does not; this adds bounds on its time, on what follows
+    an answer that did not wait for the whole body, and on the time that a peer takes to read."""
 
     transport: asyncio.Transport
     _waiting: asyncio.TimerHandle | None = None
+    _awaited: Literal["head", "rest", "request"] | None = None
+    _rest_left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._waiting = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+        self._wait("head", HEAD_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        half_a_head = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
-        if not half_a_head:
+        if self._awaited == "rest" and self._body_is_left:
+            self._rest_left -= len(data)
+            if self._rest_left < 0:
+                self.transport.abort()
+        elif self.conn.their_state is not h11.IDLE:
             self._wait_no_more()
-        elif self._waiting is None:
-            self._waiting = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+        elif not self.conn.trailing_data[0]:  # the rest is here, whose first byte ended uvicorn's own timer
+            self._wait("request", self.timeout_keep_alive)
+        elif self._awaited != "head":
+            self._wait("head", HEAD_TIMEOUT_S)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._body_is_left and not self.transport.is_closing():
+            self._rest_left = MAX_REST_BYTES
+            self._wait("rest", REST_TIMEOUT_S)
+
+    @property
+    def _body_is_left(self) -> bool:
+        """Whether a request is answered whose body still comes."""
+        return self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
@@ -95,10 +119,15 @@ class PatientProtocol(_PatientWriter, H11Protocol):
         else:
             self.transport.close()
 
+    def _wait(self, what: Literal["head", "rest", "request"], seconds: float) -> None:
+        """End the connection then, unless it comes before."""
+        self._wait_no_more()
+        self._awaited, self._waiting = what, self.loop.call_later(seconds, self.transport.abort)
+
     def _wait_no_more(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
-            self._waiting = None
+            self._awaited = self._waiting = None
 
 
 class OwnerServer(uvicorn.Server):

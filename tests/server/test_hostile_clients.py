@@ -176,6 +176,90 @@ def test_slow_senders_are_given_up(served: Served, monkeypatch: pytest.MonkeyPat
     assert b" 408 " in answer.split(b"\r\n")[0] and b"request_timeout" in answer
 
 
+@pytest.mark.parametrize("ending", ["then silence", "byte by byte", "the rest, then silence", "without end"])
+def test_who_is_answered_before_its_body_is_whole_does_not_stay(
+    served: Served, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inhouse_server.listening.REST_TIMEOUT_S", 30 if ending == "without end" else 0.5)
+    monkeypatch.setattr(served.server.config, "timeout_keep_alive", 0.5)
+    length = 2**30 if ending == "without end" else 1000
+    with others_unaffected(served), contextlib.ExitStack() as peers:
+        strangers = [peers.enter_context(socket.create_connection(("127.0.0.1", served.port), 20)) for _ in range(20)]
+        for stranger in strangers:
+            stranger.sendall(
+                f"POST /inhouse/ask HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode()
+            )
+        for stranger in strangers:
+            assert b" 401 " in stranger.recv(1 << 16).split(b"\r\n")[0]
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                if ending == "without end":
+                    for _ in range(32):
+                        stranger.sendall(b"x" * 2**20)
+                else:
+                    stranger.sendall(b"x" * (1000 if ending.startswith("the rest") else 1))
+        deadline = time.monotonic() + 4
+        while strangers and time.monotonic() < deadline:
+            strangers = [stranger for stranger in strangers if not ended(stranger)]
+            if ending == "byte by byte":
+                for stranger in strangers:
+                    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                        stranger.sendall(b"x")
+            time.sleep(0.1)
+        assert not strangers
+
+
+def ended(peer: socket.socket) -> bool:
+    """Whether the server has ended the connection, from which everything was read."""
+    peer.setblocking(False)
+    try:
+        return peer.recv(1 << 16) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    finally:
+        peer.settimeout(20)
+
+
+def test_a_slow_sender_that_would_keep_its_connection_is_ended_too(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inhouse_server.http_api.guard.BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("inhouse_server.listening.REST_TIMEOUT_S", 0.5)
+    with (
+        others_unaffected(served),
+        socket.create_connection(("127.0.0.1", served.port), timeout=20) as peer,
+    ):
+        peer.sendall(f"POST /inhouse/ask HTTP/1.1\r\n{HEAD}Content-Length: 1000\r\n\r\n".encode() + b'{"question":')
+        assert b" 408 " in peer.recv(1 << 16).split(b"\r\n")[0]
+        peer.sendall(b" ")
+        deadline = time.monotonic() + 4
+        while not (over := ended(peer)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert over
+
+
+def test_a_body_that_comes_after_its_answer_costs_its_sender_nothing(served: Served) -> None:
+    """Neither the answer to it nor the connection."""
+    head, length = f"POST /inhouse/ask HTTP/1.1\r\n{HEAD}Content-Length: 8000000\r\n\r\n".encode(), 8_000_000
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as peer:
+        for sent_first in (1000, length - 10):
+            peer.sendall(head + b"x" * sent_first)
+            assert b" 413 " in read_until(peer, b"}}").split(b"\r\n")[0]
+            peer.sendall(b"x" * (length - sent_first) + b"GET /v1/mod")
+            time.sleep(0.1)
+            peer.sendall(f"els HTTP/1.1\r\n{HEAD}\r\n".encode())
+            assert b" 200 " in read_until(peer, b"]}").split(b"\r\n")[0]
+
+
+def read_until(peer: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while not received.endswith(end):
+        received += (piece := peer.recv(1 << 16))
+        assert piece, received
+    return received
+
+
 def test_a_client_that_leaves_within_its_body_is_no_error(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     for path in POSTS:
         head = f"POST {path} HTTP/1.1\r\n{HEAD}Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
