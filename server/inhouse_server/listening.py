@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import is_ssl
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ HEAD_TIMEOUT_S = 15.0
 SEND_TIMEOUT_S = 60.0
 """For a peer to make room for what waits to be sent."""
 REST_TIMEOUT_S = 5.0
-"""From an answer to the end of the body that it did not wait for. A close at once could take the answer away from whoever
+"""From an answer to the end of the body that it did not wait for. A close at once could take the answer away from who
 still sends."""
 MAX_REST_BYTES = 8 * 2**20
 """Of such a body: twice the longest that is ever read, so that who sends one too long learns that."""
@@ -42,6 +43,11 @@ class _PatientWriter(asyncio.Protocol):
 
     transport: asyncio.Transport
     _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # One byte that waits is enough to hold a connection open. TLS would always wait with 0.
+        self.transport.set_write_buffer_limits(high=1 if is_ssl(self.transport) else 0)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -75,7 +81,7 @@ class PatientProtocol(_PatientWriter, H11Protocol):
     _rest_left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)
         self._wait("head", HEAD_TIMEOUT_S)
 
     def data_received(self, data: bytes) -> None:

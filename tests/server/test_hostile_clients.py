@@ -303,6 +303,35 @@ def test_slow_readers_are_given_up(served: Served, monkeypatch: pytest.MonkeyPat
         assert len(connections) <= 1, "only the one that asks all the while is left"
 
 
+@pytest.mark.parametrize("last", [f"{{get}}{HEAD}\r\n", f"{{get}}{HEAD}Connection: close\r\n\r\n", "not HTTP\r\n\r\n"])
+def test_who_leaves_the_last_few_bytes_unread_is_given_up(
+    served: Served, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inhouse_server.listening.SEND_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(served.server.config, "timeout_keep_alive", 0.3)
+    get, connections = "GET /openapi.json HTTP/1.1\r\n", served.server.server_state.connections
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", served.port))
+        address = peer.getsockname()
+
+        def unsent() -> int | None:
+            """Bytes that the server holds for the peer; ``None`` when the connection is over."""
+            mine = [each.transport for each in list(connections)]
+            sizes = [one.get_write_buffer_size() for one in mine if one.get_extra_info("peername") == address]
+            return sizes[0] if sizes else None
+
+        deadline = time.monotonic() + 30
+        while not unsent() and time.monotonic() < deadline:
+            peer.sendall(f"{get}{HEAD}\r\n".encode())
+            time.sleep(0.01)
+        assert 0 < (unsent() or 0) < 2**16, "fewer than make uvicorn wait"
+        peer.sendall(last.format(get=get).encode())
+        while unsent() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert unsent() is None
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "0177.0.0.1"])
 def test_a_name_that_was_rebound_to_this_address_is_refused(served: Served, host: str) -> None:
     for path in ("/healthz", "/v1/models", "/", "/metrics"):
