@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from inhouse_server.http_api.routes import ACCESS
 from inhouse_server.workspace import Workspace
 
 from .conftest import make_repository
+from .speaker import Speaker, speaking
 
 OWNER_TOKEN = "the-owners-own-token-of-some-letters"
 PORT = 8470
@@ -113,6 +115,10 @@ def answer(client: TestClient, method: str, path: str, headers: dict[str, str]) 
 def request(session: Any, identifier: int, method: str, params: Any) -> dict[str, Any]:
     """The answer of the language server."""
     session.send_json({"jsonrpc": "2.0", "id": identifier, "method": method, "params": params})
+    return answer_to(session, identifier)
+
+
+def answer_to(session: Any, identifier: int) -> dict[str, Any]:
     while (told := session.receive_json()).get("id") != identifier or "method" in told:
         pass
     return dict(told)
@@ -415,6 +421,59 @@ def test_questions_of_an_editor_are_counted_and_noted(workspace: Workspace, stor
     assert "asked too much" in empty[1]["error"]["message"]
     noted = [(line["name"], line["method"], line["route"], line["status"]) for line in audit_lines(workspace)]
     assert noted[1:3] == [("Ada", "LSP", "inhouse/ask", 400), ("Ada", "LSP", "inhouse/ask", 429)]
+
+
+def test_a_token_has_so_many_requests_open_and_no_more(workspace: Workspace, store: TokenStore) -> None:
+    """Whether they come over HTTP or over an editor's connection, which counts as one while nothing is asked there."""
+    asked, at_home = {"question": "Speak without end."}, {"inhouseCheckout": AT_HOME}
+    with spoken_for(workspace, requests_at_once=3) as (client, speaker):
+        ada, grace = (bearer(store.create(name, [Scope.ASK], DAY)[0]) for name in ("Ada", "Grace"))
+        with client.websocket_connect(LSP, headers=ada) as session, client.websocket_connect(LSP, headers=ada) as other:
+            for number, each in enumerate((session, other)):
+                request(each, number, "initialize", {"capabilities": {}, "initializationOptions": at_home})
+            for number in (11, 12):
+                session.send_json({"jsonrpc": "2.0", "id": number, "method": "inhouse/ask", "params": asked})
+            until(lambda: len(speaker.asked) == 2)
+            session.send_json({"jsonrpc": "2.0", "id": 13, "method": "inhouse/ask", "params": asked})
+            until(lambda: [line["status"] for line in audit_lines(workspace) if line["method"] == "LSP"] == [429])
+            assert "too many requests open" in answer_to(session, 13)["error"]["message"]
+            over_http = client.get("/v1/models", headers=ada)
+            assert over_http.status_code == 429 and int(over_http.headers["retry-after"]) >= 1
+            assert over_http.json()["error"]["code"] == "rate_limit_exceeded"
+            assert client.get("/v1/models", headers=grace).status_code == 200, "each token by itself"
+            other.send_json({"jsonrpc": "2.0", "id": 21, "method": "inhouse/ask", "params": asked})
+            until(lambda: len(speaker.asked) == 3)  # in the place of its own connection
+            session.send_json({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 12}})
+            until(lambda: client.get("/v1/models", headers=ada).status_code == 200)
+            assert "noon" in request(session, 14, "inhouse/ask", {"question": "When?"})["result"]["answer"]
+            speaker.finish.set()
+    noted = [(line["method"], line["status"]) for line in audit_lines(workspace) if line["name"] == "Ada"]
+    assert noted.count(("LSP", 429)) == 1 and ("GET", 429) in noted
+
+
+AT_HOME = {"rootUri": "file:///home/ada", "answersUri": "file:///a", "commit": None}
+
+
+@contextmanager
+def spoken_for(workspace: Workspace, **limits: int) -> Iterator[tuple[TestClient, Speaker]]:
+    """A client of ``workspace`` with these limits, whose model is a script."""
+    settings = workspace.settings
+    with speaking() as speaker:
+        url = f"http://127.0.0.1:{speaker.server_port}/v1"
+        changed = {
+            "server": settings.server.model_copy(update=limits),
+            "engine": settings.engine.model_copy(update={"kind": "openai", "url": url, "model": "speaker"}),
+        }
+        workspace.settings = settings.model_copy(update=changed)
+        with TestClient(build_app(workspace, OWNER_TOKEN, "127.0.0.1", PORT), ADDRESS) as client:
+            yield client, speaker
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_revoked_token_s_editor_is_sent_away(client: TestClient, store: TokenStore) -> None:

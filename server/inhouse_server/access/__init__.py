@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inhouse_server.access.asking import Asking, Noting, TooMuch, uncounted
+from inhouse_server.access.asking import Asking, Noting, TooManyOpen, TooMuch, TooOften, uncounted
 from inhouse_server.access.audit import Audit, Handled, Work
 from inhouse_server.access.limits import RequestLimits
 from inhouse_server.access.tokens import Caller, Callers, Scope, Token, TokenStore, token_file
@@ -18,7 +18,9 @@ __all__ = [
     "Scope",
     "Token",
     "TokenStore",
+    "TooManyOpen",
     "TooMuch",
+    "TooOften",
     "Work",
     "token_file",
     "uncounted",

@@ -32,10 +32,21 @@ Raises:
 
 
 class TooMuch(InhouseError):
-    """A token asked more in a minute than it may."""
+    """A token asked more than it may."""
+
+
+class TooOften(TooMuch):
+    """More in a minute."""
 
     def __init__(self, wait_s: float) -> None:
         super().__init__("This token has asked too much in the last minute.", f"Ask again in {max(1, wait_s):.0f} s.")
+
+
+class TooManyOpen(TooMuch):
+    """More at once."""
+
+    def __init__(self) -> None:
+        super().__init__("This token has too many requests open.", "Ask again when one of them has been answered.")
 
 
 @contextmanager

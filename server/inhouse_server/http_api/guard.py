@@ -22,7 +22,18 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
-from inhouse_server.access import Caller, Callers, Handled, Noting, RequestLimits, Scope, TooMuch, Work
+from inhouse_server.access import (
+    Caller,
+    Callers,
+    Handled,
+    Noting,
+    RequestLimits,
+    Scope,
+    TooManyOpen,
+    TooMuch,
+    TooOften,
+    Work,
+)
 from inhouse_server.elsewhere import REPOSITORY_HEADER
 from inhouse_server.engines.failures import Overloaded
 from inhouse_server.http_api.activity import Activity
@@ -232,18 +243,44 @@ class Guard:
     @contextmanager
     def _asking(self, exchange: _Exchange, what: str) -> Iterator[Noting]:
         """Count a question that came over a connection which is open already, and note it when it has ended."""
-        caller, noting, began = exchange.caller, Noting(), time.perf_counter()
-        limits = self._by_itself.get(what, self._limits)
+        noting, began = Noting(), time.perf_counter()
         try:
-            wait = 0.0 if caller is None or caller.is_owner else limits.take(caller.id)
-            if wait:
-                raise TooMuch(wait)
-            yield noting
+            with self._place(exchange, self._by_itself.get(what, self._limits)):
+                yield noting
         except BaseException as error:
             noting.status = _status_of(error)
             raise
         finally:
             self._handled(exchange.of("LSP", what, noting, time.perf_counter() - began, what in self._by_itself))
+
+    @contextmanager
+    def _place(self, exchange: _Exchange, limits: RequestLimits) -> Iterator[None]:
+        """Let a question run within ``limits``. One at a time takes the place that its connection has anyway, so that
+        whoever has many editors open can ask in each.
+
+        Raises:
+            TooMuch: it may not run.
+        """
+        caller = exchange.caller
+        if caller is None or caller.is_owner:
+            yield
+            return
+        if wait := limits.take(caller.id):
+            raise TooOften(wait)
+        if limits is self._limits and not exchange.place_taken:
+            exchange.place_taken = True
+            try:
+                yield
+            finally:
+                exchange.place_taken = False
+            return
+        if limits.is_full(caller.id):
+            raise TooManyOpen
+        limits.begin(caller.id)
+        try:
+            yield
+        finally:
+            limits.end(caller.id)
 
     async def _run_while_valid(self, caller: Caller, exchange: _Exchange, receive: Receive) -> None:
         running = asyncio.ensure_future(self._app(exchange.connection.scope, receive, exchange.send))
@@ -264,6 +301,7 @@ class _Exchange:
 
     Attributes:
         status: of the answer; 0 when there was none.
+        place_taken: a question that came over it is answered in its place.
     """
 
     def __init__(self, scope: AsgiScope, send: Send, handled: Callable[[Handled], None]) -> None:
@@ -276,6 +314,7 @@ class _Exchange:
         self.scope: Scope | None = None
         self.work: Work | None = None
         self.status = 0
+        self.place_taken = False
         self._send = send
         self._handled = handled
         self._started = time.perf_counter()
