@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ from urllib.parse import unquote
 import pytest
 from websockets.asyncio.client import connect
 
-from inhouse_retrieval import Repository
+from inhouse_retrieval import EVERYWHERE, Repository
 from inhouse_server.framing import frame
 from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.open_documents import OpenDocuments
+from inhouse_server.language_server.questions import current_text
+from inhouse_server.language_server.server import build_server
 from inhouse_server.language_server.uris import path_in
 from inhouse_server.lsp_capabilities import initialize_result
 from inhouse_server.owner import find_owner
+from inhouse_server.text_sync import Edit
+from inhouse_server.workspace import Workspace
+from tests.server.direct import Client
 from tests.server.editor import FULL_CAPABILITIES, Editor, editor
 from tests.server.house import INHOUSE, LONG, NAME, PRICES, make_repository, owner
 
@@ -359,16 +365,71 @@ def test_paths_of_uris(tmp_path: Path) -> None:
     assert [path_in(root, each) for each in outside] == [None] * len(outside)
 
 
-def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
+async def test_only_files_of_the_repository_are_read(tmp_path: Path) -> None:
     root = make_repository(tmp_path / "shop")
     (root / ".git" / "info" / "exclude").write_text("*.local\n")
     documents = OpenDocuments(Repository.open(root), root / ".inhouse", Checkout(root))
     for path in ("a.py", ".inhouse/answers/old.md", ".git/COMMIT_EDITMSG", "secrets.local"):
         documents.open((root / path).as_uri(), path)
     documents.open("file:///etc/passwd", "secret")
-    assert documents.by_path() == {"a.py": "a.py"}
+    documents.open(f"{root.as_uri()}/{'x' * 200_000}.py", "git cannot be asked for that name")
+    assert await documents.by_path() == {"a.py": "a.py"}
+    assert await documents.searched_text(f"{root.as_uri()}/%61.py") == "a.py", "a URI may be spelled in two ways"
+    assert await documents.searched_text((root / "secrets.local").as_uri()) is None
     documents.close(f"{root.as_uri()}/%61.py")
-    assert documents.by_path() == {}, "a URI may be spelled in two ways"
+    assert await documents.by_path() == {}
+
+
+async def test_what_one_editor_has_open_has_a_bound_and_git_is_not_asked_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inhouse_server.language_server.open_documents.MAX_OPEN_BYTES", 100_000)
+    root = make_repository(tmp_path / "shop")
+    asked_in: list[str] = []
+    is_ignored = Repository.is_ignored
+
+    def watched(repository: Repository, path: str) -> bool:
+        asked_in.append(f"{path} {'loop' if threading.current_thread() is threading.main_thread() else 'thread'}")
+        return is_ignored(repository, path)
+
+    monkeypatch.setattr(Repository, "is_ignored", watched)
+    documents = OpenDocuments(Repository.open(root), root / ".inhouse", Checkout(root))
+    first, second, third = ((root / name).as_uri() for name in ("a.py", "b.py", "c.py"))
+    documents.open(first, "a" * 40_000)
+    documents.open(second, "b" * 40_000)
+    assert not documents.refused and not asked_in
+    taken = documents.by_path()
+    documents.open(third, "c" * 40_000)
+    assert documents.refused and documents.text(third) is documents.version(third) is None
+    assert (await taken).keys() == (await documents.by_path()).keys() == {"a.py", "b.py"}
+    assert asked_in == ["a.py thread", "b.py thread"], "once for each, and nobody else waits for it"
+    documents.change(second, [Edit("x" * 70_000)])
+    assert documents.text(second) is None, "it grew"
+    documents.open(third, "c" * 40_000)
+    documents.change(third, [Edit("d" * 50_000)])
+    assert await documents.by_path() == {"a.py": "a" * 40_000, "c.py": "d" * 50_000}
+    for _ in range(9):
+        documents.close(third), documents.open(third, "c" * 50_000)
+    assert documents.text(third)
+
+
+async def test_an_editor_is_told_once_that_it_has_too_much_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inhouse_server.language_server.open_documents.MAX_OPEN_BYTES", 100_000)
+    root = make_repository(tmp_path / "shop")
+    (root / NAME).write_text("saved\n")
+    with Workspace.open(root, "test") as house:
+        server, client = build_server(house, EVERYWHERE), Client(house)
+        server.documents.open((root / NAME).as_uri(), "b" * 110_000)
+        assert current_text(server, (root / NAME).as_uri()) == ("saved\n", None), "as if it were not open"
+        client.open((root / "a.py").as_uri(), "a" * 90_000)
+        for name in ("b.py", "c.py"):
+            client.open((root / name).as_uri(), "b" * 90_000)
+        told = await client.told("window/showMessage")
+        assert "read as they were last saved" in told["params"]["message"]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.told("window/showMessage"), 0.2)
 
 
 @pytest.mark.parametrize(("end", "last"), [("\n", "\n\nget_json(os)\n"), ("\r\n", "")])

@@ -37,7 +37,7 @@ async def hover(ls: InhouseServer, params: types.HoverParams) -> types.Hover | N
     if not 0 <= row < len(lines):
         return None
     column = index_in_line(lines[row], params.position.character, ls.encoding)
-    unsaved = ls.documents.by_path()
+    unsaved = await ls.documents.by_path()
     cancelled = Event()
 
     def look() -> tuple[Name, list[Place], LastChange | None] | None:

@@ -51,11 +51,13 @@ class Completions:
 async def inline_completion(
     ls: InhouseServer, params: types.InlineCompletionParams
 ) -> types.InlineCompletionList | None:
-    gap = _gap(ls, params)
-    if gap is None or params.context.selected_completion_info is not None:
+    if params.context.selected_completion_info is not None:
         return None
     cancel = ls.completions.begin()
     try:
+        gap = await _gap(ls, params)
+        if gap is None:
+            return None
         if params.context.trigger_kind == types.InlineCompletionTriggerKind.Automatic:
             await asyncio.sleep(PAUSE_S)
         if cancel.is_set():
@@ -74,11 +76,11 @@ async def inline_completion(
     return types.InlineCompletionList([types.InlineCompletionItem(insert_text=text, range=here)])
 
 
-def _gap(ls: InhouseServer, params: types.InlineCompletionParams) -> Gap | None:
+async def _gap(ls: InhouseServer, params: types.InlineCompletionParams) -> Gap | None:
     """The text around the cursor, of a file of the repository that is open and neither ignored nor git's own."""
     uri = params.text_document.uri
     path = ls.checkout.path_of(uri)
-    text = ls.documents.by_path().get(path) if path is not None else None
+    text = await ls.documents.searched_text(uri)
     if path is None or text is None:
         return None
     lines, row = split_lines(text), params.position.line

@@ -105,7 +105,7 @@ async def answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Call
 
 
 async def _answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Callable[[str], None]) -> Answered:
-    question, notes = question_from(ls, params)
+    question, notes = await question_from(ls, params)
     pieces: list[str] = []
     finished: AnswerFinished | None = None
     job.report("reading the code")
@@ -123,7 +123,7 @@ async def _answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Cal
     return Answered("".join(pieces), replace(finished, notes=notes))
 
 
-def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple[str, ...]]:
+async def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple[str, ...]]:
     """The question with the marked code and the editor's buffers."""
     selection, note = None, ""
     if params.text_document is not None and params.range is not None:
@@ -134,7 +134,7 @@ def question_from(ls: InhouseServer, params: AskParams) -> tuple[Question, tuple
         text=params.question,
         history=tuple(Message(turn.role, turn.content) for turn in params.history),
         selection=selection,
-        open_documents=ls.documents.by_path(),
+        open_documents=await ls.documents.by_path(),
         adapter=params.adapter,
         pull_requests=ls.checkout.elsewhere is None,
     )
