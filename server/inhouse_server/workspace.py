@@ -260,13 +260,24 @@ class Workspace:
         """Bring the index up to some files of the work tree."""
         return self.index.refresh_files(paths)
 
-    def status(self) -> dict[str, Any]:
-        """What this workspace holds, as the status of every surface shows it."""
+    def status(self, administrates: bool) -> dict[str, Any]:
+        """What this workspace holds, as the status of every surface shows it.
+
+        Args:
+            administrates: the one who asks has the scope ``admin``. Where the repository and the model servers are, and
+                what is wrong with those, is for whoever runs them, not for every asker.
+        """
         loaded = list(self._engine.loaded_adapters) if self._engine else None
-        return {
+        held = {
             **status_json(self.root, self.settings, self.state_dir, self.index.status(), loaded),
             **self.model_servers(),
         }
+        if not administrates:
+            del held["root"]
+            for server in held.get("servers", ()):
+                for told in ("url", "problem", "failed"):
+                    del server[told]
+        return held
 
     def model_servers(self) -> dict[str, Any]:
         """``serving``, ``waiting`` and ``servers`` where vLLM servers answer; empty elsewhere, or before that."""

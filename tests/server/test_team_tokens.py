@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
@@ -18,6 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from inhouse_retrieval import EVERYWHERE, Within
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.access import Audit, Handled, RequestLimits, Scope, TokenStore
 from inhouse_server.cli import main
@@ -474,6 +476,39 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_where_the_repository_and_its_servers_are_is_told_to_who_runs_them(
+    workspace: Workspace, store: TokenStore, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = {
+        "url": "http://gpu.internal:8000", "up": False, "problem": "http://gpu.internal:8000 does not answer.",
+        "ready": ["v1"], "not_telling": [], "failed": {"v2": "http://gpu.internal:8000 refused it."}, "answering": 0,
+    }  # fmt: skip
+    fleet = {"serving": "v1", "waiting": "v2", "servers": [server]}
+    monkeypatch.setattr(workspace, "model_servers", lambda: copy.deepcopy(fleet))
+    part = Within.of(["billing.py"])
+    admin, ada, bound = (
+        store.create(name, [scope], DAY, within)[0]
+        for name, scope, within in (
+            ("Root", Scope.ADMIN, EVERYWHERE),
+            ("Ada", Scope.ASK, EVERYWHERE),
+            ("Bo", Scope.ASK, part),
+        )
+    )
+    for token, everything in ((OWNER_TOKEN, True), (admin, True), (ada, False), (bound, False)):
+        over_http = client.get("/inhouse/status", headers=bearer(token)).json()
+        with client.websocket_connect(LSP, headers=bearer(token)) as session:
+            options = {"inhouseCheckout": AT_HOME}
+            request(session, 1, "initialize", {"capabilities": {}, "initializationOptions": options})
+            in_the_editor = request(session, 2, "inhouse/status", {})["result"]
+        for told in (over_http, in_the_editor):
+            assert told["serving"] == "v1" and told["servers"][0]["ready"] == ["v1"]
+            if everything:
+                assert told["root"] == str(workspace.root) and told["servers"] == [server]
+            else:
+                assert "root" not in told
+                assert "gpu.internal" not in json.dumps(told) and str(workspace.root) not in json.dumps(told)
 
 
 def test_a_revoked_token_s_editor_is_sent_away(client: TestClient, store: TokenStore) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress
+from inhouse_server.access import Scope
 from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
 from inhouse_server.http_api.reading import assistant_of, read_body, within_of
@@ -167,9 +168,10 @@ def _job(work: Callable[[Progress, Event], dict[str, Any]], name: str) -> Respon
 
 
 async def status(request: Request) -> Response:
-    """What the owner holds."""
+    """What the owner holds; where that is, only for who may administrate."""
     workspace = workspace_of(request)
-    return JSONResponse(await run_in_threadpool(workspace.status))
+    administrates = request.scope["caller"].may(Scope.ADMIN)
+    return JSONResponse(await run_in_threadpool(lambda: workspace.status(administrates)))
 
 
 async def shutdown(request: Request) -> Response:

@@ -82,7 +82,7 @@ _ANSWERS: dict[str, Schema] = {
         more=_YES,
     ),
     "Passage": _object(path=_TEXT, start_line=_COUNT, end_line=_COUNT, total_lines=_COUNT, text=_TEXT),
-    "Status": _object("root base_model adapter index_commit files chunks pending unembedded", root=_TEXT,
+    "Status": _object("base_model adapter index_commit files chunks pending unembedded", root=_TEXT,
                       base_model=_TEXT, adapter=_MAYBE, index_commit=_MAYBE, files=_COUNT, chunks=_COUNT,
                       pending=_COUNT, unembedded=_COUNT),
     "Adapters": _object(adapters=_list(_object("version current", version=_TEXT, current=_YES))),

@@ -22,6 +22,7 @@ from pygls.exceptions import (
 )
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from inhouse_server.access import Scope
 from inhouse_server.language_server.server import InhouseServer, build_server
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def serve_connection(
         asking: called with the name of a question around its answer, which it counts and notes.
         caller: whose editor it is; the owner's may name files of the server's own checkout.
     """
-    server = build_server(workspace, caller.within, caller.is_owner, asking)
+    server = build_server(workspace, caller.within, caller.is_owner, asking, caller.may(Scope.ADMIN))
 
     def answering() -> int:
         return len(server.protocol.running_requests())

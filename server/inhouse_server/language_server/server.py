@@ -83,6 +83,7 @@ class InhouseServer(LanguageServer):
         asking: called with the name of a question around its answer, which it counts and notes.
         within: the part of the repository whose passages the editor may see.
         on_this_machine: the editor may name files of the server's own checkout.
+        administrates: the editor's token has the scope ``admin``.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
@@ -101,6 +102,7 @@ class InhouseServer(LanguageServer):
         within: Within,
         on_this_machine: bool = True,
         asking: Asking = uncounted,
+        administrates: bool = True,
     ) -> None:
         super().__init__(
             "inhouse",
@@ -113,6 +115,7 @@ class InhouseServer(LanguageServer):
         self.within = within
         self.on_this_machine = on_this_machine
         self.asking = asking
+        self.administrates = administrates
         # Until `initialize` says otherwise; also after one that was refused.
         self.work_in(Checkout(house.root, None if on_this_machine else NOWHERE))
         self.saves = saving.RefreshOnSave(house)
@@ -164,9 +167,10 @@ def build_server(
     within: Within,
     on_this_machine: bool = True,
     asking: Asking = uncounted,
+    administrates: bool = True,
 ) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, and what else is offered here, for one connection."""
-    server = InhouseServer(house, within, on_this_machine, asking)
+    server = InhouseServer(house, within, on_this_machine, asking, administrates)
     for method, handler, options in (*FEATURES, *((COMPLETION,) if house.offers_inline_completion else ())):
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:

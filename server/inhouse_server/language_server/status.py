@@ -1,4 +1,4 @@
-"""inhouse/status: what the owner holds, as ``inhouse status --json`` shows it."""
+"""inhouse/status: what the owner holds, as ``inhouse status --json`` shows it to who may administrate."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ METHOD = "inhouse/status"
 
 
 async def status(ls: InhouseServer, params: Any) -> dict[str, Any]:
-    return await run_in_thread(ls.house.status)
+    return await run_in_thread(lambda: ls.house.status(ls.administrates))

@@ -16,7 +16,7 @@ export function showStatus(place, { status, adapters }) {
   const facts = make('dl')
   const { last_retrain: last } = status
   for (const [name, value] of [
-    ['Repository', status.root],
+    ...(status.root ? [['Repository', status.root]] : []), // only who may administrate is told
     ['Base model', status.base_model + (status.model_loaded ? '' : ' (not loaded yet)')],
     ['Current adapter', status.adapter ?? 'none'],
     ['Index', status.index_commit
