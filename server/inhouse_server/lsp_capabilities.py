@@ -1,6 +1,7 @@
 """What the language server answers to ``initialize``, for the relay to say without loading it.
 
-pygls works the same out from the features that are registered; a test holds the two together.
+pygls works the same out from the features that are registered; a test holds the two together. Of an editor's folders
+one is served, so none is said of several.
 """
 
 from __future__ import annotations
@@ -36,10 +37,7 @@ def initialize_result(params: dict[str, Any], inline_completion: bool = False) -
             "codeLensProvider": {"resolveProvider": False},
             "codeActionProvider": {"codeActionKinds": list(CODE_ACTION_KINDS), "resolveProvider": True},
             "executeCommandProvider": {"commands": list(COMMANDS)},
-            "workspace": {
-                "workspaceFolders": {"supported": True, "changeNotifications": True},
-                "fileOperations": {},
-            },
+            "workspace": {"fileOperations": {}},
         },
         "serverInfo": {"name": "inhouse", "version": VERSION},
     }

@@ -324,7 +324,9 @@ async def test_the_relay_answers_initialize_as_the_server_does(root: Path, encod
         await socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "inhouse/status"}))
         assert json.loads(await socket.recv())["error"]["code"] == -32002, "nothing before initialize"
         await socket.send(json.dumps({"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": params}))
-        assert json.loads(await socket.recv())["result"] == initialize_result(params)
+        told = json.loads(await socket.recv())["result"]
+        assert told == initialize_result(params)
+        assert "workspaceFolders" not in told["capabilities"]["workspace"], "one folder is served"
 
 
 async def test_two_editors_share_one_owner(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,7 +17,7 @@ from pygls.exceptions import (
     JsonRpcMethodNotFound,
     JsonRpcRequestCancelled,
 )
-from pygls.protocol import LanguageServerProtocol
+from pygls.protocol import LanguageServerProtocol, lsp_method
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,14 @@ class InhouseProtocol(LanguageServerProtocol):
         super().__init__(*args, **kwargs)
         for method in _OURS:
             del self.fm.builtin_features[method]
+
+    @lsp_method(types.INITIALIZE)
+    def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
+        """Answer what the server can do. pygls always claims to serve several folders."""
+        result: types.InitializeResult = yield from super().lsp_initialize(params)
+        if result.capabilities.workspace is not None:
+            result.capabilities.workspace.workspace_folders = None
+        return result
 
     def get_message_type(self, method: str) -> type[Any] | None:  # type: ignore[override]
         """The type of a message. pygls caches this for the whole process, and with it the connections that asked."""
