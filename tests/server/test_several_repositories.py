@@ -56,7 +56,6 @@ SHOWS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/inhouse/ask": ("POST", {"question": QUESTION, "passages": True}),
     "/inhouse/passage": ("POST", PASSAGE),
     "/inhouse/uses": ("POST", {"name": "settle_ledger"}),
-    "/inhouse/status": ("GET", None),
     "/v1/chat/completions": ("POST", CHAT),
     "/v1/completions": ("POST", {"model": "inhouse", "prompt": QUESTION, "inhouse": {"retrieve": True}}),
 }
@@ -125,7 +124,9 @@ def test_no_route_leads_into_the_other_repository(route: str, client: TestClient
         ):
             told = asked(headers)
             assert WORDS[other] not in told.text
-            assert (WORDS[mine] in told.text) == (route in SHOWS), "a test that could not fail shows nothing"
+            its_place = route == "/inhouse/status" and "owner" in headers["Authorization"]
+            shows = route in SHOWS or its_place
+            assert (WORDS[mine] in told.text) == shows, "a test that could not fail shows nothing"
         refused, unknown = (asked(asking(tokens[f"of {mine}"], name)) for name in (other, "nowhere"))
         assert refused.status_code == unknown.status_code == 404
         assert refused.text.replace(other, "nowhere") == unknown.text
@@ -137,6 +138,16 @@ def test_who_may_use_several_says_which(route: str, client: TestClient, tokens: 
     told = client.request(method, route, json=body, headers=asking(tokens["of both"]))
     assert told.status_code == 400 and "shop, till" in told.text
     assert not any(word in told.text for word in WORDS.values())
+
+
+def test_the_status_is_of_the_repository_that_was_asked(client: TestClient, tokens: dict[str, str]) -> None:
+    for name, word in WORDS.items():
+        for headers in (asking(f"owner-of-{name}"), asking("owner-of-shop", name)):
+            assert word in client.get("/inhouse/status", headers=headers).json()["root"]
+        own, one_of_both = (asking(tokens[who], name) for who in (f"of {name}", "of both"))
+        mine, chosen = (client.get("/inhouse/status", headers=headers).json() for headers in (own, one_of_both))
+        assert mine == chosen and "root" not in mine
+    assert client.get("/inhouse/status", headers=asking(tokens["of both"])).status_code == 400
 
 
 @pytest.mark.parametrize("route", SHOWS)
