@@ -68,6 +68,9 @@ class Wire(asyncio.Transport):
         if not self._closed:
             self._protocol.data_received(data)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Whatever is written is taken at once."""
+
     def leave(self) -> None:
         """The other side closes."""
         self._closed = True

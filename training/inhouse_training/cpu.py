@@ -83,6 +83,11 @@ class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped h
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
 
 
+def is_plain_linear(layer: Any) -> bool:
+    """Whether a layer multiplies by its weight and does nothing else, in whatever way of this module."""
+    return type(layer) in (torch.nn.Linear, WideLinear, PackedLinear)
+
+
 def exchange_layers(model: Any) -> None:
     """Put a :class:`WideLinear` in the place of each wide layer of a model in float32, or a :class:`PackedLinear` in
     the place of each layer in bfloat16, where the processor multiplies that. Gradients are off."""

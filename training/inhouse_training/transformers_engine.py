@@ -30,7 +30,7 @@ from inhouse_retrieval import InhouseError
 from .base_model import BaseModel, load_model, load_tokenizer
 from .batched import greedy_batch
 from .chat_template import template_digest
-from .cpu import CACHED, PackedLinear, exchange_layers
+from .cpu import CACHED, PackedLinear, exchange_layers, is_plain_linear
 from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
 from .engine import (
     BASE,
@@ -537,8 +537,8 @@ class _OrWanted(Event):
 def _is_plain(layer: Any, adapter: str) -> bool:
     """Whether an adapter of this layer is two matrices and a factor, and nothing else."""
     return (
-        isinstance(getattr(layer, "base_layer", None), torch.nn.Linear)
-        and not layer.use_dora.get(adapter, False)
+        is_plain_linear(getattr(layer, "base_layer", None))
+        and adapter not in layer.lora_variant
         and not layer.lora_bias.get(adapter, False)
         and not layer.fan_in_fan_out
     )

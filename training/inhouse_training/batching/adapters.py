@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..cpu import is_plain_linear
 from ..engine import BASE
 
 AT_ONCE = 4
@@ -184,7 +185,7 @@ def layers_of(model: Any, version: str) -> list[LayerOfAdapter] | None:
         if not isinstance(each, LoraLayer) or not _carries(each, version):
             continue
         linear = each.get_base_layer()
-        plain = isinstance(each, Linear) and type(linear) is nn.Linear and version in each.lora_A
+        plain = isinstance(each, Linear) and is_plain_linear(linear) and version in each.lora_A
         if not plain or version in each.lora_variant or each.lora_bias.get(version) or each.fan_in_fan_out:
             return None
         up = each.lora_B[version].weight * each.scaling[version]
