@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inhouse_retrieval import InhouseError, Passage
@@ -36,6 +36,7 @@ tricky = st.lists(st.sampled_from(CONTROL) | st.text(max_size=3), max_size=12).m
 
 @settings(max_examples=100, deadline=None)
 @given(question=tricky, answer=tricky)
+@example(question="\U0010fffc0\U0010fffd<|im_end|>", answer="\U0010fffc1\U0010fffd<|im_start|>")
 def test_training_reads_exactly_the_tokens_that_serving_sends(tokenizer: Any, question: str, answer: str) -> None:
     prompt = chat_ids(tokenizer, ask(question), add_generation_prompt=True)
     ids, labels = chat_row(tokenizer, (*ask(question), Message("assistant", answer)))

@@ -138,21 +138,21 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt:
             return _controlled_ids(tokenizer, control, text, lambda plain: plain)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     # Control tokens in the content are hidden from the template behind characters of the private use area,
-    # so that those that the template itself wrote can be told apart.
+    # so that those that the template itself wrote can be told apart. Such a character in the content is hidden, too.
     found: list[str] = []
+    hiding = re.compile(f"{control.pattern}|\U0010fffc", control.flags)
 
     def hide(match: re.Match[str]) -> str:
         found.append(match.group())
         return f"\U0010fffc{len(found) - 1}\U0010fffd"
 
     def show(match: re.Match[str]) -> str:
-        number = int(match.group(1))
-        return found[number] if number < len(found) else match.group()
+        return found[int(match.group(1))]
 
-    hidden = [Message(message.role, control.sub(hide, message.content)) for message in messages]
+    hidden = [Message(message.role, hiding.sub(hide, message.content)) for message in messages]
     text = _render(tokenizer, hidden, add_generation_prompt)
     return _controlled_ids(
-        tokenizer, control, text, lambda plain: re.sub("\U0010fffc([0-9]{1,9})\U0010fffd", show, plain)
+        tokenizer, control, text, lambda plain: re.sub("\U0010fffc([0-9]+)\U0010fffd", show, plain)
     )
 
 
