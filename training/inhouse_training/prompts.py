@@ -151,9 +151,7 @@ def chat_ids(tokenizer: Any, messages: Sequence[Message], add_generation_prompt:
 
     hidden = [Message(message.role, hiding.sub(hide, message.content)) for message in messages]
     text = _render(tokenizer, hidden, add_generation_prompt)
-    return _controlled_ids(
-        tokenizer, control, text, lambda plain: re.sub("\U0010fffc([0-9]+)\U0010fffd", show, plain)
-    )
+    return _controlled_ids(tokenizer, control, text, lambda plain: re.sub("\U0010fffc([0-9]+)\U0010fffd", show, plain))
 
 
 def _controlled_ids(tokenizer: Any, control: re.Pattern[str], text: str, shown: Callable[[str], str]) -> list[int]:
