@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import inhouse_training  # noqa: F401  # before torch: it says how threads wait for each other
 
@@ -33,6 +34,12 @@ def microseconds(products: Sequence[Callable[[], object]], times: int = 10) -> f
     return sorted(rounds[1:])[times // 2]
 
 
+def product(given: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+    """By a weight in oneDNN's order."""
+    made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(given, packed, None, "none", [], "")
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
@@ -49,12 +56,9 @@ def main() -> None:
             for rows in arguments.rows:
                 given = torch.randn(1, rows, inputs, dtype=dtype)
 
-                def product(weight: torch.Tensor, given: torch.Tensor = given) -> torch.Tensor:
-                    return torch.ops.mkldnn._linear_pointwise(given, weight, None, "none", [], "")
-
-                own = microseconds([lambda weight=weight, given=given: linear(given, weight) for weight in weights])  # type: ignore[misc]
-                other = microseconds([lambda weight=weight: product(weight) for weight in packed])  # type: ignore[misc]
-                same = (linear(given, weights[0]) == product(packed[0])).float().mean()
+                own = microseconds([partial(linear, given, weight) for weight in weights])
+                other = microseconds([partial(product, given, weight) for weight in packed])
+                same = (linear(given, weights[0]) == product(given, packed[0])).float().mean()
                 print(f"| {outputs:,}, {inputs:,} | {rows} | {own:.0f} | {other:.0f} | {same:.0%} |", flush=True)
 
 

@@ -56,7 +56,7 @@ def _quoted(question: str) -> Iterator[str]:
             unclosed[mark] = end.start() if end is not None else len(question)
             continue
         text, at = question[start : end.start()], end.end()
-        yield (text[_LANGUAGE.match(text).end() :] or text) if mark == "```" else text  # type: ignore[union-attr]
+        yield (_LANGUAGE.sub("", text, count=1) or text) if mark == "```" else text
 
 
 def chunks_with(texts: Sequence[str], containing: Callable[[str], Sequence[int]]) -> list[int]:

@@ -94,6 +94,18 @@ def test_a_receiver_that_never_finishes_is_left_after_the_limit(
     assert time.monotonic() - started < 3
 
 
+def test_a_run_that_fails_is_told_with_its_reason(receiver: Receiver, tmp_path: Path, tiny_folder: Path) -> None:
+    shop = make_history(tmp_path / "shop", commits=3).root  # too few to hold any out
+    settings = f'base_model = "{tiny_folder}"\n[answer]\npassages = 0\n'
+    (shop / "inhouse.toml").write_text(f'{settings}[retrain]\nwebhook = "{receiver.url}/hook"\n')
+    (tmp_path / "tiny.toml").write_text(TINY.format(budget=1000, rate=1e-3))
+    done = inhouse("retrain", "--recipe", str(tmp_path / "tiny.toml"), "--repo", str(shop))
+    assert done.returncode == 1
+    ((_, content),) = receiver.received
+    assert isinstance(content, dict) and (content["repository"], content["decision"]) == ("shop", "failed")
+    assert content["reasons"][0] in done.stderr
+
+
 @pytest.mark.long  # two trainings of a tiny model
 def test_each_finished_run_is_told_and_none_fails_by_it(receiver: Receiver, tmp_path: Path, tiny_folder: Path) -> None:
     shop = make_history(tmp_path / "shop", commits=16).root

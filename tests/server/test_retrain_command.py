@@ -192,6 +192,22 @@ def test_what_was_never_evaluated_is_promoted_only_with_a_warning(
     assert inhouse("train", "--all-data", "--dry-run", "--repo", str(shop.root)).code == 2
 
 
+def test_a_version_of_another_base_model_is_not_promoted_and_the_base_alone_may_be(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    root = make_repository(tmp_path / "shop")
+    registry = Registry(root / ".inhouse" / "adapters")
+    own, foreign = (
+        registry.add(random_adapter(base_model, tmp_path / "made", r=2), AdapterManifest(name, digest, "abc")).version
+        for name, digest in ((base_model.name, base_model.sha256), ("acme/other-7b", "f" * 64))
+    )
+    refused = inhouse("adapters", "promote", foreign, "--repo", str(root))
+    assert refused.code == 1 and "was made for acme/other-7b" in refused.stderr and registry.current() is None
+    assert inhouse("adapters", "promote", own, "--repo", str(root)).code == 0
+    assert json_of(inhouse("adapters", "promote", "base", "--json", "--repo", str(root))) == {"current": None}
+    assert json_of(inhouse("adapters", "rollback", "--json", "--repo", str(root))) == {"current": own}
+
+
 @pytest.mark.long  # the real model, loaded and asked
 def test_what_the_owner_has_loaded_is_not_collected(
     tmp_path: Path, inhouse: Inhouse, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch

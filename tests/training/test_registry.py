@@ -249,11 +249,13 @@ def test_what_was_judged_against_another_version_is_not_promoted(registry: Regis
 def test_rejected_candidates_go_but_for_the_newest(registry: Registry, tmp_path: Path) -> None:
     made = []
     for number in range(7):
-        created = replace(MANIFEST, created=f"2026-01-0{number + 1}T00:00:00+00:00")
+        created = replace(MANIFEST, created=f"2026-01-0{number + 1}T00:00:00+00:00", evaluated=True)
         made.append(registry.add(adapter(tmp_path / "new", bytes([number])), created).version)
+    waiting = replace(MANIFEST, created="2025-12-31T00:00:00+00:00", evaluated=False)
+    unjudged = registry.add(adapter(tmp_path / "new", b"all data"), waiting).version
     registry.promote(made[1])
     registry.promote(made[2])
     gone = registry.collect_rejected(keep=2, held=[made[0]])
     assert {entry.version for entry in gone} == {made[3], made[4]} and registry.removed() == {made[3], made[4]}
-    assert names(registry) == {made[0], made[1], made[2], made[5], made[6]}
+    assert names(registry) == {made[0], made[1], made[2], made[5], made[6], unjudged}
     assert registry.collect_rejected(keep=2, held=[made[0]]) == ()

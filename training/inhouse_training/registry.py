@@ -283,9 +283,10 @@ class Registry:
         return tuple(entries)
 
     def rejected(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[str, ...]:
-        """Versions that were never promoted, without the ``keep`` newest of them and ``held``."""
-        promoted = {entry.version for entry in self.history()} | {self.current()}
-        never = [each.version for each in self.list() if each.version not in promoted and each.version not in held]
+        """Versions that were evaluated and never promoted, without the ``keep`` newest of them and ``held``. What was
+        not evaluated waits for a person."""
+        needed = {entry.version for entry in self.history()} | {self.current(), *held}
+        never = [each.version for each in self.list() if each.manifest.evaluated and each.version not in needed]
         return tuple(never[: max(0, len(never) - keep)])
 
     def unused(self, keep: int = KEPT_VERSIONS, held: Collection[str] = ()) -> tuple[Removed, ...]:

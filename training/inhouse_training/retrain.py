@@ -34,7 +34,7 @@ from .recipe import Recipe
 from .registry import AdapterManifest, Judged, Overtaken, Registry
 from .replay import replay_source
 from .report import ReportInput, write_report
-from .runs import Run, forget_runs, hold_runs, open_run, read_json, start_run, write_json
+from .runs import Run, forget_runs, forget_superseded, hold_runs, open_run, read_json, start_run, write_json
 from .schedule import LastRun
 from .snapshot_search import SnapshotSearch
 from .synthesis.cache import stored_replies
@@ -108,7 +108,7 @@ def retrain(
             return _skipped(finished, registry, nothing_changed(finished))
         started = now()
         start_run(run)
-        forget_runs(state_dir, unfinished=True)  # of earlier calls that failed; this run is the newest
+        forget_superseded(state_dir, run)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 result = _make_candidate(repository, state_dir, registry, run, recipe, base, progress, retrieval)

@@ -202,6 +202,18 @@ def forget_runs(state_dir: Path, unfinished: bool = False, dry_run: bool = False
     return freed
 
 
+def forget_superseded(state_dir: Path, run: Run) -> None:
+    """Delete the data of earlier runs of the same recipe that never finished: ``run`` looks at what they looked at and
+    at what landed since. What another recipe made can go on."""
+    for noted in (state_dir / "runs").glob("*/inputs.json"):
+        inputs = read_json(noted)
+        if noted.parent == run.directory or inputs is None or inputs["recipe"] != run.inputs["recipe"]:
+            continue
+        if not (noted.parent / "result.json").exists():
+            for part in ("training", "dataset"):
+                shutil.rmtree(noted.parent / part, ignore_errors=True)
+
+
 def dataset_of(state_dir: Path, version: AdapterManifest) -> Dataset | None:
     """The dataset that a version was trained on; ``None`` when its run's data are gone (:func:`forget_runs`)."""
     rows = version.dataset.get("rows_sha256")

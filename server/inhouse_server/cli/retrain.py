@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inhouse_retrieval.errors import Cancelled, InhouseError
+from inhouse_retrieval.errors import Busy, Cancelled, InhouseError
 from inhouse_server.cli.backend import locate, open_backend
 from inhouse_server.cli.notify import notify
 from inhouse_server.cli.options import HERE, JsonOption, RepoOption
@@ -130,7 +130,7 @@ def _retrained(job: TrainingJob, progress: Progress) -> RetrainResult:
     if job.settings.engine.kind == "vllm" and result.decision == "promoted" and result.candidate:
         note_golden(registry, result.candidate, job.settings.base_model, progress)
     if result.decision != "skipped":
-        with hold_runs(job.state_dir):
+        with suppress(Busy), hold_runs(job.state_dir):  # who holds them then does the same in the end
             registry.collect_rejected(held=held_versions(job.settings, job.state_dir))
     return result
 

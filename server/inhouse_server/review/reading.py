@@ -130,36 +130,27 @@ def _sum(*dropped: dict[str, int]) -> dict[str, int]:
 
 def parse_reply(reply: str) -> list[dict[str, Any]] | None:
     """The findings in a reply; of one that was cut off or wrapped in prose, those that are whole; ``None``: no JSON."""
-    start = reply.find("{")
-    if start < 0:
+    if "{" not in reply:
         return None
-    try:
-        found, _ = json.JSONDecoder().raw_decode(reply[start:])
-        rows = found.get("findings") if isinstance(found, dict) else None
-        if isinstance(rows, list):
-            return [row for row in rows if _is_finding(row)]
-    except ValueError:
-        pass
-    rows, at = [], start
+    whole, _ = _object_at(reply, reply.index("{"))
+    listed = whole.get("findings") if whole is not None else None
+    if isinstance(listed, list):
+        return [row for row in listed if _is_finding(row)]
+    rows, at = [], 0
     while (at := reply.find("{", at)) >= 0:
-        try:
-            row, end = json.JSONDecoder().raw_decode(reply, at)
-        except (ValueError, RecursionError):
-            at += 1  # a brace of the whole that was cut off, or of a text within it
-            continue
-        at = end
-        if _is_finding(row):
+        row, at = _object_at(reply, at)
+        if row is not None and _is_finding(row):
             rows.append(row)
     return rows if rows or '"findings"' in reply else None
 
 
-def _is_cut(reply: str) -> bool:
-    """Whether the reply ends within its JSON."""
+def _object_at(reply: str, at: int) -> tuple[dict[str, Any] | None, int]:
+    """The JSON object that begins at a brace, and where to look on; ``None`` when it is cut off, or none at all."""
     try:
-        json.JSONDecoder().raw_decode(reply, max(reply.find("{"), 0))
+        found, end = json.JSONDecoder().raw_decode(reply, at)
     except (ValueError, RecursionError):
-        return True
-    return False
+        return None, at + 1
+    return (found, end) if isinstance(found, dict) else (None, at + 1)
 
 
 def _is_finding(row: object) -> bool:
@@ -171,7 +162,8 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
     if rows is None:
         return Reading((), "", {"the reply was no JSON": 1})
     findings: list[Finding] = []
-    dropped: Counter[str] = Counter({"the reply was cut off": 1} if _is_cut(reply) else {})
+    is_cut = _object_at(reply, reply.index("{"))[0] is None
+    dropped: Counter[str] = Counter({"the reply was cut off": 1} if is_cut else {})
     for row in rows:
         confidence = row.get("confidence")
         sure = confidence if isinstance(confidence, int) else _LEAST_CONFIDENCE
