@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,3 +51,17 @@ def keep_feedback(state_dir: Path, feedback: Feedback) -> None:
         raise StateUnwritable(
             f"What you said cannot be kept in {path}: {error.strerror}.", "Free space there or make it writable."
         ) from error
+
+
+def count_verdicts(state_dir: Path) -> dict[str | None, Counter[str]]:
+    """Adapter version -> verdict -> how often; ``None`` stands for the base model alone."""
+    counts: dict[str | None, Counter[str]] = {}
+    with (
+        contextlib.suppress(FileNotFoundError),
+        (state_dir / FILE_NAME).open(encoding="utf-8", errors="replace") as kept,
+    ):
+        for line in kept:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # cut short by a full disk
+                said = json.loads(line)
+                counts.setdefault(said["provenance"]["adapter"], Counter())[said["verdict"]] += 1
+    return counts

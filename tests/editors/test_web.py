@@ -184,3 +184,64 @@ def test_one_of_several_repositories_is_chosen(folder: Path, tmp_path: Path) -> 
 
 def test_a_page_of_another_port_reaches_nothing(seen: dict[str, Any]) -> None:
     assert set(seen["elsewhere"].values()) == {"refused"}
+
+
+@pytest.fixture(scope="module")
+def administered(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What whoever runs the server sees and does, in the order of ``admin.mjs``."""
+    root = make_repository(tmp_path_factory.mktemp("admin") / "shop")
+    adapter = root.parent / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_config.json").write_text("{}", encoding="utf-8")
+    metrics = {"gain": {"over_base": {"mean": 0.512, "low": 0.4, "high": 0.6}}, "gate": ["It is better."]}
+    manifest = AdapterManifest(
+        "SmolLM2-135M-Instruct", "0", "f" * 40, {"name": "cpu-trial"}, metrics=metrics, evaluated=True
+    )
+    version = Registry(root / ".inhouse" / "adapters").add(adapter, manifest).version
+    run_folder = root / ".inhouse" / "runs" / "one"
+    run_folder.mkdir(parents=True)
+    times = {"started": "2026-01-01T02:00:00+00:00", "finished": "2026-01-01T02:07:00+00:00"}
+    result = {"candidate": version, "decision": "rejected", "reasons": ["It is <b>worse</b>."], **times}
+    (run_folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    script = "<script>document.title = 'it ran'</script>"
+    (run_folder / "report.html").write_text(f"<title>The report</title>{script}", encoding="utf-8")
+    square = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40" style="background: red"/>'
+    (run_folder / "loss.svg").write_text(square, encoding="utf-8")
+    with owner_in_a_terminal(root) as url:
+        given = {"url": url, "chromium": shutil.which("chromium"), "version": version, "pictures": str(root.parent)}
+        given["token"] = url.partition("token=")[2]
+        told: dict[str, Any] = json.loads(run("node", "admin.mjs", json.dumps(given), cwd=folder))
+    return {**told, "version": version}
+
+
+def test_the_admin_page_shows_versions_plots_retrainings_and_usage(administered: dict[str, Any]) -> None:
+    assert administered["fetched"] == [] and administered["problems"] == []
+    assert administered["address"].endswith("/admin")
+    assert "SmolLM2-135M-Instruct" in administered["facts"] and "Next retraining" in administered["facts"]
+    adapter, base = administered["versions"]
+    assert administered["version"] in adapter and "+0.512 (+0.400 to +0.600)" in adapter and "Promote" in adapter
+    assert "(current)" in base and administered["drawn"] == "+0.512 (+0.400 to +0.600)"
+    assert administered["plot"] > 0, "the picture is one"
+    (retraining,) = administered["retrainings"]
+    assert "7 min" in retraining and "It is <b>worse</b>." in retraining, "markup is shown, not obeyed"
+    assert any("owner" in caller for caller in administered["callers"])
+    assert administered["bars"].startswith("Answers by day")
+
+
+def test_a_report_opens_and_runs_nothing(administered: dict[str, Any]) -> None:
+    assert administered["report"] == ["The report", "null"], "an origin of its own, which no script leaves"
+
+
+def test_a_version_is_promoted_with_a_token_and_rolled_back(administered: dict[str, Any]) -> None:
+    version = administered["version"]
+    assert "Make" in administered["asks"] and "changes nothing" in administered["asks"]
+    assert administered["refused"] == "That is no valid token."
+    said, row = administered["promoted"]
+    assert said.startswith(f"{version} is current.") and version in row and "(current)" in row
+    back, forth = administered["history"]
+    assert "The base model" in back and version in forth and "by hand, with the owner's token" in forth
+
+
+def test_the_admin_page_fits_a_telephone(administered: dict[str, Any]) -> None:
+    assert set(administered["wide"]) == {0}, "nothing is wider than the screen"

@@ -19,7 +19,9 @@ from inhouse_server.owner import OwnerAddress
 
 from .speaker import scripted_owner
 
-NOT_IN_THE_DOCUMENT = {"/", "/web/{name}", "/lsp", "/mcp", "/openapi.json", "/metrics"}
+NOT_IN_THE_DOCUMENT = {
+    "/", "/admin", "/web/{name}", "/inhouse/adapters/{version}/{name}", "/lsp", "/mcp", "/openapi.json", "/metrics"
+}  # fmt: skip
 MODELS = {
     "ChatRequest": ["inhouse", "base", "nobody"],
     "CompletionRequest": ["inhouse", "base", "nobody"],

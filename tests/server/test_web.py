@@ -96,7 +96,7 @@ def test_a_token_in_the_address_opens_the_page_alone(stranger: TestClient, metho
 def test_the_page_and_its_files_load_nothing_from_elsewhere(browser: TestClient) -> None:
     page = browser.get("/").text
     files = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert len(files) == 3
+    assert len(files) == 4
     for path in ("/", *files, "/web/markdown.js", "/web/owner.js", "/web/status.js"):
         answer = browser.get(path)
         assert answer.status_code == 200

@@ -81,13 +81,17 @@ if TYPE_CHECKING:
     from .registry import KEPT_VERSIONS as KEPT_VERSIONS
     from .registry import AdapterManifest as AdapterManifest
     from .registry import AdapterVersion as AdapterVersion
+    from .registry import Judged as Judged
+    from .registry import Overtaken as Overtaken
     from .registry import Registry as Registry
     from .repetition import Repetition as Repetition
     from .replay import replay_source as replay_source
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
     from .reviews import NO_REMARKS as NO_REMARKS
+    from .runs import FinishedRun as FinishedRun
     from .runs import Run as Run
+    from .runs import finished_runs as finished_runs
     from .runs import forget_runs as forget_runs
     from .runs import hold_runs as hold_runs
     from .runs import open_run as open_run
@@ -161,6 +165,8 @@ _MODULE_OF = {
     "base_model_folder": "base_model",
     "can_be_base_model": "base_model",
     "find_base_model": "base_model",
+    "FinishedRun": "runs",
+    "finished_runs": "runs",
     "hold_runs": "runs",
     "runs_holder": "runs",
     "is_ahead": "schedule",
@@ -210,6 +216,8 @@ _MODULE_OF = {
     "Dataset": "dataset",
     "AdapterManifest": "registry",
     "AdapterVersion": "registry",
+    "Judged": "registry",
+    "Overtaken": "registry",
     "AnswerPrompt": "prompts",
     "BASE": "engine",
     "BaseModel": "base_model",

@@ -234,32 +234,37 @@ class Registry:
         with self._writing():  # what is verified stays until it is current: collect() waits
             self.verify(version)
             self._drop_line_without_effect()
-            current = self.current()
-            if judged_against is not None and current != judged_against.current:
-                raise Overtaken(
-                    f"{current or 'The base model'} became current while {version} was judged by what was so before.",
-                    "Retrain again: it is judged anew, and not trained anew.",
-                )
+            self._check_overtaken(judged_against, f"while {version} was judged by what was so before")
             self._set_current(version, note)
         return self.get(version)
 
-    def use_base(self, note: str = "") -> None:
-        """Make the base model alone current."""
+    def use_base(self, note: str = "", *, judged_against: Judged | None = None) -> None:
+        """Make the base model alone current.
+
+        Raises:
+            Overtaken: another version is current than ``judged_against`` says.
+        """
         with self._writing():
             self._drop_line_without_effect()
+            self._check_overtaken(judged_against)
             self._set_current(None, note)
 
-    def rollback(self, note: str = "") -> str | None:
+    def rollback(self, note: str = "", *, judged_against: Judged | None = None) -> str | None:
         """Make the version current that was so before; ``None`` stands for the base model alone.
 
         Rolling back twice goes back twice: a version that was rolled back from is passed over, and so is one that was
         removed or damaged since, which the history then says.
 
+        Args:
+            judged_against: what was current when it was found wanting.
+
         Raises:
+            Overtaken: another version is current than ``judged_against`` says.
             InhouseError: nothing has been promoted.
         """
         with self._writing():
             self._drop_line_without_effect()
+            self._check_overtaken(judged_against)
             stack, current = _promoted(self.history()), self.current()
             if stack[-1] != current:
                 stack.append(current)
@@ -352,6 +357,14 @@ class Registry:
 
     def _note_removed(self, entry: Removed) -> None:
         _append_line(self.root / "removed.jsonl", json.dumps({**asdict(entry), "at": _now()}))
+
+    def _check_overtaken(self, judged_against: Judged | None, when: str = "meanwhile") -> None:
+        current = self.current()
+        if judged_against is not None and current != judged_against.current:
+            raise Overtaken(
+                f"{current or 'The base model'} became current {when}.",
+                "Look at both, then promote again. A retraining that is called again only judges anew.",
+            )
 
     def _drop_line_without_effect(self) -> None:
         """Remove the last line of the history if the process that wrote it was killed before it took effect."""

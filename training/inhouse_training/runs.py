@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,34 @@ class Run:
     def training(self) -> Path:
         """Where the adapter is trained."""
         return self.directory / "training"
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """A retraining that has ended.
+
+    Attributes:
+        result: what ``result.json`` holds.
+        started, finished: in UTC; the first call's start is not kept when a run was continued.
+    """
+
+    directory: Path
+    result: dict[str, Any]
+    started: datetime
+    finished: datetime
+
+
+def finished_runs(state_dir: Path) -> list[FinishedRun]:
+    """The retrainings of a repository that have ended, that which ended last first."""
+    found = []
+    for path in (state_dir / "runs").glob("*/result.json"):
+        result = read_json(path)
+        if result:
+            finished = datetime.fromisoformat(result["finished"])
+            # Runs of earlier versions of inhouse noted only their end.
+            started = datetime.fromisoformat(result.get("started", result["finished"]))
+            found.append(FinishedRun(path.parent, result, started, finished))
+    return sorted(found, key=lambda run: run.finished, reverse=True)
 
 
 def open_run(

@@ -15,7 +15,7 @@ from typing import Any
 from inhouse_retrieval import Repository, read_pull_requests
 
 from .recipe import Recipe
-from .runs import read_json
+from .runs import finished_runs, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,14 @@ def last_run(state_dir: Path, now: datetime | None = None) -> LastRun | None:
     """The retraining of this repository that finished last, if any did; one that finished later than ``now``, by a
     clock that was put back since, only where there is no other."""
     now = now or datetime.now(UTC)
-    results = [(read_json(path), path.parent) for path in (state_dir / "runs").glob("*/result.json")]
     # A version of everything is made beside the schedule: it judges nothing and makes no other run superfluous.
-    found = [(result, run) for result, run in results if result and result["decision"] != "not evaluated"]
+    found = [run for run in finished_runs(state_dir) if run.result["decision"] != "not evaluated"]
     if not found:
         return None
-    ended = [(datetime.fromisoformat(result["finished"]), result, run) for result, run in found]
-    _, result, directory = max(ended, key=lambda run: (run[0] <= now, run[0]))
-    inputs = read_json(directory / "inputs.json")
-    return LastRun(
-        result,
-        frozenset([*inputs["training"], *inputs["held_out"]] if inputs else []),
-        # Runs of earlier versions of inhouse noted only their end.
-        datetime.fromisoformat(result.get("started", result["finished"])),
-        datetime.fromisoformat(result["finished"]),
-    )
+    last = max(found, key=lambda run: (run.finished <= now, run.finished))
+    inputs = read_json(last.directory / "inputs.json")
+    changes = frozenset([*inputs["training"], *inputs["held_out"]] if inputs else [])
+    return LastRun(last.result, changes, last.started, last.finished)
 
 
 def due_at(last: LastRun, every: timedelta) -> datetime:

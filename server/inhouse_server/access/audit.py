@@ -5,13 +5,15 @@ never a token.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from inhouse_server.access.limits import RequestLimits
 from inhouse_server.access.tokens import Caller
@@ -101,6 +103,16 @@ class Audit:
             self._together[alike] = _Several(handled, _now())
             asyncio.get_running_loop().call_later(TOGETHER_S, self._write_together, alike)
 
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What was noted, oldest first, as far back as the files reach. What cannot be read is passed over."""
+        for path in (*self._older(), self._path):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                for line in file:
+                    with contextlib.suppress(ValueError):  # cut short by a full disk
+                        noted = json.loads(line)
+                        if isinstance(noted, dict):
+                            yield noted
+
     def close(self) -> None:
         """Note what waits for more of its like."""
         for alike in tuple(self._together):
@@ -140,10 +152,14 @@ class Audit:
             self._set_aside()
 
     def _set_aside(self) -> None:
-        older = [self._path.with_name(f"{FILE_NAME}.{number}") for number in range(KEPT, 0, -1)]
+        older = self._older()
         for old, newer in zip(older, [*older[1:], self._path], strict=True):
             if newer.exists():
                 newer.replace(old)
+
+    def _older(self) -> list[Path]:
+        """Full files, the oldest first."""
+        return [self._path.with_name(f"{FILE_NAME}.{number}") for number in range(KEPT, 0, -1)]
 
 
 _Alike = tuple[object, ...]

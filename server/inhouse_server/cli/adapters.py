@@ -77,22 +77,12 @@ def promote(
     json: JsonOption = False,
 ) -> None:
     """Make a version the current one, by hand."""
-    registry = _registry(repo)
-    if version == "base":
-        registry.use_base("by hand")
-        _say({"current": None}, "The base model is current.", json)
-        return
-    serves, made_for = locate(repo)[1].base_model, registry.get(version).manifest.base_model
-    if made_for != serves:
-        raise InhouseError(
-            f"{version} was made for {made_for}, and {serves} is what is served here: no answer could be made with it.",
-            f"Set base_model = {made_for!r} in inhouse.toml first, or promote a version of {serves}.",
-        )
-    evaluated = registry.get(version).manifest.evaluated
-    promoted = registry.promote(version, "by hand" if evaluated else "by hand, not evaluated").version
-    if not evaluated:
-        warn(f"{promoted} was never evaluated: nothing says whether it is better than what it replaces.")
-    _say({"current": promoted}, f"{promoted} is current.", json)
+    from inhouse_server.promotion import promote_by_hand
+
+    made = promote_by_hand(_registry(repo), version, locate(repo)[1].base_model)
+    if made.warning:
+        warn(made.warning)
+    _say({"current": made.current}, f"{made.current or 'The base model'} is current.", json)
 
 
 @app.command("rollback")

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.access import Audit, Callers, Handled, RequestLimits, TokenStore, token_file
 from inhouse_server.engines.failures import Overloaded
-from inhouse_server.http_api import chat, commands, embeddings, openapi, web
+from inhouse_server.http_api import admin, chat, commands, embeddings, openapi, web
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
 from inhouse_server.http_api.errors import Refused, error_body, error_response
@@ -96,6 +96,7 @@ def build_app(
             Route("/metrics", metrics),
             Route("/", web.page),
             Route("/web/{name}", web.static),
+            Route("/admin", admin.page),
             Route("/v1/models", chat.models),
             Route("/v1/chat/completions", chat.chat_completions, methods=["POST"]),
             Route("/v1/completions", chat.completions, methods=["POST"]),
@@ -111,6 +112,11 @@ def build_app(
             Route("/inhouse/status", commands.status),
             Route("/inhouse/adapters", web.adapters),
             Route("/inhouse/feedback", web.feedback, methods=["POST"]),
+            Route("/inhouse/admin", admin.admin),
+            Route("/inhouse/usage", admin.usage),
+            Route("/inhouse/adapters/{version}/{name}", admin.report_file),
+            Route("/inhouse/promote", admin.promote, methods=["POST"]),
+            Route("/inhouse/rollback", admin.rollback, methods=["POST"]),
             Route("/inhouse/shutdown", commands.shutdown, methods=["POST"]),
             Route("/mcp", mcp),
             WebSocketRoute("/lsp", _language_server),
@@ -147,6 +153,7 @@ def build_app(
     app.state.owners = owners
     app.state.take_in = take_in
     app.state.activity = activity
+    app.state.audit = audit
     app.state.metrics = figures
     app.state.stop = lambda: None
     return app

@@ -1,11 +1,11 @@
 """How a browser signs in: once with the token in an address, and from then on with a cookie.
 
-Cookies are weaker than the token, so four things hold them. A browser sends the cookies of a host to every port of
-that host: the cookie is made from the owner's token, is never a token itself, opens only what the page uses, and ends
-after :data:`LIFETIME_S`. Pages of other sites cannot have it sent, since it is SameSite=Strict. Pages of another port
-count as the same site and can, but cannot add :data:`PAGE_HEADER` to the request: a browser first asks the server
-whether another origin may, and this one never agrees. A member of the team signs in with a token of their own: their
-cookie has that token's scopes, and ends with it.
+Cookies are weaker than the token, so four things hold them. A browser sends the cookies of a host to every port of that
+host: the cookie is made from the owner's token, is never a token itself, opens only what the pages read and ask,
+changes no adapter, and ends after :data:`LIFETIME_S`. Pages of other sites cannot have it sent, since it is
+SameSite=Strict. Pages of another port count as the same site and can, but cannot add :data:`PAGE_HEADER` to the
+request: a browser first asks the server whether another origin may, and this one never agrees. A member of the team
+signs in with a token of their own: their cookie has that token's scopes, and ends with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from inhouse_server.access import Caller, Callers
 from inhouse_server.http_api.routes import Matched
 
-PAGE = "/"
+PAGES = ("/", "/admin")
+"""The chat, and what whoever runs the server sees."""
 PAGE_HEADER = "x-inhouse"
 LIFETIME_S = 7 * 24 * 3600
 HEADERS = {
@@ -32,12 +33,18 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 """Of the page, its files, and what stands in the page's place."""
-_LOCKED = """<!doctype html>
+_TOLD = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>inhouse</title>
-<p>To open this page, use the address that <code>inhouse serve</code> prints in a terminal, or add <code>?token=</code>
-and the content of <code>.inhouse/token</code>, or your own token, to this one. A link on another page cannot sign you
-in.</p></html>
+<p>{}</p></html>
 """
+_LOCKED = _TOLD.format(
+    "To open this page, use the address that <code>inhouse serve</code> prints in a terminal, or add "
+    "<code>?token=</code> and the content of <code>.inhouse/token</code>, or your own token, to this one. A link on "
+    "another page cannot sign you in."
+)
+_NOT_YOURS = _TOLD.format(
+    "Your token does not open this page: it lacks the scope <code>admin</code>. <a href='/'>The chat</a> is yours."
+)
 
 
 class BrowserSession:
@@ -58,7 +65,7 @@ class BrowserSession:
         self._name = f"__Host-inhouse-{port}" if secure else f"inhouse-{port}"
 
     def signing_in(self, connection: HTTPConnection) -> Caller | None:
-        """Who opens the page's address with a token in it.
+        """Who opens a page's address with a token in it.
 
         Not by a link of another site, which could sign somebody in under a name that is not theirs.
         """
@@ -68,9 +75,9 @@ class BrowserSession:
             return None
         return self._callers.by_token(connection.query_params["token"])
 
-    def welcome(self, caller: Caller) -> Response:
+    def welcome(self, caller: Caller, page: str) -> Response:
         """The cookie, and the way to the page without the token."""
-        answer = RedirectResponse(PAGE, 303, {**HEADERS, "Cache-Control": "no-store"})
+        answer = RedirectResponse(page, 303, {**HEADERS, "Cache-Control": "no-store"})
         expires = str(int(time.time()) + LIFETIME_S)
         value = f"{caller.id}.{expires}.{self._proof(caller.id, expires)}"
         answer.set_cookie(self._name, value, httponly=True, samesite="strict", secure=self._secure)
@@ -96,12 +103,15 @@ class BrowserSession:
 
 
 def locked_page(connection: HTTPConnection, status: int) -> Response | None:
-    """What a browser without token or cookie is told; ``None`` where it did not ask for the page."""
+    """What a browser is told whose token or cookie is missing (401) or opens less (403); ``None`` where something else
+    is wrong, or it did not ask for a page."""
     if not _reads_page(connection):
         return None
-    return HTMLResponse(_LOCKED, status, {**HEADERS, "WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+    if status == 401:
+        return HTMLResponse(_LOCKED, status, {**HEADERS, "WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+    return HTMLResponse(_NOT_YOURS, status, {**HEADERS, "Cache-Control": "no-store"})
 
 
 def _reads_page(connection: HTTPConnection) -> bool:
     scope = connection.scope
-    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] == PAGE
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in PAGES

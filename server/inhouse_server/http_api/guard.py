@@ -140,7 +140,8 @@ class Guard:
         if refusal is not None:
             await _refuse(refusal, connection, receive, exchange.send)
         elif signing_in and exchange.caller is not None:
-            await self._browser.welcome(exchange.caller)(connection.scope, receive, exchange.send)
+            welcome = self._browser.welcome(exchange.caller, connection.scope["path"])
+            await welcome(connection.scope, receive, exchange.send)
         else:
             await self._run(exchange, route, receive)
 
@@ -383,7 +384,8 @@ async def _refuse(refusal: _Refusal, connection: HTTPConnection, receive: Receiv
         await receive()
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
         return
-    locked = locked_page(connection, refusal.status) if refusal.status == 401 else None
+    lacking = refusal.kind in ("invalid_api_key", "insufficient_scope")
+    locked = locked_page(connection, refusal.status) if lacking else None
     answer = error_response(refusal.status, refusal.message, refusal.kind, retry_s=refusal.retry_s)
     await (locked or answer)(connection.scope, receive, send)
 

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from inhouse_server.http_api.admin import PromoteRequest, RollbackRequest
 from inhouse_server.http_api.commands import AskRequest, PassageRequest, ReviewRequest, SearchRequest, UsesRequest
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from inhouse_server.http_api.routes import ACCESS
@@ -41,6 +42,7 @@ _ANSWER = _object(
     provenance=_PROVENANCE,
     timings={"type": "object"},
 )
+_RETRAINING = _object(started=_TEXT, finished=_TEXT, candidate=_MAYBE, decision=_TEXT, reasons=_list(_TEXT))
 _USAGE = _object("prompt_tokens total_tokens", prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT)
 
 
@@ -86,6 +88,14 @@ _ANSWERS: dict[str, Schema] = {
                       base_model=_TEXT, adapter=_MAYBE, index_commit=_MAYBE, files=_COUNT, chunks=_COUNT,
                       pending=_COUNT, unembedded=_COUNT),
     "Adapters": _object(adapters=_list(_object("version current", version=_TEXT, current=_YES))),
+    "Admin": _object(
+        status=_object(), adapters=_list(_object("version current", version=_TEXT, current=_YES)), base=_object(),
+        history=_list(_object(version=_MAYBE, at=_TEXT, note=_TEXT)), retrainings=_list(_RETRAINING),
+        damaged=_list(_TEXT),
+    ),
+    "Used": _object(since=_MAYBE, days=_list(_object("day requests", day=_TEXT, requests=_COUNT)),
+                    callers=_list(_object("token name requests", token=_MAYBE, name=_TEXT, requests=_COUNT))),
+    "Promoted": _object(current=_MAYBE, warning=_TEXT),
     "Repositories": _object(repositories=_list(_TEXT), default=_MAYBE, failed=_object()),
     "Kept": _object(kept={"const": True}),
     "Stopping": _object(stopping={"const": True}),
@@ -110,13 +120,17 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, str], ...] = (
     ("/inhouse/status", "get", "What the owner holds", None, "Status"),
     ("/inhouse/adapters", "get", "Adapter versions, oldest first", None, "Adapters"),
     ("/inhouse/feedback", "post", "Keep a verdict on an answer", FeedbackRequest, "Kept"),
+    ("/inhouse/admin", "get", "Adapters, promotions and retrainings", None, "Admin"),
+    ("/inhouse/usage", "get", "What was asked, by day and by token", None, "Used"),
+    ("/inhouse/promote", "post", "Make a version current", PromoteRequest, "Promoted"),
+    ("/inhouse/rollback", "post", "Back to what was current before", RollbackRequest, "Promoted"),
     ("/inhouse/shutdown", "post", "Stop after the answers in flight", None, "Stopping"),
 )
 
 
 @cache
 def openapi() -> Schema:
-    """The document. The page, `/web`, `/lsp` and `/mcp` are not in it: they speak HTML and protocols of their own."""
+    """The document. Not in it are the pages with their files, `/lsp` and `/mcp`: HTML, and protocols of their own."""
     bodies = [(body, "validation") for *_, body, _ in _OPERATIONS if body is not None]
     _, made = models_json_schema(bodies, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     paths: dict[str, Any] = {}

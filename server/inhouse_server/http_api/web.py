@@ -47,15 +47,20 @@ class FeedbackRequest(BaseModel):
 
 async def page(request: Request) -> Response:
     """The chat page."""
-    return _file("index.html")
+    return page_file("index.html")
 
 
 async def static(request: Request) -> Response:
     """A file of the page."""
-    return _file(request.path_params["name"])
+    return page_file(request.path_params["name"])
 
 
-def _file(name: str) -> Response:
+def page_file(name: str) -> Response:
+    """One of :data:`FILES`, with the headers of the pages.
+
+    Raises:
+        HTTPException: there is no such file.
+    """
     if name not in FILES:
         raise HTTPException(404, "There is no such file")
     path = FILES[name]

@@ -1,6 +1,7 @@
 // The chat: questions, streamed answers with what they rest on, two models side by side, verdicts.
 import { draw, make } from './markdown.js'
 import { ask, askAbout, events } from './owner.js'
+import { chooseRepository } from './repositories.js'
 import { look, short, showStatus } from './status.js'
 
 const $ = (id) => document.getElementById(id)
@@ -23,12 +24,6 @@ $('question').addEventListener('keydown', (event) => {
 document.addEventListener('keydown', (event) => event.key === 'Escape' && running?.abort())
 $('stop').addEventListener('click', () => running?.abort())
 $('new-chat').addEventListener('click', newChat)
-$('repository').addEventListener('change', () => {
-  localStorage.setItem('repository', $('repository').value)
-  askAbout($('repository').value)
-  newChat() // What was said about one is not told to another.
-  refresh()
-})
 $('compare').addEventListener('change', () => { $('other-side').hidden = !$('compare').checked })
 $('show-status').addEventListener('click', () => {
   $('status').hidden = !$('status').hidden
@@ -47,27 +42,14 @@ function newChat() {
 
 async function begin() {
   try {
-    await nameRepositories()
+    await chooseRepository($('repository'), (name) => {
+      askAbout(name)
+      newChat() // What was said about one is not told to another.
+      refresh()
+    })
   } catch (error) {
-    return showFailure(error)
+    showFailure(error)
   }
-  refresh()
-}
-
-/** Offers the repositories, where there are several; begins with the one chosen last, the owner's own, or the first. */
-async function nameRepositories() {
-  const { repositories, default: own, failed } = await ask('/inhouse/repositories')
-  if (repositories.length < 2) return
-  const served = repositories.filter((name) => !(name in failed))
-  const wanted = [localStorage.getItem('repository'), own, ...served]
-  const chosen = wanted.find((name) => served.includes(name)) ?? repositories[0]
-  $('repository').replaceChildren(...[...served, ...Object.keys(failed)].map((name) => {
-    const option = new Option(name in failed ? `${name} (not served now)` : name, name, false, name === chosen)
-    option.disabled = name in failed
-    return option
-  }))
-  $('repository').hidden = false
-  askAbout(chosen)
 }
 
 async function refresh() {
@@ -76,7 +58,8 @@ async function refresh() {
     const found = await look()
     if ($('repository').value !== about) return // Another one was chosen meanwhile, which is asked by itself.
     showStatus($('status'), found)
-    $('where').textContent = found.status.root.split('/').at(-1)
+    $('where').textContent = found.status.root?.split('/').at(-1) ?? ''
+    $('administrate').hidden = !found.status.root // which only who may administrate is told
     nameModels(found)
   } catch (error) {
     showFailure(error)

@@ -7,9 +7,9 @@ export function askAbout(name) {
   repository = name
 }
 
-/** An answer of the owner as JSON. Throws an Error whose message is for the user. */
-export async function ask(route, body, signal) {
-  const answer = await send(route, body, signal)
+/** An answer of the owner as JSON. Throws an Error whose message is for the user. `token` stands for the cookie. */
+export async function ask(route, body, signal, token) {
+  const answer = await send(route, body, signal, token)
   return answer.json()
 }
 
@@ -30,13 +30,15 @@ export async function* events(route, body, signal) {
   }
 }
 
-async function send(route, body, signal) {
+async function send(route, body, signal, token) {
   // The header says that this page asks, which no page of another origin can say.
   const headers = { 'X-Inhouse': '1' }
   if (repository) headers['Inhouse-Repository'] = repository
+  if (token) headers.Authorization = `Bearer ${token}`
   if (body) headers['Content-Type'] = 'application/json'
   const request = { method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), signal }
   const answer = await fetch(route, request).catch(gone)
+  if (answer.status === 401 && token) throw new Error('That is no valid token.')
   if (answer.status === 401) throw new Error("This page is signed out. Open the address that 'inhouse serve' prints.")
   if (!answer.ok) throw new Error((await answer.json()).error.message)
   return answer

@@ -3,8 +3,8 @@ import { make } from './markdown.js'
 import { ask } from './owner.js'
 
 export const short = (id) => id.slice(0, 12)
-const day = (moment) => moment.slice(0, 16).replace('T', ' ')
-const signed = (figure) => (figure < 0 ? '−' : '+') + Math.abs(figure).toFixed(3)
+export const day = (moment) => moment.slice(0, 16).replace('T', ' ')
+export const signed = (figure) => (figure < 0 ? '−' : '+') + Math.abs(figure).toFixed(3)
 
 /** `{ status, adapters }`: what the owner holds, and the adapter versions, newest first. */
 export async function look() {
@@ -12,10 +12,10 @@ export async function look() {
   return { status, adapters: adapters.reverse() }
 }
 
-export function showStatus(place, { status, adapters }) {
-  const facts = make('dl')
+/** What the owner holds, as [name, value]. */
+export function factsOf(status) {
   const { last_retrain: last } = status
-  for (const [name, value] of [
+  return [
     ...(status.root ? [['Repository', status.root]] : []), // only who may administrate is told
     ['Base model', status.base_model + (status.model_loaded ? '' : ' (not loaded yet)')],
     ['Current adapter', status.adapter ?? 'none'],
@@ -26,7 +26,12 @@ export function showStatus(place, { status, adapters }) {
     ['Next retraining', status.next_retrain
       ? `due after ${day(status.next_retrain)} UTC`
       : last ? 'when a scheduler says so: [retrain] every is not set' : 'the first one is still to come'],
-  ]) facts.append(make('dt', name), make('dd', value))
+  ]
+}
+
+export function showStatus(place, { status, adapters }) {
+  const facts = make('dl')
+  for (const [name, value] of factsOf(status)) facts.append(make('dt', name), make('dd', value))
   const list = make('ul')
   for (const version of adapters) {
     const row = make('li')
