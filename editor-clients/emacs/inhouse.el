@@ -23,7 +23,7 @@
 (defvar inhouse--connections (make-hash-table :test 'equal) "Connections by root.")
 (defvar inhouse--answers (make-hash-table :test 'equal) "Buffers answered in, by token.")
 (defvar inhouse--asked 0 "Number of questions so far.")
-(defvar inhouse-answered-hook nil "Run in the buffer of an answer or review at its end.")
+(defvar inhouse-answered-hook nil "Run in the buffer of an answer, review or change at its end.")
 
 (defvar-local inhouse--connection nil)
 (defvar-local inhouse--token nil)
@@ -53,10 +53,13 @@
                                 :connection-type 'pipe :stderr (get-buffer-create "*inhouse stderr*"))))
          (connection (make-instance 'inhouse-connection :name "inhouse" :process start
                                     :notification-dispatcher #'inhouse--notified
-                                    :request-dispatcher #'ignore)))
+                                    :request-dispatcher #'inhouse--requested)))
     (jsonrpc-request connection :initialize
                      (list :processId (emacs-pid) :rootUri (inhouse--uri root)
-                           :capabilities (list :window (list :workDoneProgress :json-false))))
+                           :capabilities (list :window (list :workDoneProgress :json-false)
+                                               :workspace (list :applyEdit t)
+                                               ;; A character is a code point, as in a buffer.
+                                               :general (list :positionEncodings ["utf-32"]))))
     (jsonrpc-notify connection :initialized (make-hash-table))
     connection))
 
@@ -70,6 +73,35 @@
     ('textDocument/publishDiagnostics
      (puthash (plist-get params :uri) (plist-get params :diagnostics) (inhouse--diagnostics connection)))
     ('window/showMessage (message "%s" (plist-get params :message)))))
+
+(defun inhouse--requested (_connection method params)
+  "Answer METHOD with PARAMS; `workspace/applyEdit' is the server's only request."
+  (when (eq method 'workspace/applyEdit)
+    (cl-loop for (uri edits) on (plist-get (plist-get params :edit) :changes) by #'cddr
+             do (inhouse--edit (inhouse--file (substring (symbol-name uri) 1)) edits))
+    (list :applied t)))
+
+(defun inhouse--edit (file edits)
+  "Make EDITS in the buffer that visits FILE, the last first; they do not overlap."
+  (with-current-buffer (find-file-noselect file)
+    (save-restriction
+      (widen)
+      (cl-loop for (start end text)
+               in (sort (seq-map (lambda (edit)
+                                   (let ((range (plist-get edit :range)))
+                                     (list (inhouse--position (plist-get range :start))
+                                           (inhouse--position (plist-get range :end))
+                                           (plist-get edit :newText))))
+                                 edits)
+                        (lambda (one other) (> (car one) (car other))))
+               do (save-excursion (goto-char start) (delete-region start end) (insert text))))))
+
+(defun inhouse--position (place)
+  "Where PLACE, a position of the protocol, is in the current buffer."
+  (save-excursion
+    (goto-char (point-min))
+    (forward-line (plist-get place :line))
+    (min (line-end-position) (+ (point) (plist-get place :character)))))
 
 (defun inhouse--uri (file)
   "The address of FILE."
@@ -111,10 +143,7 @@
   (let* ((root (inhouse--root))
          (connection (inhouse--connection root))
          (token (format "inhouse-%d" (cl-incf inhouse--asked)))
-         (about (and first
-                     (list :textDocument (list :uri (inhouse--uri (file-truename buffer-file-name)))
-                           :range (list :start (list :line (1- first) :character 0)
-                                        :end (list :line last :character 0)))))
+         (about (and first (inhouse--lines first last)))
          (answer (inhouse--buffer (format "*inhouse answer %d*" inhouse--asked) root (concat "# " question "\n\n")))
          (give-back (inhouse--lend connection root)))
     (puthash token answer inhouse--answers)
@@ -134,16 +163,48 @@
                  (inhouse--ended answer give-back)))
     answer))
 
-;;;###autoload
-(defun inhouse-ask-region (question start end)
-  "Ask QUESTION about the lines from START to END."
-  (interactive (list (read-string "Ask about the region: ") (region-beginning) (region-end)))
+(defun inhouse--lines (first last)
+  "Lines FIRST to LAST of this buffer, as requests name them."
+  (list :textDocument (list :uri (inhouse--uri (file-truename buffer-file-name)))
+        :range (list :start (list :line (1- first) :character 0) :end (list :line last :character 0))))
+
+(defun inhouse--region (start end)
+  "The first and the last line from START to END of a buffer that visits a file."
   (unless buffer-file-name
     (user-error "inhouse: this buffer visits no file"))
   (let ((last (line-number-at-pos end t)))
     (when (and (> end start) (save-excursion (goto-char end) (bolp)))
       (setq last (1- last)))
-    (inhouse-ask question (line-number-at-pos start t) last)))
+    (list (line-number-at-pos start t) last)))
+
+;;;###autoload
+(defun inhouse-ask-region (question start end)
+  "Ask QUESTION about the lines from START to END."
+  (interactive (list (read-string "Ask about the region: ") (region-beginning) (region-end)))
+  (apply #'inhouse-ask question (inhouse--region start end)))
+
+;;;###autoload
+(defun inhouse-change-region (instruction start end)
+  "Have the model change the lines from START to END as INSTRUCTION says.
+The change is made when it applies and parses; else the server says why not."
+  (interactive (list (read-string "Change the region: ") (region-beginning) (region-end)))
+  (let* ((about (apply #'inhouse--lines (inhouse--region start end)))
+         (buffer (current-buffer))
+         (root (inhouse--root))
+         (connection (inhouse--connection root))
+         (give-back (inhouse--lend connection root))
+         (ended (lambda (said)
+                  (funcall give-back)
+                  (when said (message "inhouse: %s" said))
+                  (when (buffer-live-p buffer)
+                    (with-current-buffer buffer (run-hooks 'inhouse-answered-hook))))))
+    (jsonrpc-async-request
+     connection :workspace/executeCommand
+     (list :command "inhouse.change" :arguments (vector (append (list :instruction instruction) about)))
+     :timeout nil
+     :success-fn (lambda (result) (funcall ended (plist-get result :reason)))
+     :error-fn (lambda (problem) (funcall ended (plist-get problem :message))))
+    buffer))
 
 (defun inhouse-cancel ()
   "Stop the answer in this buffer; what was said so far stays."

@@ -1,6 +1,6 @@
 ;;; inhouse-tests.el --- The Emacs client against a real server  -*- lexical-binding: t; -*-
 
-;; Run by test_emacs.py in a repository whose owner runs.
+;; Run by test_emacs.py in a repository whose owner runs; those tagged `scripted', where the model is a script.
 
 (require 'ert)
 (require 'inhouse)
@@ -65,6 +65,22 @@
     (with-current-buffer (window-buffer)
       (should (equal "new.py" (file-name-nondirectory buffer-file-name)))
       (should (= 2 (line-number-at-pos))))))
+
+(ert-deftest inhouse-a-change-is-made-where-it-parses ()
+  :tags '(scripted)
+  (find-file "till.py")
+  (let ((change (lambda (first last)
+                  (inhouse-tests-ended
+                   (lambda ()
+                     (inhouse-change-region "Make it larger."
+                                            (progn (goto-char (point-min)) (line-beginning-position first))
+                                            (line-beginning-position (1+ last))))))))
+    (should (equal (funcall change 5 6)
+                   "def first():\n    return 1\n\n\ndef second():\n    return 'größer 🛒'\n"))
+    (let ((before (buffer-string)))     ; unsaved by now
+      (should (equal (funcall change 5 6) before))
+      (should (string-match-p "it changes nothing" (with-current-buffer "*Messages*" (buffer-string)))))
+    (set-buffer-modified-p nil)))
 
 (ert-deftest inhouse-mistakes-are-answered-plainly ()
   (let ((default-directory "/"))

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.server.house import INHOUSE, make_repository, owner
+from tests.server.speaker import saying, speaking
 
 pytestmark = pytest.mark.editors
 HERE = Path(__file__).parent
+TESTS = f'(progn (load "{HERE}/inhouse-tests.el") (ert-run-tests-batch-and-exit (quote {{}})))'
+"""Runs the tests of a kind."""
 CLIENT = HERE.parents[1] / "editor-clients" / "emacs" / "inhouse.el"
 
 
@@ -38,5 +41,14 @@ def test_it_asks_stops_and_reviews(tmp_path: Path) -> None:
         subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True)
     (root / "new.py").write_text("import os\nfrom requests import get_json\n\nget_json(os)\n")
     with owner(root):
-        done = emacs("-l", HERE / "inhouse-tests.el", "-f", "ert-run-tests-batch-and-exit", cwd=root)
+        done = emacs("--eval", TESTS.format("not (tag scripted)"), cwd=root)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_model_changes_lines_where_its_change_is_one(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "shop")
+    (root / "till.py").write_text("def first():\n    return 1\n\n\ndef second():\n    return 2\n")
+    with speaking() as speaker, saying(root, speaker):
+        speaker.reply = "Here it is:\n\n```python\ndef second():\n    return 'größer 🛒'\n```\n"
+        done = emacs("--eval", TESTS.format("(tag scripted)"), cwd=root)
     assert done.returncode == 0, done.stderr

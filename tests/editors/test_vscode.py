@@ -185,3 +185,13 @@ def test_the_status_bar_names_adapter_and_commit(seen: dict[str, Any]) -> None:
 
 def test_a_review_fills_the_problems_view(seen: dict[str, Any]) -> None:
     assert "`get_json` is imported from `house.http` in 6 of 6 places here" in seen["finding"]
+
+
+def test_a_fix_changes_the_line(seen: dict[str, Any]) -> None:
+    assert "from house.http import get_json" in seen["fixed"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "from requests" not in seen["fixed"].replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_change_in_the_user_s_words_is_made_or_refused_with_its_reason(seen: dict[str, Any]) -> None:
+    code, *refusals = seen["changed"]
+    assert (code != seen["fixed"]) != bool(refusals), seen["changed"]

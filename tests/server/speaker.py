@@ -83,10 +83,16 @@ def speaking() -> Iterator[Speaker]:
 @contextmanager
 def scripted_owner(root: Path) -> Iterator[OwnerAddress]:
     """A real owner of ``root`` whose model is a script, so that thousands of answers take seconds."""
-    with speaking() as speaker:
-        url = f"http://127.0.0.1:{speaker.server_port}/v1"
-        (root / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n')
-        with serving(root):
-            found = find_owner(root / ".inhouse")
-            assert found is not None
-            yield found
+    with speaking() as speaker, saying(root, speaker) as found:
+        yield found
+
+
+@contextmanager
+def saying(root: Path, speaker: Speaker) -> Iterator[OwnerAddress]:
+    """A real owner of ``root`` whose model is ``speaker``."""
+    url = f"http://127.0.0.1:{speaker.server_port}/v1"
+    (root / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n')
+    with serving(root):
+        found = find_owner(root / ".inhouse")
+        assert found is not None
+        yield found

@@ -4,16 +4,29 @@ if vim.g.loaded_inhouse then
 end
 vim.g.loaded_inhouse = true
 
+--- Hand `words` on, or what the user is asked for in their place.
+local function with_words(words, prompt, take)
+  if words ~= '' then
+    take(words)
+    return
+  end
+  vim.ui.input({ prompt = prompt }, function(said)
+    if said and vim.trim(said) ~= '' then
+      take(said)
+    end
+  end)
+end
+
 local subcommands = {
   ask = function(arguments, range)
-    if arguments ~= '' then
-      require('inhouse').ask(arguments, range)
-      return
-    end
-    vim.ui.input({ prompt = 'Ask inhouse: ' }, function(question)
-      if question and vim.trim(question) ~= '' then
-        require('inhouse').ask(question, range)
-      end
+    with_words(arguments, 'Ask inhouse: ', function(question)
+      require('inhouse').ask(question, range)
+    end)
+  end,
+  change = function(arguments, range)
+    local line = vim.api.nvim_win_get_cursor(0)[1]
+    with_words(arguments, 'Change these lines: ', function(instruction)
+      require('inhouse').change(instruction, range or { first = line, last = line })
     end)
   end,
   cancel = function()
@@ -31,7 +44,7 @@ vim.api.nvim_create_user_command('Inhouse', function(command)
   local name, arguments = command.args:match('^(%S+)%s*(.-)%s*$')
   local subcommand = subcommands[name]
   if not subcommand then
-    local problem = ('inhouse: %q is none of ask, cancel, review, status'):format(command.args)
+    local problem = ('inhouse: %q is none of ask, cancel, change, review, status'):format(command.args)
     vim.notify(problem, vim.log.levels.ERROR)
     return
   end

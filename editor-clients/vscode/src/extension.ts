@@ -12,6 +12,7 @@ export function activate(context: vscode.ExtensionContext): void {
     'inhouse.chat.askSelection': () => ask(chat, vscode.window.activeTextEditor),
     'inhouse.chat.explain': () => runCodeAction(connection, 'inhouse.explain'),
     'inhouse.chat.convention': () => runCodeAction(connection, 'inhouse.convention'),
+    'inhouse.changeSelection': () => change(connection),
     'inhouse.chat.cancel': () => chat.cancel(),
     'inhouse.chat.new': () => chat.clear(),
     'inhouse.reviewChange': () => review(connection),
@@ -54,16 +55,35 @@ async function runCodeAction(connection: Connection, kind: string): Promise<void
   else void vscode.window.showWarningMessage('inhouse: this file is not in the repository. Save it there first.')
 }
 
-/** Review what is not on the main branch yet. The server publishes the findings and tells how many there are. */
-async function review(connection: Connection): Promise<void> {
-  const client = await connection.ready()
-  if (!client) return
+/** Have the model change what is marked. The server makes the change when it applies and parses, and else says why not. */
+async function change(connection: Connection): Promise<void> {
+  const editor = vscode.window.activeTextEditor
+  if (!editor) return
+  const { document, selection } = editor
+  const instruction = (await vscode.window.showInputBox({ prompt: 'Change the selection', placeHolder: 'Use our HTTP client' }))?.trim()
+  if (!instruction || !(await connection.ready())) return
+  const range = { start: selection.start, end: selection.end }
+  const asked = { textDocument: { uri: document.uri.toString() }, range, instruction }
+  const title = 'inhouse: changing the selection'
+  await vscode.window.withProgress({ location: vscode.ProgressLocation.Notification, title }, () =>
+    run(connection, 'inhouse.change', asked))
+}
+
+/** Run a command of the server; `undefined` when it failed, and the user knows why. */
+async function run<Result>(connection: Connection, command: string, ...args: object[]): Promise<Result | undefined> {
   try {
-    const found = await client.sendRequest<{ findings: number }>('workspace/executeCommand', { command: 'inhouse.review' })
-    if (found.findings > 0) await vscode.commands.executeCommand('workbench.actions.view.problems')
+    const client = await connection.ready()
+    return await client?.sendRequest<Result>('workspace/executeCommand', { command, arguments: args })
   } catch (error) {
     void vscode.window.showErrorMessage(`inhouse: ${error instanceof Error ? error.message : error}`)
+    return undefined
   }
+}
+
+/** Review what is not on the main branch yet. The server publishes the findings and tells how many there are. */
+async function review(connection: Connection): Promise<void> {
+  const found = await run<{ findings: number }>(connection, 'inhouse.review')
+  if (found && found.findings > 0) await vscode.commands.executeCommand('workbench.actions.view.problems')
 }
 
 async function setToken(connection: Connection, secrets: vscode.SecretStorage): Promise<void> {

@@ -98,6 +98,26 @@ async function use() {
   await marker.waitFor()
   told.finding = await marker.innerText()
   await page.screenshot({ path: join(given.state, 'review.png') })
+
+  // The finding's fix changes the line.
+  await marker.dblclick()
+  await page.getByRole('tab', { name: 'new.py', selected: true }).waitFor()
+  const code = page.locator('.editor-instance .view-lines').first()
+  await code.getByText('from requests import get_json').click()
+  await page.keyboard.press('Control+.')
+  await page.locator('.action-widget .monaco-list-row').filter({ hasText: 'from house.http import get_json' }).first().click()
+  await code.getByText('from house.http import get_json').waitFor()
+  told.fixed = await code.innerText()
+
+  // A change in the user's own words: made, or refused with its reason.
+  await page.keyboard.press('Control+a')
+  await command('inhouse: Change the Selection…')
+  await page.getByPlaceholder('Use our HTTP client').fill('Add a comment above the call.')
+  await page.keyboard.press('Enter')
+  const refusal = page.locator('.notification-list-item-message').filter({ hasText: /not offered|cut|repeat|without code/ })
+  await page.locator('.notification-list-item').filter({ hasText: 'changing the selection' }).waitFor()
+  await page.locator('.notification-list-item').filter({ hasText: 'changing the selection' }).waitFor({ state: 'detached' })
+  told.changed = [await code.innerText(), ...await refusal.allInnerTexts()]
 }
 
 async function command(name) {

@@ -20,6 +20,13 @@ function M.setup(options)
   end
 end
 
+--- @param buffer integer
+--- @param range { first: integer, last: integer } lines, 1-based
+local function lines_of(buffer, range)
+  local first, last = { line = range.first - 1, character = 0 }, { line = range.last, character = 0 }
+  return { uri = vim.uri_from_bufnr(buffer) }, { start = first, ['end'] = last }
+end
+
 --- Ask, and stream the answer into a window.
 --- @param question string
 --- @param range { first: integer, last: integer }? marked lines of the current buffer, 1-based
@@ -29,11 +36,7 @@ function M.ask(question, range)
   local token = ('inhouse-answer-%d'):format(asked)
   local params = { question = question, adapter = config.options.adapter, partialResultToken = token }
   if range then
-    params.textDocument = { uri = vim.uri_from_bufnr(buffer) }
-    params.range = {
-      start = { line = range.first - 1, character = 0 },
-      ['end'] = { line = range.last, character = 0 },
-    }
+    params.textDocument, params.range = lines_of(buffer, range)
   end
   client_of.with_client(buffer, function(client)
     local answer = answers.open(question, function()
@@ -83,6 +86,24 @@ function M.cancel()
   for _, stop in pairs(vim.deepcopy(running)) do
     stop()
   end
+end
+
+--- Have the model change lines. The change is made when it applies and parses; else the server says why not.
+--- @param instruction string what to do
+--- @param range { first: integer, last: integer } lines of the current buffer, 1-based
+function M.change(instruction, range)
+  local buffer = vim.api.nvim_get_current_buf()
+  local asked_for = { instruction = instruction }
+  asked_for.textDocument, asked_for.range = lines_of(buffer, range)
+  client_of.with_client(buffer, function(client)
+    local asking = { command = 'inhouse.change', arguments = { asked_for } }
+    client:request('workspace/executeCommand', asking, function(err, result)
+      if err then
+        vim.notify('inhouse: ' .. err.message, vim.log.levels.ERROR)
+      end
+      vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseChanged', data = result or {} })
+    end, buffer)
+  end)
 end
 
 --- Review what is not on the main branch yet: findings become diagnostics, and fill the quickfix list.
