@@ -13,7 +13,8 @@ from typing import Any
 from inhouse_retrieval import Index, Repository, load_encoder, open_beside, status_beside
 from inhouse_server.owner import holder_of
 from inhouse_server.settings import Settings
-from inhouse_server.workspace import Workspace, find_repository, status_json
+from inhouse_server.status import status_json
+from inhouse_server.workspace import Workspace, find_repository
 
 
 class WorkspaceBeside(Workspace):

@@ -431,7 +431,7 @@ def _begin(workspace: Workspace, stopping: threading.Event) -> None:
     """What goes on beside the answers; daemons: an owner that is told to stop waits neither for a model that is loading
     nor for a refresh."""
     threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
-    threading.Thread(target=_load, args=(workspace,), name="load", daemon=True).start()
+    threading.Thread(target=workspace.load, name="load", daemon=True).start()
 
 
 def _follow(workspace: Workspace, stopping: threading.Event) -> None:
@@ -446,14 +446,6 @@ def _follow(workspace: Workspace, stopping: threading.Event) -> None:
     except InhouseError as error:
         # The first question meets the same problem and tells the user; here it goes to the log.
         log.error("the index is not kept up to date: %s", error)
-
-
-def _load(workspace: Workspace) -> None:
-    """Load the model, so that the first question does not wait for it."""
-    try:
-        workspace.engine()
-    except InhouseError as error:
-        log.error("%s", error)
 
 
 def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> None:

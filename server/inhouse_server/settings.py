@@ -288,6 +288,9 @@ class RetrainSettings(_Section):
     price: float | None = Field(
         None, ge=0, examples=[2.79], description="what an hour of the machine costs, for --dry-run"
     )
+    step_aside: bool = Field(
+        True, description="where memory does not do for both, let the owner answer nobody until the candidate is judged"
+    )
 
 
 class ServerSettings(_Section):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,6 @@ from inhouse_retrieval import (
     Definitions,
     Index,
     IndexReport,
-    IndexStatus,
     Repository,
     Within,
     is_name,
@@ -38,12 +37,14 @@ from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
 from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting
 from inhouse_server.json_contracts import uses_json
+from inhouse_server.lending import Lending, SteppedAside
 from inhouse_server.owner import OWNER_LOCK, busy
 from inhouse_server.review.past_remarks import PastRemarks
 from inhouse_server.review.reviewer import House, Reader, know_house
 from inhouse_server.settings import Settings, load_settings
 from inhouse_server.state_dir import prepare_state_dir, unwritable
-from inhouse_training import BASE, Engine, Registry, due_at, last_run, parse_interval, runs_holder
+from inhouse_server.status import status_json
+from inhouse_training import BASE, Engine, HeldMemory, Registry, held_by_this_process
 
 if TYPE_CHECKING:
     from inhouse_server.engines.shared import BaseModels, RepositoryEngine
@@ -83,6 +84,10 @@ class Workspace:
         self._knowing = threading.Lock()
         self._house: tuple[str, House] | None = None
         self._admission = Admission(self._at_once, settings.engine.waiting)
+        self._lending: Lending | None = None
+        if settings.engine.kind == "transformers":
+            self._lending = Lending()
+            self._lending.holds(self._unload, self.load)
         self.answered: Callable[[AnswerFinished], None] = lambda finished: None
 
     @classmethod
@@ -106,7 +111,8 @@ class Workspace:
         """Itself, with its name among others of this process, and the base models that it shares with them."""
         self.name, self._models = name, models
         if self.settings.engine.kind == "transformers":
-            self._admission = models.admission
+            self._admission, self._lending = models.admission, models.lending
+            self._lending.holds(self._unload, self.load)
         return self
 
     def _hold(self) -> None:
@@ -174,7 +180,7 @@ class Workspace:
         return uses_json(defined, found[:limit], len(found) > limit)
 
     def engine(self) -> Engine:
-        """The engine, loaded on first use; that takes seconds.
+        """The engine, loaded on first use; that takes seconds. Whoever uses it does so within :meth:`using_model`.
 
         Raises:
             InhouseError: the base model cannot be had, or the configured server cannot be used.
@@ -183,6 +189,47 @@ class Workspace:
             if self._engine is None:
                 self._engine = self._load_engine()
             return self._engine
+
+    @property
+    def lending(self) -> Lending | None:
+        """What lends the memory of this process's model to a retraining; ``None`` where a server answers."""
+        return self._lending
+
+    def using_model(self) -> AbstractContextManager[None]:
+        """Around whatever uses the engine, so that it is not unloaded meanwhile.
+
+        Raises:
+            SteppedAside: on entering; the model's memory is lent to a retraining.
+        """
+        return self._lending.use() if self._lending is not None else nullcontext()
+
+    def load(self) -> None:
+        """Load the model, so that the next question does not wait for it; not while its memory is lent."""
+        if self._closed:
+            return
+        try:
+            with self.using_model():
+                self.engine()
+        except SteppedAside:
+            pass  # it is loaded when it comes back
+        except InhouseError as error:
+            # The first question meets the same problem and tells the user; here it goes to the log.
+            log.error("%s", error)
+
+    def _unload(self) -> None:
+        """Let the model go; several repositories' is let go by what they share."""
+        with self._loading:
+            engine, self._engine = cast("TransformersEngine | None", self._engine), None
+        if engine is not None and self._models is None:
+            engine.close()
+
+    def held_memory(self) -> HeldMemory:
+        """What this process holds of the device that its model is on; waits while the model loads or answers."""
+        with self._loading:
+            engine = cast("TransformersEngine | RepositoryEngine | None", self._engine)
+        if self._lending is None or engine is None:
+            return held_by_this_process(0)
+        return engine.held_memory()
 
     def assistant(self, within: Within, worked: Callable[[Work], None] = lambda work: None) -> Assistant:
         """An assistant over a part of this workspace; cheap, the models load with the first question.
@@ -196,8 +243,13 @@ class Workspace:
             worked(finished.work)
 
         answer = self.settings.answer
-        enter = self._admission.enter
-        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving, enter)
+        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving, self._enter)
+
+    @contextmanager
+    def _enter(self) -> Iterator[None]:
+        """Around one answer, from its question on."""
+        with self.using_model(), self._admission.enter():
+            yield
 
     @cached_property
     def offers_inline_completion(self) -> bool:
@@ -224,7 +276,7 @@ class Workspace:
         return self._vllm.fleet.serving if self._vllm else self.registry.current()
 
     def reader(self) -> Reader:
-        """The reviewer that reads with the current adapter.
+        """The reviewer that reads with the current adapter, within :meth:`using_model`.
 
         Raises:
             InhouseError: the model cannot be had.
@@ -267,10 +319,12 @@ class Workspace:
             administrates: the one who asks has the scope ``admin``. Where the repository and the model servers are, and
                 what is wrong with those, is for whoever runs them, not for every asker.
         """
-        loaded = list(self._engine.loaded_adapters) if self._engine else None
+        engine = self._engine
+        loaded = list(engine.loaded_adapters) if engine else None
         held = {
             **status_json(self.root, self.settings, self.state_dir, self.index.status(), loaded),
             **self.model_servers(),
+            "stepped_aside": self._lending.status() if self._lending is not None else None,
         }
         if not administrates:
             del held["root"]
@@ -352,39 +406,3 @@ def find_repository(path: Path) -> tuple[Repository, Settings, Path]:
     state_dir = settings.state_path(repository.root)
     repository = repository.excluding(settings.exclude).apart_from(state_dir).with_wiki(settings.wiki)
     return repository, settings, settings.state_path(repository.root)
-
-
-def status_json(
-    root: Path, settings: Settings, state_dir: Path, index: IndexStatus, loaded: list[str] | None
-) -> dict[str, Any]:
-    """What every surface shows of a repository.
-
-    Args:
-        loaded: adapter versions beside the loaded model; ``None`` while no model is loaded.
-    """
-    return {
-        "root": str(root),
-        "base_model": settings.base_model,
-        "adapter": Registry(state_dir / "adapters").current(),
-        "index_commit": index.commit,
-        "files": index.files,
-        "chunks": index.chunks,
-        "pending": index.pending,
-        "unembedded": index.unembedded,
-        "model_loaded": loaded is not None,
-        "adapters_loaded": loaded or [],
-        **_retraining(settings, state_dir),
-    }
-
-
-def _retraining(settings: Settings, state_dir: Path) -> dict[str, Any]:
-    """How the last retraining ended, when the next is due, which only ``[retrain] every`` tells, and the process that
-    retrains or evaluates now."""
-    last, every = last_run(state_dir), settings.retrain.every
-    due = due_at(last, parse_interval(every)).isoformat() if last and every else None
-    ended = last and {
-        "finished": last.finished.isoformat(),
-        "decision": last.result["decision"],
-        "candidate": last.result["candidate"],
-    }
-    return {"last_retrain": ended, "next_retrain": due, "retraining": runs_holder(state_dir)}

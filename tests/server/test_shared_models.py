@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from threading import Event
 
@@ -10,6 +11,7 @@ import pytest
 
 from inhouse_retrieval import InhouseError
 from inhouse_server.engines.shared import BaseModels, RepositoryEngine
+from inhouse_server.lending import SteppedAside
 from inhouse_training import (
     BASE,
     AdapterManifest,
@@ -54,6 +56,25 @@ def test_repositories_with_one_base_model_share_it(base: BaseModel, tmp_path: Pa
     assert one._model is other._model
     elsewhere = shutil.copytree(base.path, tmp_path / "another-base")
     assert models.engine(str(elsewhere), "third", Registry(tmp_path / "third"))._model is not one._model
+
+
+def test_what_they_share_is_lent_as_a_whole(base: BaseModel, tmp_path: Path) -> None:
+    models = BaseModels(64)
+    one = models.engine(str(base.path), "one", Registry(tmp_path / "one"))
+    told, held = says(one, BASE), one.held_memory()
+    assert held.model > 0
+    models.lending.lend("a-retraining", 42, 60)
+    deadline = time.monotonic() + 60
+    while not (models.lending.status() or {}).get("aside"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert one.held_memory().model == 0
+    for _ in ("one", "other"):
+        with pytest.raises(SteppedAside), models.lending.use():
+            pass
+    models.lending.take_back("a-retraining")
+    with models.lending.use():
+        assert says(models.engine(str(base.path), "one", models._registries["one"]), BASE) == told
 
 
 def test_an_adapter_answers_for_its_own_repository_alone(base: BaseModel, tmp_path: Path) -> None:

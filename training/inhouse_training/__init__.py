@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from .dataset_rows import DatasetRow as DatasetRow
     from .dataset_rows import export_conversations as export_conversations
     from .dataset_rows import read_rows as read_rows
+    from .devices import Device as Device
+    from .devices import HeldMemory as HeldMemory
+    from .devices import MakeRoom as MakeRoom
+    from .devices import as_it_is as as_it_is
+    from .devices import devices_here as devices_here
+    from .devices import give_back_memory as give_back_memory
+    from .devices import held_by_this_process as held_by_this_process
     from .engine import BASE as BASE
     from .engine import Engine as Engine
     from .engine import Finished as Finished
@@ -89,6 +96,9 @@ if TYPE_CHECKING:
     from .replay import replay_texts as replay_texts
     from .retrain import RetrainResult as RetrainResult
     from .reviews import NO_REMARKS as NO_REMARKS
+    from .room import Owner as Owner
+    from .room import Room as Room
+    from .room import plan_room as plan_room
     from .runs import FinishedRun as FinishedRun
     from .runs import Run as Run
     from .runs import finished_runs as finished_runs
@@ -209,6 +219,16 @@ _MODULE_OF = {
     "stored_replies": "synthesis.cache",
     "synthesize": "synthesis.synthesize",
     "wanted_kinds": "synthesis.rows",
+    "Device": "devices",
+    "as_it_is": "devices",
+    "HeldMemory": "devices",
+    "devices_here": "devices",
+    "give_back_memory": "devices",
+    "held_by_this_process": "devices",
+    "MakeRoom": "devices",
+    "Owner": "room",
+    "Room": "room",
+    "plan_room": "room",
     "NO_REMARKS": "reviews",
     "Run": "runs",
     "RetrainResult": "retrain",

@@ -12,6 +12,7 @@ from inhouse_retrieval import Progress, Repository, no_progress
 
 from .base_model import BaseModel, load_tokenizer
 from .dataset import build_dataset
+from .devices import MakeRoom, as_it_is
 from .finetune import finetune, training_curve
 from .recipe import Recipe
 from .registry import Registry
@@ -30,9 +31,17 @@ from .synthesis.cache import stored_replies
 
 
 def retrain_on_everything(
-    repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, progress: Progress = no_progress
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    progress: Progress = no_progress,
+    make_room: MakeRoom = as_it_is,
 ) -> RetrainResult:
     """Train the recipe on the whole history up to the newest commit, and register the version without promoting it.
+
+    Args:
+        make_room: as :func:`~inhouse_training.retrain.retrain` takes it.
 
     Raises:
         Busy: another retraining of this repository runs.
@@ -53,9 +62,10 @@ def retrain_on_everything(
         started = now()
         start_run(run)
         tokenizer = load_tokenizer(base)
-        replay = replay_source(base, recipe, progress)
+        replay = replay_source(base, recipe, progress, make_room)
         generated = partial(stored_replies, state_dir)
         dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
+        make_room()
         adapter = finetune(base, dataset.directory, recipe, run.training, progress)
         curve = training_curve(run.training)
         metrics = {"training": training_metrics(curve)}

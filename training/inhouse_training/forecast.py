@@ -112,14 +112,12 @@ def forecast_training(
         passes = training_passes(recipe, rows.tokens)
         steps = passes * _steps_of_a_pass(recipe, rows, machine)
         tokens = passes * rows.tokens
-    trainer = _trainer(recipe, machine)
     try:
-        share = _share(shape, recipe, machine)
+        conditions = conditions_of(shape, recipe, machine, tokens)
     except InhouseError as error:
         refused = f"{error.problem} {error.remedy}"
         return Forecast(machine, rows, passes, steps, tokens, None, None, None, "It cannot begin.", refused)
-    compiled = compiles(recipe, shape, tokens, machine, trainer, share)
-    conditions = Conditions(machine.gpu, trainer, machine.memory, compiled, share)
+    share = conditions.share
     memory = predict_memory(shape, recipe, conditions) if shape is not None else None
     seconds, basis = None, "How long it takes is not known."
     if tokens is not None and tokens_per_second is not None:
@@ -129,6 +127,21 @@ def forecast_training(
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
     refusal = _refusal(shape, recipe, base, memory, machine, conditions)
     return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal, share)
+
+
+def conditions_of(shape: Shape | None, recipe: Recipe, machine: Machine, tokens: int | None) -> Conditions:
+    """How a recipe would run on a machine.
+
+    Args:
+        tokens: read in the whole run; ``None`` where nobody knows yet, and then ``"auto"`` compiles nothing.
+
+    Raises:
+        InhouseError: the machine lacks the GPUs that the recipe asks for, or they cannot share the rows of a step.
+    """
+    trainer, share = _trainer(recipe, machine), _share(shape, recipe, machine)
+    return Conditions(
+        machine.gpu, trainer, machine.memory, compiles(recipe, shape, tokens, machine, trainer, share), share
+    )
 
 
 def _share(shape: Shape | None, recipe: Recipe, machine: Machine) -> Share:

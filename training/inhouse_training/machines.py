@@ -6,10 +6,10 @@ import difflib
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from inhouse_retrieval import InhouseError
 
+from .devices import main_memory
 from .memory import GIB
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -68,17 +68,21 @@ def this_machine() -> Machine:
     return Machine(f"{os.cpu_count()} cores", False, memory_here(), _tflops("cpu", torch.float32), True)
 
 
-def memory_here() -> int:
-    """The memory of the GPU, in bytes; without one this machine's, or what its container may use of it."""
+def memory_here(workers: int = 1) -> int:
+    """What this process may have of the GPU, in bytes: what is free, and what it holds already. Without a GPU the
+    memory of this machine, or what its container may use of it.
+
+    Args:
+        workers: that train together. Several go by the whole card: they must come to the same, and would read what is
+            free at different moments.
+    """
     import torch
 
-    if torch.cuda.is_available():
+    if not torch.cuda.is_available():
+        return main_memory().total
+    if workers > 1:
         return int(torch.cuda.get_device_properties(0).total_memory)
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(installed, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):
-        return installed
+    return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
 
 
 def visible_gpus() -> tuple[str, ...]:

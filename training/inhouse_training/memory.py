@@ -294,6 +294,26 @@ def predict_memory(shape: Shape, recipe: Recipe, conditions: Conditions) -> Memo
     return Memory(int(weights), adapter, int(activations), int(logits), overhead)
 
 
+def predict_judging(shape: Shape, recipe: Recipe, gpu: bool) -> int:
+    """The peak of judging a candidate, in bytes: weights and two adapters, with what a batch of scored rows or one of
+    answers takes. The base model is not in 4 bit there. Reckoned, not measured.
+    """
+    from . import scoring, transformers_engine
+
+    number = 2 if gpu else 4
+    weights = (shape.linear_parameters + shape.other_parameters) * number
+    adapters = 2 * 4 * shape.adapter_parameters(recipe)  # in float32, as their files have them
+    scored = transformers_engine.SCORE_TOKENS_GPU if gpu else transformers_engine.SCORE_TOKENS
+    answered = transformers_engine.ANSWER_TOKENS_GPU if gpu else transformers_engine.ANSWER_TOKENS
+    at_once = scoring.LOGITS_AT_ONCE_GPU if gpu else scoring.LOGITS_AT_ONCE
+    # Of one layer: its input and what attention makes of it, gate, up and their product. Logits as they are, in
+    # float32, and their softmax.
+    scoring_rows = scored * number * (6 * shape.hidden + 3 * shape.inner) + at_once * shape.vocabulary * (number + 8)
+    answering = answered * number * 2 * shape.layers * shape.key_values
+    overhead = _GPU_OVERHEAD if gpu else _CPU_OVERHEAD
+    return weights + adapters + max(scoring_rows, answering) + overhead
+
+
 def _copied_inputs(recipe: Recipe) -> int:
     """How many more inputs of the hidden size a layer keeps where each target casts its own from bf16 to float32 and
     back: one for each target that would have shared it, and one where attention keeps what it gave out."""

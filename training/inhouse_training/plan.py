@@ -19,6 +19,7 @@ from .machines import Machine
 from .recipe import Recipe
 from .registry import AdapterVersion, Registry
 from .retrain import finished_result, nothing_changed
+from .room import Room
 from .runs import Run, open_run, read_json
 from .synthesis.cache import stored_replies
 
@@ -40,6 +41,7 @@ class RetrainPlan:
         predicted_seconds: how long training alone would take at the speed of ``predicted_from``, the newest version
             that this base model was trained to here.
         forecast: rows, steps, memory, time and cost of the training, where it was asked for.
+        room: where its memory would come from, on this machine.
     """
 
     decision: Literal["train", "skip", "refuse"]
@@ -58,6 +60,7 @@ class RetrainPlan:
     predicted_seconds: float | None
     predicted_from: str | None
     forecast: Forecast | None = None
+    room: Room | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON contract of ``inhouse retrain --dry-run --json``."""
@@ -120,21 +123,29 @@ def with_forecast(
     price: float | None,
     here: bool = True,
     progress: Progress = no_progress,
+    room: Room | None = None,
 ) -> RetrainPlan:
     """The plan with what its training would take; a run that does not fit the machine is refused.
 
     Args:
         price: of the machine for an hour.
         here: whether ``machine`` is this one, so that former runs tell how fast it is.
+        room: where the memory would come from, if this machine was looked at: what is free there then counts in place
+            of all that it has.
     """
     rows = count_planned(run.dataset, run.cut, repository, state_dir, recipe, base, progress)
     speed = None
     if here and plan.predicted_seconds and plan.training_tokens:
         speed = plan.training_tokens / plan.predicted_seconds
+    if room is not None and machine.gpu:
+        machine = replace(machine, memory=room.memory)
     forecast = forecast_training(recipe, base, rows, machine, price, speed)
-    if not forecast.refusal:
-        return replace(plan, forecast=forecast)
-    return replace(plan, forecast=forecast, decision="refuse", reasons=(forecast.refusal,))
+    plan = replace(plan, forecast=forecast, room=room)
+    if room is not None and room.decision == "refuse":
+        return replace(plan, decision="refuse", reasons=(f"{room.told} {room.remedy}",))
+    if forecast.refusal:
+        return replace(plan, decision="refuse", reasons=(forecast.refusal,))
+    return plan
 
 
 def count_planned(

@@ -20,6 +20,7 @@ from typing import Any
 from inhouse_retrieval import Progress, no_progress
 
 from .base_model import BaseModel, cache_dir, load_model, load_tokenizer
+from .devices import MakeRoom, as_it_is, give_back_memory
 from .engine import Message
 from .prompts import chat_ids, chat_row, end_of_turn_ids, raw_row, without_end
 from .recipe import Recipe
@@ -50,15 +51,20 @@ class ReplayText:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
 
-def replay_source(base: BaseModel, recipe: Recipe, progress: Progress) -> Callable[[], Sequence[ReplayText]]:
+def replay_source(
+    base: BaseModel, recipe: Recipe, progress: Progress, make_room: MakeRoom = as_it_is
+) -> Callable[[], Sequence[ReplayText]]:
     """What :func:`build_dataset` asks for the base model's texts, only when the recipe has a share for them."""
-    return partial(replay_texts, base, recipe.data.replay_samples, progress)
+    return partial(replay_texts, base, recipe.data.replay_samples, progress, make_room)
 
 
-def replay_texts(base: BaseModel, samples: int, progress: Progress = no_progress) -> tuple[ReplayText, ...]:
+def replay_texts(
+    base: BaseModel, samples: int, progress: Progress = no_progress, make_room: MakeRoom = as_it_is
+) -> tuple[ReplayText, ...]:
     """``samples`` texts for each of the fixed prompts, from the cache or drawn now.
 
-    Drawing takes seconds on a GPU and some twenty minutes for each sample on two CPU cores.
+    Drawing takes seconds on a GPU and some twenty minutes for each sample on two CPU cores. The model's memory is given
+    back: what is trained afterwards is trained by another process.
 
     Raises:
         InhouseError: the base model cannot be loaded.
@@ -66,14 +72,21 @@ def replay_texts(base: BaseModel, samples: int, progress: Progress = no_progress
     """
     texts: list[ReplayText] = []
     model: Any = None
-    for number in range(samples):
-        path = _cached(base, number)
-        drawn = _read(path)
-        if drawn is None:
-            model = model if model is not None else load_model(base)
-            drawn = list(_draw(base, model, number, samples, progress))
-            _keep(path, drawn)
-        texts += drawn
+    try:
+        for number in range(samples):
+            path = _cached(base, number)
+            drawn = _read(path)
+            if drawn is None:
+                if model is None:
+                    make_room()
+                    model = load_model(base)
+                drawn = list(_draw(base, model, number, samples, progress))
+                _keep(path, drawn)
+            texts += drawn
+    finally:
+        if model is not None:
+            del model
+            give_back_memory()
     return tuple(texts)
 
 

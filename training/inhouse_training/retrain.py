@@ -24,6 +24,7 @@ from .chat_template import template_digest
 from .cut import LEAST_HELD_OUT, HeldOutChange
 from .dataset import Dataset, build_dataset
 from .decay import days_since, measure_decay
+from .devices import MakeRoom, as_it_is
 from .earlier_versions import earlier_decays
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
@@ -85,6 +86,7 @@ def retrain(
     base: BaseModel,
     progress: Progress = no_progress,
     retrieval: bool = True,
+    make_room: MakeRoom = as_it_is,
 ) -> RetrainResult:
     """Make one candidate from the repository's history and promote it if the gate lets it through.
 
@@ -92,6 +94,8 @@ def retrain(
         state_dir: of the repository; must exist.
         retrieval: whether the product answers with retrieved passages here, which is then how the candidate
         is judged.
+        make_room: called before a model is loaded or trained, perhaps more than once; what it makes is needed until
+        this returns. What it raises ends the run.
 
     Raises:
         Busy: another retraining of this repository runs.
@@ -111,7 +115,9 @@ def retrain(
         forget_superseded(state_dir, run)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                result = _make_candidate(repository, state_dir, registry, run, recipe, base, progress, retrieval)
+                result = _make_candidate(
+                    repository, state_dir, registry, run, recipe, base, progress, retrieval, make_room
+                )
                 break
             except Overtaken:  # judged anew; everything before is there
                 if attempt == _ATTEMPTS:
@@ -130,13 +136,15 @@ def _make_candidate(
     base: BaseModel,
     progress: Progress,
     retrieval: bool,
+    make_room: MakeRoom,
 ) -> RetrainResult:
     tokenizer = load_tokenizer(base)
-    replay = replay_source(base, recipe, progress)
+    replay = replay_source(base, recipe, progress, make_room)
     generated = partial(stored_replies, state_dir)
     dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     # Before anything is trained: what could not be judged is not worth training.
     _judging(repository, registry, recipe, dataset, _current_before(registry, base, run)[0])
+    make_room()
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     before = Judged(registry.current())
     current, remark = _current_before(registry, base, run)
@@ -212,6 +220,7 @@ def _judged(
             "memory; a retraining by the same recipe judges it and does not train again.",
         ) from error
     finally:
+        engine.close()
         if search is not None:
             search.close()
     write_json(path, {"current": current, "evaluation": evaluation.to_json(), "probes": probes.to_json()})

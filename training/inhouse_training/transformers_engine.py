@@ -32,6 +32,7 @@ from .batched import greedy_batch
 from .chat_template import template_digest
 from .cpu import CACHED, PackedLinear, exchange_layers, is_plain_linear
 from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
+from .devices import HeldMemory, give_back_memory, held_by_this_process
 from .engine import (
     BASE,
     Finished,
@@ -131,6 +132,31 @@ class TransformersEngine:
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
         return tuple(self._loaded.copy())
+
+    def held_memory(self) -> HeldMemory:
+        """What this process holds of the device that the model is on; waits for the answer under way."""
+        with self._turn.hold(Event()):
+            if self._causal is None:
+                return held_by_this_process(0)
+            storages = [each.untyped_storage() for each in self._tensors()]
+            sizes = {each.data_ptr(): each.nbytes() for each in storages}
+            packed = sum(each.weight.nbytes for each in self._causal.modules() if isinstance(each, PackedLinear))
+            return held_by_this_process(sum(sizes.values()) + packed, self._causal.device)
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        """Those that live as long as the engine, and the keys and values of the last answer."""
+        yield from self._causal.parameters()
+        yield from self._causal.buffers()
+        for layer in self._kept[2].layers if self._kept is not None else ():
+            yield from (layer.keys, layer.values)
+
+    def close(self) -> None:
+        """Give all memory back, once the answer under way has ended. Nothing may be asked afterwards."""
+        with self._turn.hold(Event()):
+            self._model = self._causal = self._kept = None
+            self._active = None
+            self._loaded.clear()
+        give_back_memory()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(chat_ids(self._tokenizer, messages, add_generation_prompt=True))

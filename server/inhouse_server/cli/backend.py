@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _PATIENCE_S = 2.0
 """Most commands are done by then, and what they leave is better than what can be read beside them."""
 _LOOK_AGAIN_S = 0.1
+_LOADING_S = 600.0
+"""What an owner may take to load its model."""
 _WITHOUT_A_MODEL = frozenset({"index", "index --watch", "search", "retrain"})
 """Commands that hold a repository to read it: `retrain` lets go before it loads anything."""
 
@@ -207,6 +210,18 @@ class OwnerBackend:
         """The review contract."""
         return self._job("/inhouse/review", {"revisions": revisions, "staged": staged}, progress, cancel)
 
+    def memory(self) -> dict[str, Any]:
+        """What the owner holds of the device that its model is on, as ``GET /inhouse/memory`` tells it."""
+        return self._answer("GET", "/inhouse/memory", timeout_s=_LOADING_S)
+
+    def step_aside(self, lease: str, seconds: float) -> dict[str, Any]:
+        """Have the owner give its model's memory to this process, or go on doing so, for so many seconds."""
+        return self._answer("POST", "/inhouse/step-aside", {"lease": lease, "pid": os.getpid(), "seconds": seconds})
+
+    def come_back(self, lease: str) -> None:
+        """Have the owner load its model again."""
+        self._answer("POST", "/inhouse/come-back", {"lease": lease})
+
     def status(self) -> dict[str, Any]:
         """Adapter, index, and where the owner listens.
 
@@ -230,7 +245,12 @@ class OwnerBackend:
         return {"Authorization": f"Bearer {self._owner.token}"}
 
     def _answer(
-        self, method: str, route: str, body: dict[str, Any] | None = None, repository: str | None = None
+        self,
+        method: str,
+        route: str,
+        body: dict[str, Any] | None = None,
+        repository: str | None = None,
+        timeout_s: float = 60,
     ) -> dict[str, Any]:
         import httpx
 
@@ -240,7 +260,7 @@ class OwnerBackend:
                 f"{self._owner.url}{route}",
                 json=body,
                 headers=self._headers | ({REPOSITORY_HEADER: repository} if repository else {}),
-                timeout=60,
+                timeout=timeout_s,
                 trust_env=False,
                 verify=self._owner.verify(),
             )

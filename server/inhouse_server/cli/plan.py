@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inhouse_retrieval.errors import InhouseError
+from inhouse_server.cli.room import room_here
 from inhouse_server.cli.terminal import print_json, progress_bar
-from inhouse_server.cli.training_job import training_job
+from inhouse_server.cli.training_job import TrainingJob, training_job
 
 if TYPE_CHECKING:
-    from inhouse_training import Forecast, RetrainPlan
+    from inhouse_training import Forecast, RetrainPlan, Room
 
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and what it would take, and write nothing.")
@@ -56,6 +58,7 @@ def make_plan(
             return replace(plan, decision="skip", reasons=(waiting,))
         if plan.decision == "skip":
             return plan
+        room = _room_of(job) if chosen is None else None
         plan = with_forecast(
             plan,
             job.run(),
@@ -67,10 +70,19 @@ def make_plan(
             price if price is not None else job.settings.retrain.price,
             here=chosen is None,
             progress=progress,
+            room=room,
         )
     if not job.base.sha256:
         return replace(plan, reasons=(*plan.reasons, f"{job.base.name} is not on this machine and would be fetched."))
     return plan
+
+
+def _room_of(job: TrainingJob) -> Room | None:
+    """Where the memory would come from; ``None`` where the recipe cannot run here anyway, which the forecast tells."""
+    try:
+        return room_here(job.state_dir, job.recipe, job.base, job.settings.retrain.step_aside)
+    except InhouseError:
+        return None
 
 
 def show_plan(plan: RetrainPlan, json: bool) -> int:
@@ -87,6 +99,8 @@ def show_plan(plan: RetrainPlan, json: bool) -> int:
     )
     typer.echo(f"  recipe {plan.recipe}, base model {plan.base_model}, current adapter {plan.current or 'none'}")
     typer.echo(f"  run {plan.run}")
+    if plan.room is not None and plan.room.decision != "refuse":
+        typer.echo(f"  room: {plan.room.told}")
     for line in forecast_lines(plan.forecast) if plan.forecast is not None else ():
         typer.echo(f"  {line}")
     return code

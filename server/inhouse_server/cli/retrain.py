@@ -125,7 +125,10 @@ def _retrained(job: TrainingJob, progress: Progress) -> RetrainResult:
 
     with open_backend(job.repository.root, "retrain") as (_, backend):
         backend.index(progress)
-    result = retrain_repository(job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval)
+    with job.room(progress) as room:
+        result = retrain_repository(
+            job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval, room.make
+        )
     registry = Registry(job.state_dir / "adapters")
     if job.settings.engine.kind == "vllm" and result.decision == "promoted" and result.candidate:
         note_golden(registry, result.candidate, job.settings.base_model, progress)
@@ -160,7 +163,8 @@ def train_on_everything(repo: Path, recipe: str | None) -> RetrainResult:
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "retrain")
-        return retrain_on_everything(job.repository, job.state_dir, job.recipe, job.base, progress)
+        with job.room(progress) as room:
+            return retrain_on_everything(job.repository, job.state_dir, job.recipe, job.base, progress, room.make)
 
 
 def show_result(result: RetrainResult, json: bool) -> None:

@@ -56,6 +56,7 @@ def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
         ("At work now", Holder(**held["busy"]).doing if held["busy"] else ""),
         ("Index", _index(held)),
         ("Base model", f"{held['base_model']}{', loaded' if held['model_loaded'] else ''}"),
+        ("Stepped aside", _aside(held.get("stepped_aside"))),
         ("Adapter", held["adapter"] or "none: the base model answers"),
         ("Adapters loaded", ", ".join(held["adapters_loaded"])),
         ("Served now", held.get("serving") or ""),
@@ -94,6 +95,14 @@ def _in_short(held: dict[str, Any]) -> str:
     if "problem" in held:
         return f"not served: {held['problem']}"
     return f"{held['root']}; {held['adapter'] or 'no adapter'}; {_index({**held, 'busy': None})}"
+
+
+def _aside(lent: dict[str, Any] | None) -> str:
+    if lent is None:
+        return ""
+    ending = "" if lent["aside"] else f"; {lent['answering']} answer(s) have yet to end"
+    until = datetime.fromisoformat(lent["until"]).astimezone().strftime("%H:%M:%S")
+    return f"for a retraining (process {lent['pid']}), until {until} unless it asks for longer{ending}"
 
 
 def _retraining(last: dict[str, Any] | None) -> str:

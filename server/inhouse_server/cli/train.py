@@ -33,8 +33,9 @@ def train(
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "train")
-        with hold_runs(job.state_dir):
-            run, dataset = job.build_dataset(progress)
+        with hold_runs(job.state_dir), job.room(progress) as room:
+            run, dataset = job.build_dataset(progress, room.make)
+            room.make()
             adapter = finetune(job.base, dataset.directory, job.recipe, run.training, progress)
     curve = training_curve(run.training)
     first, last = (curve[0].loss, curve[-1].loss) if curve else (None, None)

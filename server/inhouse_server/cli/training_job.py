@@ -13,13 +13,14 @@ import typer
 from inhouse_retrieval.errors import InhouseError
 from inhouse_retrieval.progress import Progress
 from inhouse_server.cli.backend import locate
+from inhouse_server.cli.room import RoomForTraining
 from inhouse_server.cli.terminal import start_logging
 from inhouse_server.cli.usage import known_recipe
 from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Repository
-    from inhouse_training import BaseModel, Dataset, Recipe, Replies, Run, Task
+    from inhouse_training import BaseModel, Dataset, MakeRoom, Recipe, Replies, Run, Task
     from inhouse_training.kinds import Kind
 
 AllDataOption = Annotated[
@@ -52,14 +53,23 @@ class TrainingJob:
 
         return open_run(self.repository, self.state_dir, self.recipe, self.base, self.retrieval)
 
-    def build_dataset(self, progress: Progress) -> tuple[Run, Dataset]:
-        """Build the run's dataset, or find it built. The caller holds the runs."""
-        from inhouse_training import build_dataset, load_tokenizer, replay_source, start_run, stored_replies
+    def room(self, progress: Progress) -> RoomForTraining:
+        """Room for training and judging here."""
+        may_ask = self.settings.retrain.step_aside
+        return RoomForTraining(self.state_dir, self.recipe, self.base, may_ask, progress)
+
+    def build_dataset(self, progress: Progress, make_room: MakeRoom | None = None) -> tuple[Run, Dataset]:
+        """Build the run's dataset, or find it built. The caller holds the runs.
+
+        Args:
+            make_room: called before a model is loaded; without it, what is free has to do.
+        """
+        from inhouse_training import as_it_is, build_dataset, load_tokenizer, replay_source, start_run, stored_replies
 
         run = self.run()
         start_run(run)
         tokenizer = load_tokenizer(self.base)
-        replay = replay_source(self.base, self.recipe, progress)
+        replay = replay_source(self.base, self.recipe, progress, make_room or as_it_is)
         generated = partial(stored_replies, self.state_dir)
         dataset = build_dataset(
             self.repository, tokenizer, self.recipe, run.cut, run.dataset, progress, replay, generated

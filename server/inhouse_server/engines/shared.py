@@ -13,7 +13,17 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from inhouse_server.admission import Admission
-from inhouse_training import BASE, GenerationEvent, GenerationRequest, Message, Registry, RowScore, ScoredRow
+from inhouse_server.lending import Lending
+from inhouse_training import (
+    BASE,
+    GenerationEvent,
+    GenerationRequest,
+    HeldMemory,
+    Message,
+    Registry,
+    RowScore,
+    ScoredRow,
+)
 
 if TYPE_CHECKING:
     from inhouse_training import TransformersEngine
@@ -30,10 +40,13 @@ class BaseModels:
 
     Attributes:
         admission: counts those answers, whichever repository they are of: they wait for the same models.
+        lending: lends the memory of all these models, so that no repository is answered meanwhile.
     """
 
     def __init__(self, waiting: int) -> None:
         self.admission = Admission(self._at_once, waiting)
+        self.lending = Lending()
+        self.lending.holds(self._unload, lambda: None)  # the repositories load them again
         self._loading = Lock()
         self._loaded: dict[tuple[BaseModel, Batched], TransformersEngine] = {}
         self._registries: dict[str, Registry] = {}
@@ -59,6 +72,13 @@ class BaseModels:
             if (base, batched) not in self._loaded:
                 self._loaded[base, batched] = load_engine(base, self._folder, batched)
             return RepositoryEngine(self._loaded[base, batched], repository)
+
+    def _unload(self) -> None:
+        with self._loading:
+            models = [*self._loaded.values()]
+            self._loaded.clear()
+        for model in models:
+            model.close()
 
     def _at_once(self) -> int:
         """Answers that are made at once; one while nothing is loaded."""
@@ -90,6 +110,10 @@ class RepositoryEngine:
         """Versions of this repository that are in memory."""
         here = (adapter for adapter in self._model.loaded_adapters if adapter.startswith(self._prefix))
         return tuple(adapter.removeprefix(self._prefix) for adapter in here)
+
+    def held_memory(self) -> HeldMemory:
+        """What this process holds of the device that the model is on."""
+        return self._model.held_memory()
 
     @property
     def streams(self) -> int:

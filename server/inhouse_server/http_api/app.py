@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from inhouse_retrieval.errors import InhouseError
 from inhouse_server.access import Audit, Callers, Handled, RequestLimits, TokenStore, token_file
 from inhouse_server.engines.failures import Overloaded
-from inhouse_server.http_api import admin, chat, commands, embeddings, openapi, web
+from inhouse_server.http_api import admin, chat, commands, embeddings, openapi, stepping_aside, web
 from inhouse_server.http_api.activity import Activity
 from inhouse_server.http_api.browser import BrowserSession
 from inhouse_server.http_api.errors import Refused, error_body, error_response
@@ -117,6 +117,9 @@ def build_app(
             Route("/inhouse/adapters/{version}/{name}", admin.report_file),
             Route("/inhouse/promote", admin.promote, methods=["POST"]),
             Route("/inhouse/rollback", admin.rollback, methods=["POST"]),
+            Route("/inhouse/memory", stepping_aside.memory),
+            Route("/inhouse/step-aside", stepping_aside.step_aside, methods=["POST"]),
+            Route("/inhouse/come-back", stepping_aside.come_back, methods=["POST"]),
             Route("/inhouse/shutdown", commands.shutdown, methods=["POST"]),
             Route("/mcp", mcp),
             WebSocketRoute("/lsp", _language_server),

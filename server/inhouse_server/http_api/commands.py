@@ -19,7 +19,7 @@ from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
 from inhouse_server.http_api.reading import assistant_of, read_body, within_of
 from inhouse_server.http_api.repositories import workspace_of
-from inhouse_server.http_api.streaming import server_sent
+from inhouse_server.http_api.streaming import refused_at_once, server_sent
 from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
 from inhouse_server.mcp.in_owner import read_passage, review_for_client
 from inhouse_training import Message, TextDelta
@@ -94,8 +94,8 @@ async def uses(request: Request) -> Response:
 async def ask(request: Request) -> Response:
     """Server-sent events: ``delta`` with text, then ``finished`` with the ask contract, or ``error``.
 
-    ``history`` are earlier turns, oldest first. With ``passages``, ``finished`` also holds what was cited as the search
-    contract has it, text and all.
+    Who cannot be answered now is told so by the status, 429 or 503, and ``Retry-After``. ``history`` are earlier turns,
+    oldest first. With ``passages``, ``finished`` also holds what was cited as the search contract has it, text and all.
     """
     body = await read_body(request, AskRequest)
     assistant = assistant_of(request, workspace_of(request))
@@ -107,10 +107,12 @@ async def ask(request: Request) -> Response:
         max_tokens=body.max_tokens,
     )
 
+    answer = await refused_at_once(cancellable(lambda cancel: assistant.ask(question, cancel)))
+
     async def events() -> AsyncIterator[bytes]:
         text = ""
         try:
-            async for event in cancellable(lambda cancel: assistant.ask(question, cancel)):
+            async for event in answer:
                 if isinstance(event, TextDelta):
                     text += event.text
                     yield server_sent({"text": event.text}, "delta")

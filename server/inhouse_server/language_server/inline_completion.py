@@ -17,6 +17,7 @@ from inhouse_retrieval import redact
 from inhouse_server.access import TooMuch, Work
 from inhouse_server.background import run_in_thread
 from inhouse_server.completions import Gap, fitting
+from inhouse_server.lending import SteppedAside
 from inhouse_server.lsp_capabilities import INLINE_COMPLETION
 from inhouse_server.text_sync import index_in_line, split_lines
 from inhouse_training import BASE, TextDelta
@@ -101,7 +102,10 @@ async def _noted(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
     if engine is None:
         return ""
     with ls.asking(INLINE_COMPLETION) as noting:
-        text, noting.work = await run_in_thread(lambda: _fill_in(ls, engine, gap, cancel))
+        try:
+            text, noting.work = await run_in_thread(lambda: _fill_in(ls, engine, gap, cancel))
+        except SteppedAside:
+            text = ""  # as while the model loads
         noting.status = 499 if cancel.is_set() else 200 if text else 204
     return text
 
@@ -121,12 +125,13 @@ def _fill_in(
         stop=("\n",) if gap.in_line else ("\n\n",),
     )
     middle, text, work = "", "", None
-    for event in engine.fill_in(asked, cancel):
-        if isinstance(event, TextDelta):
-            middle += event.text
-            continue
-        adapter = None if asked.adapter == BASE else asked.adapter
-        work = Work("completion", adapter, None, event.prompt_tokens, event.completion_tokens)
-        if event.reason != "cancelled" and not redact(middle)[1]:
-            text = fitting(gap, middle, event.reason)
+    with ls.house.using_model():
+        for event in engine.fill_in(asked, cancel):
+            if isinstance(event, TextDelta):
+                middle += event.text
+                continue
+            adapter = None if asked.adapter == BASE else asked.adapter
+            work = Work("completion", adapter, None, event.prompt_tokens, event.completion_tokens)
+            if event.reason != "cancelled" and not redact(middle)[1]:
+                text = fitting(gap, middle, event.reason)
     return text, work

@@ -12,6 +12,7 @@ from inhouse_server.background import run_in_thread
 from inhouse_server.elsewhere import Elsewhere
 from inhouse_server.language_server.checkout import Checkout
 from inhouse_server.language_server.progress import work
+from inhouse_server.lending import SteppedAside
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -36,9 +37,17 @@ async def _load(ls: InhouseServer) -> None:
     async with work(ls, "inhouse", cancellable=False) as job:
         job.report("loading the model and the index")
         try:
-            await run_in_thread(lambda: (ls.house.assistant(ls.within), ls.house.engine()))
+            await run_in_thread(lambda: _have_ready(ls))
+        except SteppedAside:
+            pass  # it comes back by itself; who asks meanwhile is told
         except InhouseError as error:
             ls.window_show_message(types.ShowMessageParams(types.MessageType.Error, f"inhouse: {error}"))
+
+
+def _have_ready(ls: InhouseServer) -> None:
+    ls.house.assistant(ls.within)
+    with ls.house.using_model():
+        ls.house.engine()
 
 
 def exit_connection(ls: InhouseServer, params: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +98,15 @@ def review_for_client(
     """Review a range, what is staged, or all that is not on the main branch yet; the model reads if settings say so.
 
     Raises:
+        SteppedAside: the model reads, and its memory is lent to a retraining.
         InhouseError: the change cannot be read, or the model cannot be had.
     """
     settings = workspace.settings
     change = read_change(workspace.repository, revisions, staged=staged, progress=progress)
-    reader = workspace.reader() if settings.review.reading else None
-    house = workspace.known_house(change.base_commit, progress)
-    return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
+    with workspace.using_model() if settings.review.reading else nullcontext():
+        reader = workspace.reader() if settings.review.reading else None
+        house = workspace.known_house(change.base_commit, progress)
+        return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
 
 
 def _is_text(path: str) -> bool:

@@ -17,7 +17,8 @@ export function factsOf(status) {
   const { last_retrain: last } = status
   return [
     ...(status.root ? [['Repository', status.root]] : []), // only who may administrate is told
-    ['Base model', status.base_model + (status.model_loaded ? '' : ' (not loaded yet)')],
+    ['Base model', status.base_model + (status.stepped_aside ? ' (stepped aside for a retraining)'
+      : status.model_loaded ? '' : ' (not loaded yet)')],
     ['Current adapter', status.adapter ?? 'none'],
     ['Index', status.index_commit
       ? `${short(status.index_commit)}: ${status.files} files, ${status.chunks} chunks, ${status.pending} pending`

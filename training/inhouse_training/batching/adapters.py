@@ -83,6 +83,11 @@ class StackedAdapters:
     def versions(self) -> tuple[str, ...]:
         return tuple(self._used)
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """The matrices of all layers."""
+        for addition in self._additions.values():
+            yield from (addition.down, addition.up)
+
     def row(self, version: str) -> int:
         """The number by which a token says that it is of this version."""
         if version == BASE:

@@ -88,6 +88,17 @@ class BatchedEngine(TransformersEngine):
     def loaded_adapters(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*super().loaded_adapters, *self._stack.versions]))
 
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        yield from super()._tensors()
+        yield self._pool
+        yield from self._stack.tensors()
+
+    def close(self) -> None:
+        self._scheduler.close()
+        self._stack = StackedAdapters(torch.device("cpu"), self._pool.dtype)  # an empty one
+        self._pool = self._decoder = self._decoded = None
+        super().close()
+
     def _generate(
         self,
         prompt: list[int],

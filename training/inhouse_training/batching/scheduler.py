@@ -152,6 +152,10 @@ class Scheduler:
                 self._threads[0].start()
             self._changed.notify()
 
+    def close(self) -> None:
+        """End the thread, which keeps what runs the model. Nothing may be submitted afterwards."""
+        _leave(self._exiting, self._changed, self._threads)
+
     @property
     def waiting(self) -> int:
         """Requests that have not begun."""

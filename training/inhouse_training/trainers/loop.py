@@ -77,13 +77,15 @@ def load_rows(job: Job) -> datasets.Dataset:
 
 def checkpointing_here(job: Job, trainer: str, compiled: bool = False) -> Checkpointing:
     """Which layers are computed again on this machine; ``trainer`` is ``"trl"`` or ``"unsloth"``."""
-    conditions = Conditions(torch.cuda.is_available(), trainer, memory_here(), compiled, share_here(job))
+    room = memory_here(workers().size)
+    conditions = Conditions(torch.cuda.is_available(), trainer, room, compiled, share_here(job))
     return checkpointing_of(shape_of(job.base), job.recipe, conditions)
 
 
 def share_here(job: Job) -> Share:
     """How the workers of this run share it."""
-    return share_of(shape_of(job.base), job.recipe, workers().size, torch.cuda.is_available(), memory_here())
+    size = workers().size
+    return share_of(shape_of(job.base), job.recipe, size, torch.cuda.is_available(), memory_here(size))
 
 
 def compiles_here(job: Job) -> bool:
@@ -175,10 +177,10 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
 
 
 def _logits_fit(job: Job) -> bool:
-    """Whether the logits of a batch, their gradient and a copy take a third of the GPU's memory at most."""
+    """Whether the logits of a batch, their gradient and a copy take a third of the memory at most."""
     tokens = job.recipe.optimizer.batch_rows * job.recipe.data.max_tokens
     needed = 3 * 4 * tokens * _vocabulary(job)
-    return needed < int(torch.cuda.get_device_properties(0).total_memory) / 3
+    return needed < memory_here(workers().size) / 3
 
 
 def _vocabulary(job: Job) -> int:
