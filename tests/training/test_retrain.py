@@ -85,6 +85,7 @@ def test_a_repository_is_learned_judged_and_promoted(
     assert result.candidate in page
     assert "data:image/svg+xml;base64," in page
     assert "95 % interval" in result.report.with_suffix(".md").read_text()
+    assert "History of versions" in page and "served now" in page
     # Seven changes of one moment: a bin, no curve to show, and no word on how often to retrain.
     (oldest,) = result.metrics["decay"]["bins"]
     assert oldest["changes"] == 7 and oldest["gain"]["mean"] == pytest.approx(

@@ -274,7 +274,7 @@ class Registry:
             previous = next(version for version in earlier if version is None or self.is_sound(version))
             passed = [version for version in earlier[: earlier.index(previous)] if version is not None]
             gone = f" {', '.join(passed)} is not there any more, or damaged." if passed else ""
-            self._set_current(previous, f"{_ROLLBACK} {stack[-1]}.{gone} {note}".strip())
+            self._set_current(previous, f"{ROLLBACK} {stack[-1]}.{gone} {note}".strip())
         return previous
 
     def history(self) -> tuple[Promotion, ...]:
@@ -413,14 +413,15 @@ class Registry:
             ) from error
 
 
-_ROLLBACK = "rolled back from"
+ROLLBACK = "rolled back from"
+"""How the note of a promotion begins that goes back to an earlier version."""
 
 
 def _promoted(history: Sequence[Promotion]) -> list[str | None]:
     """The versions that a rollback can go back through, the current one last; it begins with the base model."""
     stack: list[str | None] = [None]
     for entry in history:
-        if len(stack) > 1 and entry.note.startswith(_ROLLBACK):
+        if len(stack) > 1 and entry.note.startswith(ROLLBACK):
             stack.pop()
             while len(stack) > 1 and stack[-1] != entry.version:  # passed over, since it could not be used any more
                 stack.pop()

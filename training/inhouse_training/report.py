@@ -15,6 +15,7 @@ from .finetune import TrainingStep
 from .gate import Decision
 from .probes import FAULTS, INVENTED, Probes
 from .report_page import Page, Table, write_page
+from .version_history import PastVersion, version_tables
 
 MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with retrieved passages"}
 
@@ -26,6 +27,7 @@ class ReportInput:
     Attributes:
         decay: how the candidate's gain changes with the days since its snapshot.
         earlier: the curves of earlier versions, by version, oldest first.
+        versions: the history of versions, this one and what the decision made of it among them.
     """
 
     candidate: str
@@ -39,6 +41,7 @@ class ReportInput:
     decision: Decision
     decay: Decay
     earlier: Sequence[tuple[str, Decay]] = ()
+    versions: Sequence[PastVersion] = ()
 
 
 def write_report(content: ReportInput, directory: Path) -> Path:
@@ -97,6 +100,7 @@ def _blocks(content: ReportInput) -> list[Table]:
             "Paired bootstrap over changes.",
         ),
         Table("Forgetting (nats per token on general text)", ("text", *labels), tuple(forgetting)),
+        *version_tables(content.versions),
         *decay_tables(content.decay, content.earlier),
         *_probe_tables(content.probes),
         Table(

@@ -40,6 +40,7 @@ from .schedule import LastRun
 from .snapshot_search import SnapshotSearch
 from .synthesis.cache import stored_replies
 from .trainers import out_of
+from .version_history import version_history
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
@@ -170,7 +171,7 @@ def _make_candidate(
         registry.promote(version.version, " ".join(decision.reasons), judged_against=before)
     content = ReportInput(
         version.version, current, base.name, recipe.name, dataset.manifest, curve, evaluation, probes, decision,
-        decay, earlier_decays(registry, version.version),
+        decay, earlier_decays(registry, version.version), version_history(registry),
     )  # fmt: skip
     report = write_report(content, run.directory)
     outcome: Literal["promoted", "rejected"] = "promoted" if decision.promote else "rejected"
