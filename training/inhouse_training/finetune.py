@@ -23,6 +23,7 @@ from inhouse_retrieval import Cancelled, InhouseError, Progress, no_progress
 from .base_model import BaseModel
 from .child import Child, wait_for, why_it_ended
 from .dataset import Dataset
+from .half import multiplies_bfloat16
 from .machines import VISIBLE, visible_gpus
 from .recipe import Recipe
 from .sharing import workers_of
@@ -104,20 +105,23 @@ def trainer_kind(recipe: Recipe) -> str:
     kind: str = recipe.trainer.kind
     if kind == "auto":
         kind = "unsloth" if installed and gpu and not asks_for_trl(recipe) else "trl"
-    check_trainer(recipe, kind, installed, gpu)
+    check_trainer(recipe, kind, installed, gpu, multiplies_bfloat16())
     return kind
 
 
-def check_trainer(recipe: Recipe, kind: str, installed: bool, gpu: bool) -> None:
+def check_trainer(recipe: Recipe, kind: str, installed: bool, gpu: bool, bfloat16: bool = True) -> None:
     """See whether the trainer ``kind`` does what the recipe asks for.
 
     Args:
         installed: whether Unsloth is there.
         gpu: whether a CUDA GPU is.
+        bfloat16: whether that multiplies bfloat16 itself.
 
     Raises:
         InhouseError: it does not.
     """
+    if gpu and not bfloat16:
+        _check_float16(recipe)
     if kind == "unsloth" and not installed:
         raise InhouseError(
             "The recipe asks for Unsloth, which is not installed.",
@@ -171,6 +175,19 @@ def _check_speed(recipe: Recipe, kind: str, gpu: bool) -> None:
     if recipe.trainer.compile is True and not gpu:
         raise InhouseError(
             "The recipe compiles the layers, which needs a CUDA GPU.", 'Set trainer.compile to "auto" or false.'
+        )
+
+
+def _check_float16(recipe: Recipe) -> None:
+    """Refuse what a GPU without bfloat16 does not do: it trains in float16, its adapter in float32."""
+    if recipe.lora.dtype == "bfloat16":
+        raise InhouseError(
+            "The recipe asks for an adapter in bfloat16, which this GPU does not multiply.", "Leave lora.dtype out."
+        )
+    if recipe.trainer.gpus != 1 and recipe.trainer.sharding != "none":
+        raise InhouseError(
+            "The recipe may split the model between GPUs, which is done in bfloat16, and these do not multiply that.",
+            'Set trainer.sharding to "none", or trainer.gpus to 1.',
         )
 
 

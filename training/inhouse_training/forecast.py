@@ -11,6 +11,7 @@ from inhouse_retrieval import InhouseError
 from .base_model import BaseModel
 from .dataset import Dataset
 from .finetune import asks_for_trl, check_trainer, training_passes, unsloth_installed
+from .half import TrainingType, training_type
 from .machines import Machine, visible_gpus
 from .memory import (
     GIB,
@@ -65,6 +66,7 @@ class Forecast:
         basis: what the time rests on, as a sentence.
         refusal: why the run cannot be made on this machine, and what could be, as a sentence; empty when it fits.
         share: how several GPUs share the run; ``memory`` is of each of them.
+        precision: the type of numbers that the base model is trained in.
     """
 
     machine: Machine
@@ -78,6 +80,7 @@ class Forecast:
     basis: str
     refusal: str
     share: Share = ALONE
+    precision: TrainingType = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """As ``--dry-run --json`` has it, with the sum of the memory."""
@@ -126,7 +129,8 @@ def forecast_training(
         seconds, basis = _time(shape, recipe, rows, tokens, machine, conditions)
     cost = seconds / 3600 * price if seconds is not None and price is not None else None
     refusal = _refusal(shape, recipe, base, memory, machine, conditions)
-    return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal, share)
+    precision = training_type(machine.gpu, machine.bfloat16)
+    return Forecast(machine, rows, passes, steps, tokens, memory, seconds, cost, basis, refusal, share, precision)
 
 
 def conditions_of(shape: Shape | None, recipe: Recipe, machine: Machine, tokens: int | None) -> Conditions:
@@ -256,7 +260,8 @@ def _refusal(
     kind = conditions.trainer if recipe.trainer.kind == "auto" else recipe.trainer.kind
     try:
         # Of a card that would be rented nobody knows what is installed beside it.
-        check_trainer(recipe, kind, not machine.measured or unsloth_installed(), machine.gpu)
+        installed = not machine.measured or unsloth_installed()
+        check_trainer(recipe, kind, installed, machine.gpu, machine.bfloat16)
         check_targets(recipe, base)
     except InhouseError as error:
         return f"{error.problem} {error.remedy}"

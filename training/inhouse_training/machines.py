@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from inhouse_retrieval import InhouseError
 
 from .devices import main_memory
+from .half import multiplies_bfloat16, training_type
 from .memory import GIB
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -21,6 +22,7 @@ class Machine:
 
     Attributes:
         measured: whether ``tflops`` was measured here, or comes from a table.
+        bfloat16: whether a GPU multiplies bfloat16 itself.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Machine:
     memory: int
     tflops: float
     measured: bool = False
+    bfloat16: bool = True
 
 
 CARDS = {
@@ -38,7 +41,7 @@ CARDS = {
     "a100-40gb": Machine("a100-40gb", True, 39 * GIB, 250.0),
     "l4-24gb": Machine("l4-24gb", True, 22 * GIB, 97.0),
     "rtx4090-24gb": Machine("rtx4090-24gb", True, 23 * GIB, 132.0),
-    "t4-16gb": Machine("t4-16gb", True, 15 * GIB, 52.0),
+    "t4-16gb": Machine("t4-16gb", True, 15 * GIB, 52.0, bfloat16=False),
 }
 """Cards to plan for, by name. Their memory is what torch sees."""
 _MATRIX = 1024
@@ -63,8 +66,9 @@ def this_machine() -> Machine:
     import torch
 
     if torch.cuda.is_available():
-        name = torch.cuda.get_device_properties(0).name
-        return Machine(name, True, memory_here(), _tflops("cuda", torch.bfloat16), True)
+        name, native = torch.cuda.get_device_properties(0).name, multiplies_bfloat16()
+        dtype = getattr(torch, training_type(True, native))
+        return Machine(name, True, memory_here(), _tflops("cuda", dtype), True, native)
     return Machine(f"{os.cpu_count()} cores", False, memory_here(), _tflops("cpu", torch.float32), True)
 
 

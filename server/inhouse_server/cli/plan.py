@@ -126,6 +126,10 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         lines.append(f"memory: about {memory.total / _GIB:.1f} GiB ({told}) of {room}{shared}")
     else:
         lines.append("memory: not predicted, since this base model's shape is not known")
+    if forecast.precision == "float16":
+        lines.append(
+            f"precision: float16 with scaled gradients, since {machine.name} does not multiply bfloat16 itself"
+        )
     cost = f", cost {forecast.cost:.2f}" if forecast.cost is not None else ""
     told = f"about {forecast.seconds:,.0f} s of training{cost}. " if forecast.seconds is not None else ""
     return [*lines, f"time: {told}{forecast.basis}"]

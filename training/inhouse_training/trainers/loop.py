@@ -20,6 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ..dataset import Dataset
 from ..forecast import compiles
+from ..half import always_skipped, precision_arguments, training_type_here
 from ..machines import memory_here, this_machine
 from ..memory import Checkpointing, Conditions, checkpointing_of, shape_of, share_of
 from ..sharing import Share, rows_of_a_worker
@@ -150,7 +151,7 @@ def sft_arguments(job: Job, run_dir: Path, checkpointing: Checkpointing, compile
             "use_reentrant": False,
             "every_n_layers": 2 if checkpointing == "selective" else 1,
         },
-        bf16=on_gpu,
+        **precision_arguments(training_type_here()),
         use_cpu=not on_gpu,
         fsdp=sharded,
         # Each keeps its own part in a checkpoint: reading a whole one back, the workers wait for each other for ever
@@ -241,6 +242,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         self.reporter = reporter
         self.vocabulary = _vocabulary(job)
         self.stopping = False
+        self.skipped: list[bool] = []
         self.step_began = self.saved = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -273,12 +275,19 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         loss, grad_norm = float(logs["loss"]), float(logs.get("grad_norm", 0.0))
+        # In float16 a gradient that is too large is no break: the step is left out, and the next is scaled less.
+        self.skipped.append(args.fp16 and math.isfinite(loss) and not math.isfinite(grad_norm))
         for name, value in (("loss", loss), ("gradient norm", grad_norm)):
-            if not math.isfinite(value):
+            if not math.isfinite(value) and not self.skipped[-1]:
                 raise TrainingStopped(
                     f"the {name} became {value} at step {state.global_step}",
                     "Lower optimizer.learning_rate in the recipe.",
                 )
+        if always_skipped(self.skipped):
+            raise TrainingStopped(
+                f"the gradient is beyond float16 at every scale, up to step {state.global_step}",
+                "Lower optimizer.learning_rate in the recipe, or take a GPU that multiplies bfloat16.",
+            )
         # Those of an interrupted run are among them. A checkpoint is written after this, if at all.
         losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
         broken = why_stop(losses, self.vocabulary)
@@ -291,7 +300,7 @@ class RunCallback(TrainerCallback):  # type: ignore[misc]
             "step": state.global_step,
             "total": state.max_steps,
             "loss": loss,
-            "grad_norm": grad_norm,
+            "grad_norm": None if self.skipped[-1] else grad_norm,
             "learning_rate": logs.get("learning_rate"),
             "tokens": int(state.num_input_tokens_seen),
             "seconds": round(now - self.step_began, 3),

@@ -19,7 +19,8 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     from peft import LoraConfig
     from transformers import set_seed
 
-    from ..base_model import best_device, best_dtype, load_model, load_tokenizer
+    from ..base_model import load_model, load_tokenizer
+    from ..half import training_dtype
     from ..speed import compile_layers, cudnn_first, use_documents_attention
     from .loop import (
         RunCallback,
@@ -42,7 +43,7 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     compiled = compiles_here(job)
     arguments = sft_arguments(job, run_dir, checkpointing_here(job, "trl", compiled), compiled)
     # What is split is never whole on one GPU.
-    model = load_model(job.base, "cpu", best_dtype(best_device())) if share_here(job).split else load_model(job.base)
+    model = load_model(job.base, "cpu" if share_here(job).split else None, training_dtype())
     documents = documents_here(job, model)
     if documents:
         use_documents_attention(model)

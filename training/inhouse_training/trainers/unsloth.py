@@ -26,6 +26,7 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     from trl import SFTTrainer
 
     from ..base_model import load_tokenizer
+    from ..half import training_dtype
     from .loop import RunCallback, checkpointing_here, load_rows, run, sft_arguments
 
     recipe, lora = job.recipe, job.recipe.lora
@@ -33,6 +34,7 @@ def train(job: Job, run_dir: Path, reporter: Reporter) -> bool:
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(job.base.path),
         max_seq_length=recipe.data.max_tokens,
+        dtype=training_dtype(),  # what 4-bit weights are multiplied in, too
         load_in_4bit=recipe.trainer.load_in_4bit,
         use_exact_model_name=True,
         random_state=recipe.seed,
