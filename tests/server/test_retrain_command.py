@@ -88,6 +88,41 @@ def test_a_dry_run_tells_memory_time_and_cost_and_refuses_what_does_not_fit(
     assert not (shop.root / ".inhouse").exists()
 
 
+def test_what_nothing_could_judge_is_refused_beforehand_as_by_the_run_itself(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    registry = Registry(shop.root / ".inhouse" / "adapters")
+    newest = shop.git("rev-parse", "HEAD").decode().strip()
+    made = random_adapter(base_model, tmp_path / "made", r=2)
+    known = registry.add(made, AdapterManifest(base_model.name, base_model.sha256, newest)).version
+    registry.promote(known)
+    told = f"The current adapter {known} was trained on all but 0 of the changes that would judge the candidate"
+    planned = inhouse("retrain", "--dry-run", "--repo", str(shop.root))
+    assert planned.code == 1 and planned.stdout.startswith(f"would refuse:\n  {told}")
+    done = inhouse("retrain", "--repo", str(shop.root))
+    assert done.code == 1 and told in " ".join(done.stderr.split())
+    assert not list((shop.root / ".inhouse" / "runs").glob("*/dataset*"))
+    # A training alone judges nothing.
+    assert json_of(inhouse("train", "--dry-run", "--json", "--repo", str(shop.root)))["decision"] == "train"
+
+
+def test_rows_beyond_the_context_are_refused_beforehand_as_by_the_run_itself(
+    tmp_path: Path, inhouse: Inhouse, base_model: BaseModel
+) -> None:
+    shop = make_history(tmp_path / "shop", commits=14)
+    long = Path("training/recipes/cpu-trial.toml").read_text().replace("max_tokens = 768", "max_tokens = 9000")
+    (tmp_path / "long.toml").write_text(long)
+    asked = ("--recipe", str(tmp_path / "long.toml"), "--repo", str(shop.root))
+    told = f"makes rows of up to 9000 tokens, and {base_model.name} reads 8192. Lower data.max_tokens to 8192."
+    planned = inhouse("retrain", "--dry-run", "--card", "h100", *asked)
+    assert planned.code == 1 and told in planned.stdout
+    for command in (("retrain",), ("retrain", "--all-data"), ("train",)):
+        done = inhouse(*command, *asked)
+        assert done.code == 1 and told in " ".join(done.stderr.split()), done.stderr
+    assert not list((shop.root / ".inhouse" / "runs").glob("*/training/metrics.jsonl"))
+
+
 @pytest.mark.parametrize("command", ["train", "retrain"])
 @pytest.mark.parametrize("option", [("--card", "h100"), ("--price", "2.79"), ("--price", "0")])
 def test_what_belongs_to_a_plan_begins_no_run(

@@ -11,12 +11,11 @@ import pytest
 from inhouse_retrieval import InhouseError, Repository
 from inhouse_training import BaseModel, Recipe, load_recipe
 from inhouse_training.cut import cut_repository, held_out_change, selection_cut
-from inhouse_training.dataset import Dataset
+from inhouse_training.judging import not_selected_by
 from inhouse_training.machines import CARDS, Machine
 from inhouse_training.memory import GIB
 from inhouse_training.recipe import parse_recipe, recipe_names
 from inhouse_training.recipe_text import recipe_text
-from inhouse_training.retrain import _not_selected_by
 from inhouse_training.sweep.space import OWN_MIX, own_choice, recipe_of, space_around, what_fits
 
 from .conftest import TINY
@@ -115,21 +114,17 @@ def test_a_history_too_short_to_choose_by_is_said(tmp_path: Path, tiny_recipe: R
     assert "comes with inhouse" in told.value.remedy
 
 
-def test_a_recipe_is_not_judged_by_what_chose_it(history: Repository, tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_recipe_is_not_judged_by_what_chose_it(history: Repository, tiny_recipe: Recipe) -> None:
     cut = cut_repository(history, tiny_recipe)
     held_out = tuple(change for change in map(held_out_change, cut.held_out) if change is not None)
-    dataset = Dataset(tmp_path)
-    dataset.__dict__["manifest"] = {"snapshot": cut.snapshot}
-    assert _not_selected_by(history, tiny_recipe, dataset, held_out) == held_out
+    assert not_selected_by(history, tiny_recipe, cut, held_out) == held_out
     # A sweep before more changes were read chose by the three oldest of them.
     chosen = tiny_recipe.model_copy(update={"selected_until": held_out[-3].commit})
-    assert _not_selected_by(history, chosen, dataset, held_out) == held_out[:-3]
+    assert not_selected_by(history, chosen, cut, held_out) == held_out[:-3]
     # By a sweep that chose before the snapshot, nothing is lost.
     before = tiny_recipe.model_copy(update={"selected_until": cut.training[0].commit})
-    assert _not_selected_by(history, before, dataset, held_out) == held_out
+    assert not_selected_by(history, before, cut, held_out) == held_out
     all_but_two = tiny_recipe.model_copy(update={"selected_until": held_out[2].commit})
     with pytest.raises(InhouseError, match="was chosen by all but 2 of the changes"):
-        _not_selected_by(history, all_but_two, dataset, held_out)
-    rewritten = replace(cut, snapshot="0" * 40)
-    dataset.__dict__["manifest"] = {"snapshot": rewritten.snapshot}
-    assert _not_selected_by(history, chosen, dataset, held_out) == held_out
+        not_selected_by(history, all_but_two, cut, held_out)
+    assert not_selected_by(history, chosen, replace(cut, snapshot="0" * 40), held_out) == held_out

@@ -13,7 +13,7 @@ from inhouse_retrieval import Progress, Repository, no_progress
 from .base_model import BaseModel, load_tokenizer
 from .dataset import build_dataset
 from .devices import MakeRoom, as_it_is
-from .finetune import finetune, training_curve
+from .finetune import check_run, finetune, training_curve
 from .recipe import Recipe
 from .registry import Registry
 from .replay import replay_source
@@ -59,6 +59,7 @@ def retrain_on_everything(
             return RetrainResult(
                 "skipped", (reason,), finished["candidate"], registry.current(), finished["metrics"], None
             )
+        check_run(recipe, base)
         started = now()
         start_run(run)
         tokenizer = load_tokenizer(base)

@@ -25,6 +25,7 @@ from .child import Child, wait_for, why_it_ended
 from .dataset import Dataset
 from .half import multiplies_bfloat16
 from .machines import VISIBLE, visible_gpus
+from .memory import check_context
 from .recipe import Recipe
 from .sharing import workers_of
 from .trainers import STOPPED_EXIT_CODE, Job
@@ -65,7 +66,7 @@ def finetune(
     manifest = Dataset(dataset_dir).manifest
     passes = training_passes(recipe, manifest["row_tokens"])
     job = Job(base, dataset_dir.resolve(), manifest["rows_sha256"], passes, recipe)
-    kind, workers = trainer_kind(recipe), workers_of(recipe, len(visible_gpus()))
+    kind, workers = check_run(recipe, base), workers_of(recipe, len(visible_gpus()))
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     _keep_job(run_dir, job)
@@ -93,6 +94,17 @@ def training_passes(recipe: Recipe, row_tokens: int) -> int:
     """Times that the rows are seen: as many whole passes as the token budget allows, one at least."""
     budget, most = recipe.data.max_train_tokens, recipe.optimizer.max_passes
     return max(1, min(most, budget // max(row_tokens, 1))) if budget else most
+
+
+def check_run(recipe: Recipe, base: BaseModel) -> str:
+    """Which trainer runs a recipe here, once it is sure that it can.
+
+    Raises:
+        InhouseError: the recipe asks for what is not there, or makes longer rows than the base model reads.
+    """
+    kind = trainer_kind(recipe)
+    check_context(recipe, base, kind)
+    return kind
 
 
 def trainer_kind(recipe: Recipe) -> str:

@@ -18,10 +18,10 @@ from .memory import (
     Conditions,
     Memory,
     Shape,
+    check_context,
     check_targets,
     checkpointed_share,
     checkpointing_of,
-    context_of,
     predict_memory,
     shape_of,
     share_of,
@@ -266,7 +266,11 @@ def _refusal(
     except InhouseError as error:
         return f"{error.problem} {error.remedy}"
     if memory is None or memory.total <= machine.memory or shape is None:
-        return _beyond_context(recipe, base, conditions.trainer)
+        try:
+            check_context(recipe, base, conditions.trainer)
+        except InhouseError as error:
+            return f"{error.problem} {error.remedy}"
+        return ""
     workers = conditions.share.workers
     each = f" on each of {workers} GPUs" if workers > 1 else ""
     told = (
@@ -277,12 +281,3 @@ def _refusal(
     if found is None:
         return f"{told} No change of the recipe makes it fit: take {'gpu-trial' if machine.gpu else 'cpu-trial'}."
     return f"{told} With {found[0]} it takes {found[1].total / GIB:.1f} GiB and would fit."
-
-
-def _beyond_context(recipe: Recipe, base: BaseModel, trainer: str) -> str:
-    """Why rows are too long for what the base model reads; empty when they are not. Unsloth stretches its positions."""
-    context = context_of(base)
-    if context is None or recipe.data.max_tokens <= context or trainer == "unsloth":
-        return ""
-    rows = f"The recipe {recipe.name} makes rows of up to {recipe.data.max_tokens} tokens"
-    return f"{rows}, and {base.name} reads {context}. Lower data.max_tokens to {context}."

@@ -127,6 +127,25 @@ def context_of(base: BaseModel) -> int | None:
     return None if context is None else int(context)
 
 
+def check_context(recipe: Recipe, base: BaseModel, trainer: str) -> None:
+    """See whether the base model reads rows as long as the recipe makes them. Unsloth stretches its positions; of a
+    model that is not on this machine nobody knows.
+
+    Args:
+        trainer: ``"trl"`` or ``"unsloth"``.
+
+    Raises:
+        InhouseError: they are too long.
+    """
+    context = context_of(base)
+    if context is not None and recipe.data.max_tokens > context and trainer != "unsloth":
+        raise InhouseError(
+            f"The recipe {recipe.name} makes rows of up to {recipe.data.max_tokens} tokens, and {base.name} reads "
+            f"{context}.",
+            f"Lower data.max_tokens to {context}.",
+        )
+
+
 def check_targets(recipe: Recipe, base: BaseModel) -> None:
     """See whether the base model has the layers that the recipe's adapter is for. A model whose layers nobody knows, as
     one that is not on this machine, is taken to have them.

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from inhouse_retrieval import Progress, Repository, no_progress
+from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 
 from .base_model import DEFAULT_BASE, BaseModel, find_base_model, load_tokenizer
 from .cut import Cut
 from .dataset import Dataset, build_dataset, is_whole
 from .finetune import training_curve, training_passes
 from .forecast import Forecast, RowCount, count_rows, forecast_training
+from .judging import current_before, judging_changes
 from .machines import Machine
 from .recipe import Recipe
 from .registry import AdapterVersion, Registry
@@ -29,7 +30,8 @@ class RetrainPlan:
     """What :func:`~inhouse_training.retrain.retrain` would do now.
 
     Attributes:
-        decision: ``"train"``, ``"skip"`` for the ``reasons``, each a sentence, or ``"refuse"`` for what does not fit.
+        decision: ``"train"``, ``"skip"`` for the ``reasons``, each a sentence, or ``"refuse"`` for what does not fit or
+            could not be judged.
         snapshot: the commit that would be trained on.
         training_changes, held_out_changes: how many changes there are of each.
         current: the adapter that the candidate would compete with.
@@ -69,9 +71,17 @@ class RetrainPlan:
 
 
 def plan_retraining(
-    repository: Repository, state_dir: Path, recipe: Recipe, base: BaseModel, retrieval: bool = True
+    repository: Repository,
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    retrieval: bool = True,
+    judged: bool = True,
 ) -> RetrainPlan:
     """Look at the repository as a retraining would.
+
+    Args:
+        judged: whether the candidate is judged; a training alone needs no changes for that.
 
     Raises:
         InhouseError: the history is too short.
@@ -93,9 +103,10 @@ def plan_retraining(
         if tokens is not None:
             seconds = round(tokens * past["seconds"] / past["tokens"], 1)
     reason = _reason_to_train(run, registry, steps) if finished is None else nothing_changed(finished)
+    refusal = _not_to_be_judged(repository, registry, recipe, base, run) if finished is None and judged else ""
     return RetrainPlan(
-        decision="train" if finished is None else "skip",
-        reasons=(reason,),
+        decision="skip" if finished is not None else "refuse" if refusal else "train",
+        reasons=(refusal or reason,),
         recipe=recipe.name,
         base_model=base.name,
         snapshot=run.cut.snapshot,
@@ -110,6 +121,15 @@ def plan_retraining(
         predicted_seconds=seconds,
         predicted_from=example.version if example and seconds is not None else None,
     )
+
+
+def _not_to_be_judged(repository: Repository, registry: Registry, recipe: Recipe, base: BaseModel, run: Run) -> str:
+    """Why nothing could judge the candidate; empty when there are changes enough."""
+    try:
+        judging_changes(repository, registry, recipe, run.cut, current_before(registry, base, run)[0])
+    except InhouseError as error:
+        return f"{error.problem} {error.remedy}"
+    return ""
 
 
 def with_forecast(

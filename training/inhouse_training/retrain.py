@@ -21,15 +21,16 @@ from inhouse_retrieval import InhouseError, Progress, Repository, no_progress
 from .base_model import BaseModel, load_tokenizer
 from .canaries import read_canaries
 from .chat_template import template_digest
-from .cut import LEAST_HELD_OUT, HeldOutChange
+from .cut import HeldOutChange
 from .dataset import Dataset, build_dataset
 from .decay import days_since, measure_decay
 from .devices import MakeRoom, as_it_is
 from .earlier_versions import earlier_decays
 from .engine import BASE
 from .evaluation import CANDIDATE, CURRENT, Evaluation, evaluate
-from .finetune import TrainingStep, finetune, training_curve
+from .finetune import TrainingStep, check_run, finetune, training_curve
 from .gate import Decision, decide
+from .judging import current_before, judging_changes
 from .probes import Probes, run_probes
 from .recipe import Recipe
 from .registry import AdapterManifest, Judged, Overtaken, Registry
@@ -139,17 +140,18 @@ def _make_candidate(
     retrieval: bool,
     make_room: MakeRoom,
 ) -> RetrainResult:
+    # First of all: what cannot be trained, or could not be judged, is not worth a dataset.
+    check_run(recipe, base)
+    judging_changes(repository, registry, recipe, run.cut, current_before(registry, base, run)[0])
     tokenizer = load_tokenizer(base)
     replay = replay_source(base, recipe, progress, make_room)
     generated = partial(stored_replies, state_dir)
     dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
-    # Before anything is trained: what could not be judged is not worth training.
-    _judging(repository, registry, recipe, dataset, _current_before(registry, base, run)[0])
     make_room()
     adapter = finetune(base, dataset.directory, recipe, run.training, progress)
     before = Judged(registry.current())
-    current, remark = _current_before(registry, base, run)
-    held_out = _judging(repository, registry, recipe, dataset, current)
+    current, remark = current_before(registry, base, run)
+    held_out = judging_changes(repository, registry, recipe, run.cut, current)
     evaluation, probes = _judged(
         repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
     )
@@ -226,87 +228,6 @@ def _judged(
             search.close()
     write_json(path, {"current": current, "evaluation": evaluation.to_json(), "probes": probes.to_json()})
     return evaluation, probes
-
-
-def _current_before(registry: Registry, base: BaseModel, run: Run) -> tuple[str | None, str]:
-    """The adapter that the candidate competes with, and a sentence when the current one cannot.
-
-    It is not the candidate itself, when a run was killed just after its promotion.
-    """
-    noted = read_json(run.directory / "candidate.json")
-    current = registry.current()
-    if noted is not None and noted["version"] == current:
-        current = noted["current"]
-    if current is None:
-        return None, ""
-    try:
-        registry.verify(current)
-    except InhouseError as error:
-        return None, f"It was not compared with the current adapter: {error.problem}"
-    if registry.get(current).manifest.base_sha256 != base.sha256:
-        return None, f"It was not compared with the current adapter {current}, which belongs to another base model."
-    return current, ""
-
-
-def _judging(
-    repository: Repository, registry: Registry, recipe: Recipe, dataset: Dataset, current: str | None
-) -> tuple[HeldOutChange, ...]:
-    """The changes that judge the candidate.
-
-    Raises:
-        InhouseError: too few are left.
-    """
-    return _not_selected_by(repository, recipe, dataset, _unseen(repository, registry, dataset, current))
-
-
-def _unseen(
-    repository: Repository, registry: Registry, dataset: Dataset, current: str | None
-) -> tuple[HeldOutChange, ...]:
-    """The held-out changes that the current adapter did not see either: it may be of a later snapshot, when the recipe
-    or the kind of change that counts is another than it was.
-
-    Raises:
-        InhouseError: too few are left to judge by.
-    """
-    if current is None:
-        return dataset.held_out
-    snapshot = registry.get(current).manifest.snapshot
-    listed = repository.git("rev-list", f"{dataset.manifest['snapshot']}..{snapshot}", allow_failure=True)
-    seen = set(listed.decode("ascii").split())  # empty when that history was rewritten: none of it is left
-    unseen = tuple(change for change in dataset.held_out if change.commit not in seen)
-    if len(unseen) < LEAST_HELD_OUT:
-        raise InhouseError(
-            f"The current adapter {current} was trained on all but {len(unseen)} of the changes that would judge the "
-            f"candidate, and {LEAST_HELD_OUT} are needed.",
-            "Retrain when more changes have landed, or roll back to compare with the base model alone.",
-        )
-    return unseen
-
-
-def _not_selected_by(
-    repository: Repository, recipe: Recipe, dataset: Dataset, held_out: tuple[HeldOutChange, ...]
-) -> tuple[HeldOutChange, ...]:
-    """The held-out changes without those by which a sweep chose the recipe: a choice looks better there than it is.
-
-    A sweep chooses by older changes than are held out; they are among them all the same when the recipe's
-    ``data.changes`` was raised since.
-
-    Raises:
-        InhouseError: too few are left to judge by.
-    """
-    if not recipe.selected_until:
-        return held_out
-    # Nothing is listed when that history was rewritten: none of it is left.
-    listed = repository.git("rev-list", f"{dataset.manifest['snapshot']}..{recipe.selected_until}", allow_failure=True)
-    chose = set(listed.decode("ascii").split())
-    left = tuple(change for change in held_out if change.commit not in chose)
-    if len(left) < LEAST_HELD_OUT:
-        raise InhouseError(
-            f"The recipe {recipe.name} was chosen by all but {len(left)} of the changes that would judge the "
-            f"candidate, and {LEAST_HELD_OUT} are needed.",
-            "Retrain when more changes have landed, or sweep again.",
-        )
-    return left
 
 
 def training_metrics(curve: Sequence[TrainingStep]) -> dict[str, Any]:

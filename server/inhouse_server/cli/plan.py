@@ -41,9 +41,13 @@ def only_with_dry_run(dry_run: bool, card: str | None, price: float | None) -> N
 
 
 def make_plan(
-    repo: Path, recipe: str | None, waiting: str | None, card: str | None, price: float | None
+    repo: Path, recipe: str | None, waiting: str | None, card: str | None, price: float | None, judged: bool = True
 ) -> RetrainPlan:
-    """What a run would do now; ``waiting`` is why none is due.
+    """What a run would do now.
+
+    Args:
+        waiting: why none is due.
+        judged: whether it judges what it trains.
 
     Raises:
         InhouseError: there is no such card, or the history is too short.
@@ -53,10 +57,10 @@ def make_plan(
     chosen = named_card(card) if card else None
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "retrain", look_only=True)
-        plan = plan_retraining(job.repository, job.state_dir, job.recipe, job.base, job.retrieval)
+        plan = plan_retraining(job.repository, job.state_dir, job.recipe, job.base, job.retrieval, judged)
         if waiting:
             return replace(plan, decision="skip", reasons=(waiting,))
-        if plan.decision == "skip":
+        if plan.decision != "train":
             return plan
         room = _room_of(job) if chosen is None else None
         plan = with_forecast(

@@ -28,8 +28,9 @@ def train(
         show_result(train_on_everything(repo, recipe), json)
         return 0
     if dry_run:
-        return show_plan(make_plan(repo, recipe, None, card, price), json)
-    from inhouse_training import finetune, hold_runs, training_curve
+        return show_plan(make_plan(repo, recipe, None, card, price, judged=False), json)
+    from inhouse_training import hold_runs
+    from inhouse_training.finetune import finetune, training_curve
 
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "train")
