@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_MODES = {"closed_book": "question alone", "with_retrieval": "with passages"}
+_MODES = {
+    "closed_book": "question alone",
+    "with_retrieval": "with passages",
+    "oracle": "with the file before the edit",
+}
 _TOO_FEW = "too few for an interval"
 _LABELS = ("base", "current", "candidate")
 

@@ -19,6 +19,9 @@ Item = TypeVar("Item")
 LATER_FILES = "later_files"
 LATER_CHANGES = "later_changes"
 LATER_EDITS = "later_edits"
+SHOWN_EDITS = "later_edits_of_shown_files"
+ORACLE = "oracle"
+"""A mode beside those of the evaluation: the prompt holds what a search that never misses would find."""
 VALIDATION = "validation_conversations"
 
 LEAST_ITEMS = 5

@@ -28,6 +28,7 @@ from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, VALIDATION, Likelihood
 from .answered import Answered, ask_all, grade_all
 from .general import general_likelihoods
 from .later_texts import LaterText, later_changes, later_files, later_row, scored_bytes
+from .oracle import measure_oracle
 from .recall import Recall, known_files, measure_recall
 
 MOST_CONVERSATIONS = 200
@@ -43,8 +44,8 @@ class ModelEvaluation:
         base_model, recipe, snapshot, as_of: what the figures belong to; the snapshot is that of the cut.
         adapters: label -> version, or the base.
         evaluation: what the gate decides by.
-        likelihoods: of later files, pull requests and edits, of general text, and of the conversations that were kept
-            for validation.
+        likelihoods: of later files, pull requests and edits, of edits with the file as it was in the prompt, of general
+            text, and of the conversations that were kept for validation.
         answered: what was asked and said; empty unless it was asked for.
         recall: files known by heart: memory, not quality.
         decay: against days since the candidate's snapshot.
@@ -145,7 +146,9 @@ def evaluate_version(
             score_texts(engine, tokenizer, kind, items, search, names, settings, progress)
             for kind, items in texts.items()
         ]
-        likelihoods += [edits, *general_likelihoods(engine, tokenizer, names)]
+        progress("scoring later edits of shown files", 0, None)
+        shown = measure_oracle(engine, tokenizer, repository, run.cut, dataset.held_out, names, settings)
+        likelihoods += [edits, *([shown] if shown.sizes else []), *general_likelihoods(engine, tokenizer, names)]
         if learned is not None and (kept := learned.validation) is not None:
             likelihoods.append(score_validation(engine, tokenizer, kept, names))
             remarks.append(

@@ -11,12 +11,13 @@ from ..engine import BASE
 from ..evaluation import CANDIDATE, CLOSED_BOOK, CURRENT, WITH_RETRIEVAL
 from ..report import decay_tables
 from ..report_page import Example, Page, Table, Text, write_page
+from . import ORACLE
 from .answered import Answered
 from .intervals_plot import IntervalRow, plot_intervals
 from .model import ModelEvaluation
 from .tasks import LOWER_IS_BETTER
 
-MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with passages"}
+MODES = {CLOSED_BOOK: "question alone", WITH_RETRIEVAL: "with passages", ORACLE: "with the file before the edit"}
 _LABELS = (BASE, CURRENT, CANDIDATE)
 
 
@@ -50,7 +51,7 @@ def write_evaluation_report(evaluation: ModelEvaluation) -> Path:
 def _points(metrics: Mapping[str, Any]) -> Iterator[str]:
     """What the likelihoods of later text say, in words, and what was left out."""
     for kind, found in metrics["likelihood"].items():
-        mode = WITH_RETRIEVAL if WITH_RETRIEVAL in found else CLOSED_BOOK
+        mode = next(mode for mode in (WITH_RETRIEVAL, ORACLE, CLOSED_BOOK) if mode in found)
         gain = found.get(mode, {}).get("gain", {}).get(f"over_{BASE}")
         if not gain or not found["items"]:
             continue
