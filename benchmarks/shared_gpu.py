@@ -326,17 +326,18 @@ def main() -> int:
             total = 16 * GIB if pretend else torch.cuda.get_device_properties(0).total_memory
             watched = Watched(address, (lambda: 0) if pretend else (lambda: total - torch.cuda.mem_get_info()[0]))
             watched.ask()
-            told = watched.owner_memory()
-            card = Device("this card", told["device"], total, total)
-            keep = tight(base, load_recipe(str(recipes[0])), card, told)
-            model = told["model"] / GIB
-            print(f"The owner's model holds {model:.2f} GiB; {keep / GIB:.2f} stay free.", file=sys.stderr)
-            filled = None if pretend else fill(keep)
-            pretended = keep if pretend else 0
-            runs = [
-                run(watched, root, path, pretended, kill) for path, kill in zip(recipes, (False, True), strict=True)
-            ]
-            del filled
+            runs = []
+            for path, kill in zip(recipes, (False, True), strict=True):
+                # Anew for each: an owner that came back takes of what is free then.
+                told = watched.owner_memory()
+                card = Device("this card", told["device"], total, total)
+                keep = tight(base, load_recipe(str(path)), card, told)
+                model = told["model"] / GIB
+                print(f"The owner's model holds {model:.2f} GiB; {keep / GIB:.2f} stay free.", file=sys.stderr)
+                filled = None if pretend else fill(keep)
+                runs.append(run(watched, root, path, keep if pretend else 0, kill))
+                del filled
+                torch.cuda.empty_cache()
     name = "processors, with made-up figures" if arguments.pretend else torch.cuda.get_device_name(0)
     figures = {"device": name, "torch": torch.__version__, "base": base.name, "runs": runs}
     if arguments.out:

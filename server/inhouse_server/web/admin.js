@@ -210,7 +210,7 @@ function showRetrainings({ retrainings }) {
 
 function showHistory({ history }) {
   const rows = history.map(({ version, at, note }) =>
-    row([['When', `${day(at)} UTC`], ['Current', named(version)], ['How', note]]))
+    row([['When', `${day(at)} UTC`], ['Current', named(version)], ['How', make('div', note, 'why')]]))
   table($('history'), ['When', 'Current from then on', 'How'], rows)
 }
 
@@ -221,7 +221,7 @@ function showUsage({ since, days, callers }) {
   $('days').replaceChildren(bars(days.map(({ day: name, answers }) => [name, answers]), 'Answers by day'))
   const count = (figure) => figure.toLocaleString('en')
   const rows = callers.map((caller) => row([
-    ['Token', caller.token ? `${caller.name} (${caller.token})` : caller.name],
+    ['Token', caller.token && caller.token !== caller.name ? `${caller.name} (${caller.token})` : caller.name],
     ['Requests', count(caller.requests), 'figure'], ['Answers', count(caller.answers), 'figure'],
     ['Inline completions', count(caller.completions), 'figure'], ['Refused', count(caller.refused), 'figure'],
     ['Tokens read', count(caller.prompt_tokens), 'figure'], ['Tokens written', count(caller.completion_tokens), 'figure'],
