@@ -16,6 +16,7 @@ from typing import TypeVar
 from inhouse_retrieval import EVERYWHERE, Index, Passage, SearchResult, Within, numbers_named, redact
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.passage import on_day
+from inhouse_server.admission import Place
 from inhouse_server.answers import (
     CURRENT,
     AnswerEvent,
@@ -50,7 +51,7 @@ class Assistant:
         within: the part of the repository that it searches. For less than all, the base model answers: adapters have
             learned from the whole, and nobody can say what they tell of it.
         serving: the version that answers now, when the registry's current one may not be ready yet.
-        admission: entered around each answer; it refuses when too many wait.
+        admission: entered around each answer; it refuses when too many wait, and gives the answer's place.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Assistant:
         answered: Callable[[AnswerFinished], None] = lambda finished: None,
         within: Within = EVERYWHERE,
         serving: Callable[[], str | None] | None = None,
-        admission: Callable[[], AbstractContextManager[None]] = nullcontext,
+        admission: Callable[[], AbstractContextManager[Place]] = lambda: nullcontext(Place()),
     ) -> None:
         self._engine = engine
         self._index = index
@@ -81,13 +82,13 @@ class Assistant:
 
         Raises:
             Cancelled: ``cancel`` was set before there was an answer, while searching or while a model loaded.
-            Overloaded: too many answers wait already.
+            Overloaded: too many answers wait already, or others' questions have come before this one began.
             InhouseError: the question is empty or too long, the adapter is unknown, or the engine failed.
         """
-        with self._admission():
-            yield from self._answer(question, cancel)
+        with self._admission() as place:
+            yield from self._answer(question, _AlsoSet(cancel, place.lost), place)
 
-    def _answer(self, question: Question, cancel: Event) -> Iterator[AnswerEvent]:
+    def _answer(self, question: Question, cancel: Event, place: Place) -> Iterator[AnswerEvent]:
         started = time.perf_counter()
         question = _readable(question)
         if not question.text.strip():
@@ -117,6 +118,8 @@ class Assistant:
             sampling.stop,
             sampling.seed,
             sampling.schema,
+            place.caller,
+            place.begin,
         )
         first_token: float | None = None
         finished = Finished("cancelled", 0, 0)
@@ -129,6 +132,8 @@ class Assistant:
                     stop.set()
             else:
                 finished = event
+        if place.lost.is_set():
+            raise _cancelled()
         reason = "repetition" if stop.by_itself else finished.reason
         could_be_found = question.pull_requests and self._within.everywhere and self._index.reads_pull_requests()
         named = numbers_named(question.text) if could_be_found else []
@@ -209,11 +214,15 @@ def _unless_cancelled(work: Callable[[], _Made], cancel: Event) -> _Made:
     thread.start()
     while thread.is_alive():
         if cancel.is_set():
-            raise Cancelled("The question was cancelled.", "Ask it again.")
+            raise _cancelled()
         thread.join(_LOOK_AGAIN_S)
     if failed:
         raise failed[0]
     return made[0]
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("The question was cancelled.", "Ask it again.")
 
 
 def _readable(question: Question) -> Question:
@@ -232,18 +241,21 @@ def _readable(question: Question) -> Question:
 
 
 class _AlsoSet(Event):
-    """Set by itself or since another event is; engines only ask :meth:`is_set`."""
+    """Set by itself or since one of other events is; engines only ask :meth:`is_set`."""
 
-    def __init__(self, other: Event) -> None:
+    def __init__(self, *others: Event) -> None:
         super().__init__()
-        self._other = other
+        self._others = others
 
     @property
     def by_itself(self) -> bool:
-        return super().is_set() and not self._other.is_set()
+        return super().is_set() and not self._otherwise()
 
     def is_set(self) -> bool:
-        return super().is_set() or self._other.is_set()
+        return super().is_set() or self._otherwise()
+
+    def _otherwise(self) -> bool:
+        return any(other.is_set() for other in self._others)
 
 
 def _selection_passage(question: Question) -> Passage | None:

@@ -58,7 +58,7 @@ class EngineSettings(_Section):
         "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
     waiting: int = Field(
-        64, ge=0, description="answers that may wait in this process; beyond that a question is refused with 429"
+        64, ge=0, description="answers that may wait in this process; beyond that who has most of them gets 429"
     )
     url: str | None = Field(None, examples=["http://127.0.0.1:8000/v1"], description="base URL of the server")
     model: str | None = Field(None, examples=["house"], description="name of the base model at that server")

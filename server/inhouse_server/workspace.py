@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +32,7 @@ from inhouse_retrieval import (
 from inhouse_retrieval.errors import Cancelled, InhouseError
 from inhouse_retrieval.progress import Progress, no_progress
 from inhouse_server.access import Work
-from inhouse_server.admission import Admission
+from inhouse_server.admission import Admission, Place
 from inhouse_server.answers import AnswerFinished
 from inhouse_server.assistant import Assistant
 from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting
@@ -231,11 +231,14 @@ class Workspace:
             return held_by_this_process(0)
         return engine.held_memory()
 
-    def assistant(self, within: Within, worked: Callable[[Work], None] = lambda work: None) -> Assistant:
+    def assistant(
+        self, within: Within, worked: Callable[[Work], None] = lambda work: None, caller: str = ""
+    ) -> Assistant:
         """An assistant over a part of this workspace; cheap, the models load with the first question.
 
         Args:
             worked: told of each answer when it has ended, in the thread that made it.
+            caller: id of who asks. Where answers wait, callers are taken in turn.
         """
 
         def answered(finished: AnswerFinished) -> None:
@@ -243,13 +246,14 @@ class Workspace:
             worked(finished.work)
 
         answer = self.settings.answer
-        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving, self._enter)
+        enter = partial(self._enter, caller)
+        return Assistant(self.engine, self.index, self.registry, answer, answered, within, self.serving, enter)
 
     @contextmanager
-    def _enter(self) -> Iterator[None]:
+    def _enter(self, caller: str) -> Iterator[Place]:
         """Around one answer, from its question on."""
-        with self.using_model(), self._admission.enter():
-            yield
+        with self.using_model(), self._admission.enter(caller) as place:
+            yield place
 
     @cached_property
     def offers_inline_completion(self) -> bool:
@@ -275,8 +279,11 @@ class Workspace:
         """The version that answers: the promoted one, or until all model servers have that, the one before."""
         return self._vllm.fleet.serving if self._vllm else self.registry.current()
 
-    def reader(self) -> Reader:
+    def reader(self, caller: str = "") -> Reader:
         """The reviewer that reads with the current adapter, within :meth:`using_model`.
+
+        Args:
+            caller: id of whose review it is. Where answers wait, each hunk is read when it is this caller's turn.
 
         Raises:
             InhouseError: the model cannot be had.
@@ -291,6 +298,7 @@ class Workspace:
             self.settings.review.tokens,
             self.settings.review.samples,
             self.settings.review.second_look,
+            caller,
         )
 
     def known_house(self, commit: str, progress: Progress = no_progress) -> House:

@@ -16,8 +16,6 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inhouse_server.admission import Admission
-from inhouse_server.engines.failures import Overloaded
 from inhouse_server.owner import OwnerAddress, find_owner
 from inhouse_training import AdapterManifest, Registry, load_tokenizer, resolve_base_model
 
@@ -193,22 +191,3 @@ def figures(owner: OwnerAddress) -> dict[tuple[str, ...], float]:
         for sample in family.samples:
             found[sample.name, *([sample.labels["reason"]] if "reason" in sample.labels else [])] = sample.value
     return found
-
-
-def test_the_time_to_wait_is_that_between_two_ends() -> None:
-    now = [0.0]
-    admission = Admission(lambda: 1, 1, lambda: now[0])
-    for _ in range(30):
-        with admission.enter():
-            now[0] += 3
-    with admission.enter(), admission.enter(), pytest.raises(Overloaded) as told, admission.enter():
-        raise AssertionError("there is no room")
-    assert told.value.status == 429 and told.value.retry_s == pytest.approx(3, rel=0.1)
-    with admission.enter():
-        pass
-
-
-def test_an_engine_elsewhere_refuses_by_itself() -> None:
-    admission = Admission(lambda: None, 0)
-    with admission.enter(), admission.enter():
-        pass

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -192,11 +193,17 @@ def test_one_that_waits_is_cancelled_without_having_begun(batched: BatchedEngine
         stream.close()  # type: ignore[attr-defined]
 
 
-def test_who_came_first_begins_first(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("callers", "order"),
+    [(["one"] * 5, [3, 4, 5, 6, 7]), (["eager", "eager", "eager", "modest", "other"], [6, 7, 3, 4, 5])],
+)
+def test_callers_begin_in_turn_and_those_of_one_in_the_order_of_their_arrival(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, callers: list[str], order: list[int]
+) -> None:
     engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=1)
-    blocking = engine.stream(request(0, tokens=1500), Event())
+    blocking = engine.stream(replace(request(0, tokens=1500), caller=callers[0]), Event())
     next(blocking)
-    began: list[int] = []
+    began, told = list[int](), list[int]()
     give = Asked.give
 
     def recorded(asked: Asked, token: int) -> None:
@@ -206,10 +213,11 @@ def test_who_came_first_begins_first(base: BaseModel, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Asked, "give", recorded)
     limits = [3, 4, 5, 6, 7]  # tell them apart
-    threads = [
-        threading.Thread(target=text_of, args=(engine.stream(request(limit, tokens=limit), Event()),))
-        for limit in limits
+    asked = [
+        replace(request(limit, tokens=limit), caller=caller, begun=partial(told.append, limit))
+        for limit, caller in zip(limits, callers, strict=True)
     ]
+    threads = [threading.Thread(target=text_of, args=(engine.stream(each, Event()),)) for each in asked]
     for at, thread in enumerate(threads):
         thread.start()
         while engine._scheduler.waiting <= at:
@@ -217,7 +225,7 @@ def test_who_came_first_begins_first(base: BaseModel, monkeypatch: pytest.Monkey
     blocking.close()  # type: ignore[attr-defined]
     for thread in threads:
         thread.join(60)
-    assert began == limits
+    assert began == told == order
 
 
 def test_sampled_answers_and_schemas_stand_beside_greedy_ones(

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 from inhouse_retrieval import InhouseError
 
 from .engine import GenerationRequest
+from .fair_queue import FairQueue
 
 LOOKUP_NGRAM = 3
 """The longest run of tokens that is looked for in the prompt; shorter ones follow when it is not there."""
@@ -232,14 +233,14 @@ class TextStream:
 
 
 class FairLock:
-    """A lock that serves in the order of arrival, and those who let others go first only when nobody else waits.
+    """A lock that serves callers in turn, and those who let others go first only when nobody else waits.
 
     It may be released by another thread than the one that took it, since an answer may be resumed and closed anywhere.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
+        self._queue: FairQueue[object] = FairQueue()
         self._patient: deque[object] = deque()
         self._holder: object | None = None
 
@@ -247,19 +248,22 @@ class FairLock:
     def wanted(self) -> bool:
         """Whether somebody waits who goes before the patient; asked by one of those while it holds the lock."""
         with self._changed:
-            return any(ticket is not self._holder for ticket in self._queue)
+            return len(self._queue) > 0
 
     @contextlib.contextmanager
-    def hold(self, cancel: Event, patient: bool = False) -> Iterator[bool]:
+    def hold(self, cancel: Event, patient: bool = False, caller: str = "") -> Iterator[bool]:
         """Wait for the turn; gives ``False`` when ``cancel`` was set first.
 
         Args:
             patient: let everybody go first who is not.
+            caller: for whom. Those of one caller are served in the order of arrival.
         """
         ticket = object()
-        line = self._patient if patient else self._queue
         with self._changed:
-            line.append(ticket)
+            if patient:
+                self._patient.append(ticket)
+            else:
+                self._queue.push(caller, ticket)
         try:
             with self._changed:
                 while not self._is_next(ticket) and not cancel.is_set():
@@ -267,14 +271,19 @@ class FairLock:
                 held = self._is_next(ticket) and not cancel.is_set()
                 if held:
                     self._holder = ticket
+                    if not patient:
+                        self._queue.take(caller, ticket)
             yield held
         finally:
             with self._changed:
-                line.remove(ticket)
+                if patient:
+                    self._patient.remove(ticket)
+                elif self._holder is not ticket:
+                    self._queue.remove(caller, ticket)
                 if self._holder is ticket:
                     self._holder = None
                 self._changed.notify_all()
 
     def _is_next(self, ticket: object) -> bool:
-        first = self._queue or self._patient
-        return self._holder is None and first[0] is ticket
+        first = self._queue.first() if len(self._queue) else self._patient[0]
+        return self._holder is None and first is ticket

@@ -5,7 +5,7 @@ It lives in the training package because a model must be trained, evaluated and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Literal, Protocol
@@ -23,6 +23,10 @@ class Message:
     content: str
 
 
+def _untold() -> None:
+    """Where nobody wants to know when a request begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What to generate.
@@ -32,6 +36,8 @@ class GenerationRequest:
         max_tokens: new tokens at most.
         temperature: 0 is greedy decoding, the default, as in the article.
         schema: a JSON schema that the text must follow, as JSON text; empty for free text.
+        caller: who asks. Where requests wait for a model of this process, those of all callers begin in turn.
+        begun: called once, in any thread, when such a request waits no more; it must return at once.
     """
 
     messages: tuple[Message, ...]
@@ -42,6 +48,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     seed: int = 0
     schema: str = ""
+    caller: str = ""
+    begun: Callable[[], None] = _untold
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,10 +201,11 @@ class TransformersEngine:
         ends: frozenset[int],
         patient: bool = False,
     ) -> Iterator[GenerationEvent]:
-        with self._turn.hold(cancel, patient) as held:
+        with self._turn.hold(cancel, patient, request.caller) as held:
             if not held or limit < 1:
                 yield Finished("length" if held else "cancelled", len(prompt), 0)
                 return
+            request.begun()
             self._activate(request.adapter)
             yield from self._events(self._tokens(prompt, request, limit, cancel), prompt, request, cancel, ends)
 

@@ -65,10 +65,14 @@ class _AnyOwner:
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         return self._owner().read_passage(path, start_line, end_line)
 
-    def ask(self, question: str, cancel: Event, worked: Callable[[Work], None]) -> Iterator[str | dict[str, Any]]:
+    def ask(
+        self, question: str, cancel: Event, worked: Callable[[Work], None], caller: str
+    ) -> Iterator[str | dict[str, Any]]:
         return self._owner().ask(question, cancel=cancel)
 
-    def review(self, revisions: str | None, staged: bool, progress: Progress, cancel: Event) -> dict[str, Any]:
+    def review(
+        self, revisions: str | None, staged: bool, progress: Progress, cancel: Event, caller: str
+    ) -> dict[str, Any]:
         return self._owner().review(revisions, staged, progress, cancel)
 
     def _owner(self) -> OwnerBackend:

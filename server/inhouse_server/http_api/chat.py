@@ -133,8 +133,10 @@ async def _answer(
     identity = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        events = await refused_at_once(events)
-        return StreamingResponse(_chunks(events, identity, usage, shape), media_type="text/event-stream")
+        begun = await unless_left(request, refused_at_once(events))
+        if begun is None:
+            return Response(status_code=499)
+        return StreamingResponse(_chunks(begun, identity, usage, shape), media_type="text/event-stream")
     answered = await unless_left(request, _whole(events))
     if answered is None:
         return Response(status_code=499)  # as nginx logs it: nobody is there to read this

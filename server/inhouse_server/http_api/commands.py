@@ -148,10 +148,10 @@ async def passage(request: Request) -> Response:
 async def review(request: Request) -> Response:
     """Server-sent events: ``progress``, then ``finished`` with the review contract, or ``error``."""
     body = await read_body(request, ReviewRequest)
-    workspace = workspace_of(request)
+    workspace, caller = workspace_of(request), request.scope["caller"]
 
     def work(progress: Progress, cancel: Event) -> dict[str, Any]:
-        return review_for_client(workspace, body.revisions, body.staged, progress, cancel)
+        return review_for_client(workspace, body.revisions, body.staged, progress, cancel, caller.id)
 
     return _job(work, "The review")
 

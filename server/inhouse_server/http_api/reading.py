@@ -27,7 +27,7 @@ def within_of(request: Request) -> Within:
 
 def assistant_of(request: Request, workspace: Workspace) -> Assistant:
     """The assistant over what the caller may see of it; what it does is noted with the request."""
-    return workspace.assistant(within_of(request), request.scope["worked"])
+    return workspace.assistant(within_of(request), request.scope["worked"], request.scope["caller"].id)
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

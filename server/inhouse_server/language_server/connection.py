@@ -63,7 +63,7 @@ async def serve_connection(
         asking: called with the name of a question around its answer, which it counts and notes.
         caller: whose editor it is; the owner's may name files of the server's own checkout.
     """
-    server = build_server(workspace, caller.within, caller.is_owner, asking, caller.may(Scope.ADMIN))
+    server = build_server(workspace, caller.within, caller.is_owner, asking, caller.may(Scope.ADMIN), caller.id)
 
     def answering() -> int:
         return len(server.protocol.running_requests())

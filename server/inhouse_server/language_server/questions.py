@@ -109,7 +109,9 @@ async def _answer(ls: InhouseServer, params: AskParams, job: Work, on_delta: Cal
     pieces: list[str] = []
     finished: AnswerFinished | None = None
     job.report("reading the code")
-    async for event in iterate_in_thread(lambda: ls.house.assistant(ls.within).ask(question, job.cancel)):
+    async for event in iterate_in_thread(
+        lambda: ls.house.assistant(ls.within, caller=ls.caller).ask(question, job.cancel)
+    ):
         if isinstance(event, TextDelta):
             pieces.append(event.text)
             on_delta(event.text)

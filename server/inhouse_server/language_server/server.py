@@ -84,6 +84,7 @@ class InhouseServer(LanguageServer):
         within: the part of the repository whose passages the editor may see.
         on_this_machine: the editor may name files of the server's own checkout.
         administrates: the editor's token has the scope ``admin``.
+        caller: id of that token; where answers wait, callers are taken in turn.
         checkout: where this editor's files lie.
         documents: what this editor has open, saved or not.
         reviewed: the findings that this editor was shown.
@@ -103,6 +104,7 @@ class InhouseServer(LanguageServer):
         on_this_machine: bool = True,
         asking: Asking = uncounted,
         administrates: bool = True,
+        caller: str = "",
     ) -> None:
         super().__init__(
             "inhouse",
@@ -116,6 +118,7 @@ class InhouseServer(LanguageServer):
         self.on_this_machine = on_this_machine
         self.asking = asking
         self.administrates = administrates
+        self.caller = caller
         # Until `initialize` says otherwise; also after one that was refused.
         self.work_in(Checkout(house.root, None if on_this_machine else NOWHERE))
         self.saves = saving.RefreshOnSave(house)
@@ -168,9 +171,10 @@ def build_server(
     on_this_machine: bool = True,
     asking: Asking = uncounted,
     administrates: bool = True,
+    caller: str = "",
 ) -> InhouseServer:
     """A server object with every feature of :data:`FEATURES`, and what else is offered here, for one connection."""
-    server = InhouseServer(house, within, on_this_machine, asking, administrates)
+    server = InhouseServer(house, within, on_this_machine, asking, administrates, caller)
     for method, handler, options in (*FEATURES, *((COMPLETION,) if house.offers_inline_completion else ())):
         server.feature(method, options)(with_plain_errors(handler))
     for command in COMMANDS:

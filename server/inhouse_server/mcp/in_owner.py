@@ -34,17 +34,21 @@ class InOwner:
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         return read_passage(self._workspace, self._within, path, start_line, end_line)
 
-    def ask(self, question: str, cancel: Event, worked: Callable[[Work], None]) -> Iterator[str | dict[str, Any]]:
+    def ask(
+        self, question: str, cancel: Event, worked: Callable[[Work], None], caller: str
+    ) -> Iterator[str | dict[str, Any]]:
         text = ""
-        for event in self._workspace.assistant(self._within, worked).ask(Question(question), cancel):
+        for event in self._workspace.assistant(self._within, worked, caller).ask(Question(question), cancel):
             if isinstance(event, TextDelta):
                 text += event.text
                 yield event.text
             else:
                 yield answer_json(text, event)
 
-    def review(self, revisions: str | None, staged: bool, progress: Progress, cancel: Event) -> dict[str, Any]:
-        return review_for_client(self._workspace, revisions, staged, progress, cancel)
+    def review(
+        self, revisions: str | None, staged: bool, progress: Progress, cancel: Event, caller: str
+    ) -> dict[str, Any]:
+        return review_for_client(self._workspace, revisions, staged, progress, cancel, caller)
 
 
 def read_passage(workspace: Workspace, within: Within, path: str, start_line: int, end_line: int) -> dict[str, Any]:
@@ -93,9 +97,12 @@ def _lines(path: str, text: str, start_line: int, end_line: int) -> dict[str, An
 
 
 def review_for_client(
-    workspace: Workspace, revisions: str | None, staged: bool, progress: Progress, cancel: Event
+    workspace: Workspace, revisions: str | None, staged: bool, progress: Progress, cancel: Event, caller: str
 ) -> dict[str, Any]:
     """Review a range, what is staged, or all that is not on the main branch yet; the model reads if settings say so.
+
+    Args:
+        caller: id of whose review it is; the model reads each hunk when it is this caller's turn.
 
     Raises:
         SteppedAside: the model reads, and its memory is lent to a retraining.
@@ -104,7 +111,7 @@ def review_for_client(
     settings = workspace.settings
     change = read_change(workspace.repository, revisions, staged=staged, progress=progress)
     with workspace.using_model() if settings.review.reading else nullcontext():
-        reader = workspace.reader() if settings.review.reading else None
+        reader = workspace.reader(caller) if settings.review.reading else None
         house = workspace.known_house(change.base_commit, progress)
         return review_json(review(change, house, settings.review.findings, reader, cancel=cancel, progress=progress))
 

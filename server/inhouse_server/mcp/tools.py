@@ -55,11 +55,18 @@ class ToolBackend(Protocol):
     def read_passage(self, path: str, start_line: int, end_line: int) -> dict[str, Any]:
         """Lines of a file as the index reads it."""
 
-    def ask(self, question: str, cancel: Event, worked: Callable[[Work], None]) -> Iterator[str | dict[str, Any]]:
-        """Pieces of the answer's text, then the whole contract; ``worked`` is told what the model did, where it is."""
+    def ask(
+        self, question: str, cancel: Event, worked: Callable[[Work], None], caller: str
+    ) -> Iterator[str | dict[str, Any]]:
+        """Pieces of the answer's text, then the whole contract.
 
-    def review(self, revisions: str | None, staged: bool, progress: Progress, cancel: Event) -> dict[str, Any]:
-        """Findings about a change."""
+        Where the model is, ``worked`` is told what it did, and ``caller`` is whose turn is waited for.
+        """
+
+    def review(
+        self, revisions: str | None, staged: bool, progress: Progress, cancel: Event, caller: str
+    ) -> dict[str, Any]:
+        """Findings about a change; ``caller`` as for :meth:`ask`."""
 
 
 class _Arguments(BaseModel):
@@ -190,12 +197,14 @@ class _Reporter:
 
     Attributes:
         worked: told what a model did for the request.
+        caller: id of whose request it is.
     """
 
     def __init__(self, context: ServerRequestContext[Any]) -> None:
         self._session = context.session
-        # On stdio there is no request: the owner that is asked notes it.
+        # On stdio there is no request: the owner that is asked notes it, and knows whose it is.
         self.worked: Callable[[Work], None] = context.request.scope["worked"] if context.request else _unnoted
+        self.caller: str = context.request.scope["caller"].id if context.request else ""
         self._steps = 0
         self._waiting = ""
         self._last = 0.0
@@ -224,7 +233,11 @@ async def _read_passage(backend: ToolBackend, asked: ReadArguments, report: _Rep
 
 async def _ask(backend: ToolBackend, asked: AskArguments, report: _Reporter) -> dict[str, Any]:
     await report.stage("searching the repository\n")
-    async with aclosing(cancellable(lambda cancel: backend.ask(asked.question, cancel, report.worked))) as events:
+
+    def ask(cancel: Event) -> Iterator[str | dict[str, Any]]:
+        return backend.ask(asked.question, cancel, report.worked, report.caller)
+
+    async with aclosing(cancellable(ask)) as events:
         async for event in events:
             if isinstance(event, dict):
                 return event
@@ -234,7 +247,7 @@ async def _ask(backend: ToolBackend, asked: AskArguments, report: _Reporter) -> 
 
 async def _review(backend: ToolBackend, asked: ReviewArguments, report: _Reporter) -> dict[str, Any]:
     def work(progress: Progress, cancel: Event) -> dict[str, Any]:
-        return backend.review(asked.revisions, asked.staged, progress, cancel)
+        return backend.review(asked.revisions, asked.staged, progress, cancel, report.caller)
 
     cancelled = Cancelled("The review was cancelled.", "Start it again.")
     async with aclosing(cancellable(lambda cancel: job_events(work, cancel, cancelled))) as events:

@@ -62,6 +62,7 @@ def read_hunks(
     cancel: Event,
     samples: int = 1,
     second_look: bool = False,
+    caller: str = "",
 ) -> Iterator[tuple[ReviewedFile, Hunk, Reading]]:
     """Read hunk after hunk.
 
@@ -70,6 +71,7 @@ def read_hunks(
             hunk that does not fit alone the first lines are read, which is said.
         samples: how often each hunk is read; what more than half of them remark on counts.
         second_look: ask the model to score what was proven.
+        caller: whose review it is; see :class:`~inhouse_training.GenerationRequest`.
 
     A failure of the engine ends the reading, not the review: the hunks from there on are not read, which is said.
     """
@@ -94,14 +96,14 @@ def read_hunks(
                 if messages is None:
                     yield file, hunk, Reading((), f"it is longer than the prompt ({budget} tokens)", {})
                     continue
-                request = GenerationRequest(messages, adapter, max_tokens, schema=SCHEMA)
+                request = GenerationRequest(messages, adapter, max_tokens, schema=SCHEMA, caller=caller)
                 readings = [
                     _proven(file, hunk, _reply(engine, _sample(request, number), cancel), passages)
                     for number in range(samples)
                 ]
                 reading = _together(readings)
                 if second_look and reading.findings:
-                    kept, gone = looked_at_again(engine, adapter, messages, reading.findings, budget, cancel)
+                    kept, gone = looked_at_again(engine, adapter, messages, reading.findings, budget, cancel, caller)
                     reading = replace(reading, findings=tuple(kept), dropped=_sum(reading.dropped, gone))
             except InhouseError as error:
                 failed = f"the model failed: {error.problem}"

@@ -32,7 +32,7 @@ _ABOUT_CODE = frozenset({"reading", "import-spelling", "name-style"})
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The model that reads, what it is shown beside the change, and how much it may read and say, in tokens."""
+    """The model that reads, for whom, what it is shown beside the change, and how many tokens it may read and say."""
 
     engine: Engine
     adapter: str
@@ -42,6 +42,7 @@ class Reader:
     reply_tokens: int
     samples: int = 1
     second_look: bool = False
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _read(change: Change, reader: Reader, cancel: Event, progress: Progress) -> 
     hunks = sum(len(file.hunks) for file in change.files)
     readings = read_hunks(
         change, reader.engine, reader.adapter, reader.search, reader.remarks, reader.prompt_tokens,
-        reader.reply_tokens, cancel, reader.samples, reader.second_look,
+        reader.reply_tokens, cancel, reader.samples, reader.second_look, reader.caller,
     )  # fmt: skip
     for done, (file, hunk, reading) in enumerate(readings, start=1):
         progress("reading the change", done, hunks)

@@ -58,12 +58,14 @@ def looked_at_again(
     findings: Sequence[Finding],
     budget: int,
     cancel: Event,
+    caller: str = "",
 ) -> tuple[list[Finding], dict[str, int]]:
     """The findings that the model, asked about them, scores 5 or more of 10, with that score; and why others are gone.
 
     Args:
         messages: what the model was asked when it read the hunk.
         budget: longest prompt, in tokens.
+        caller: whose review it is; see :class:`~inhouse_training.GenerationRequest`.
     """
     said = "\n".join(f"{number}. {_remark(each)}" for number, each in enumerate(findings, start=1))
     asked = (
@@ -73,7 +75,7 @@ def looked_at_again(
     again = (Message("system", _SYSTEM), Message("user", asked))
     if engine.count_tokens(again) > budget:
         return [], {NO_ROOM: len(findings)}
-    request = GenerationRequest(again, adapter, _MAX_TOKENS, schema=_schema(len(findings)))
+    request = GenerationRequest(again, adapter, _MAX_TOKENS, schema=_schema(len(findings)), caller=caller)
     reply = "".join(event.text for event in engine.stream(request, cancel) if isinstance(event, TextDelta))
     scores = _scores(reply)
     if len(scores) != len(findings):

@@ -120,7 +120,8 @@ class BatchedEngine(TransformersEngine):
                 f"The prompt takes {len(prompt)} tokens, and there is memory for {self._pool.shape[2] - 1}.",
                 "Shorten the question or the conversation.",
             )
-        asked = Asked(prompt, request.adapter, min(limit, room), ends, self._chooser(request), cancel)
+        choose = self._chooser(request)
+        asked = Asked(prompt, request.adapter, min(limit, room), ends, choose, cancel, request.caller, request.begun)
         self._scheduler.submit(asked)
         try:
             yield from self._events(asked.tokens(), prompt, request, cancel, ends)

@@ -1,8 +1,8 @@
 """What is read and written next: the answers of several requests in one loop.
 
-Requests begin in the order in which they came. Prompts are read in blocks, the oldest first; no answer under way waits
-longer than a moment for its next token meanwhile. An answer that ends, or that nobody waits for any more, makes room at
-once.
+Callers begin in turn, the requests of one of them in the order in which they came. Prompts are read in blocks, the
+oldest first; no answer under way waits longer than a moment for its next token meanwhile. An answer that ends, or that
+nobody waits for any more, makes room at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from threading import Event
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from ..decoding import FairLock, likeliest
+from ..fair_queue import FairQueue
 from .adapters import StackedAdapters
 from .decoder import Chosen, Decoder, Reading, Writing
 from .pool import Place, Places
@@ -40,6 +40,7 @@ class Asked:
     Attributes:
         choose: picks tokens from logits [1, vocabulary]; ``None`` takes the likeliest.
         ends: tokens after which nothing is written.
+        begun: called in the scheduler's thread when it waits no more.
         cached: tokens of the conversation in the pool. ordered: tokens of the answer that were asked of the model.
     """
 
@@ -49,6 +50,8 @@ class Asked:
     ends: frozenset[int]
     choose: Callable[[torch.Tensor], list[int]] | None
     cancel: Event
+    caller: str
+    begun: Callable[[], None]
     left: bool = False
     place: Place | None = None
     cached: int = 0
@@ -131,7 +134,7 @@ class Scheduler:
         self._streams = streams
         self._block = block
         self._changed = threading.Condition()
-        self._arriving: deque[Asked] = deque()
+        self._arriving: FairQueue[Asked] = FairQueue()
         self._threads: list[threading.Thread] = []  # one, or none
         self._reading: list[Asked] = []
         self._writing: list[Asked] = []
@@ -146,7 +149,7 @@ class Scheduler:
     def submit(self, asked: Asked) -> None:
         """Let a request be answered; its tokens come to :meth:`Asked.tokens`."""
         with self._changed:
-            self._arriving.append(asked)
+            self._arriving.push(asked.caller, asked)
             if not self._threads:
                 self._threads.append(threading.Thread(target=self._run, name="inhouse-answers", daemon=True))
                 self._threads[0].start()
@@ -159,7 +162,8 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Requests that have not begun."""
-        return len(self._arriving)
+        with self._changed:
+            return len(self._arriving)
 
     @property
     def under_way(self) -> int:
@@ -179,7 +183,7 @@ class Scheduler:
                 self._work()
 
     def _wanted(self) -> bool:
-        return bool(self._arriving or self.under_way or self._exiting.is_set())
+        return bool(self.waiting or self.under_way or self._exiting.is_set())
 
     def _work(self) -> None:
         """Answer until nobody is left, or somebody else wants the model."""
@@ -204,7 +208,7 @@ class Scheduler:
         if (self._writing or self._ahead) and (not self._reading or paused or not decoder.ahead):
             self._write(decoder, stack)
             self._wrote_at = time.monotonic()
-        return bool(self._reading or self._writing or self._ahead or self._arriving)
+        return bool(self._reading or self._writing or self._ahead or self.waiting)
 
     def _drop_unwanted(self) -> None:
         for each in [each for each in (*self._reading, *self._writing) if each.unwanted and not each.over]:
@@ -212,7 +216,7 @@ class Scheduler:
         with self._changed:
             gone = [each for each in self._arriving if each.unwanted]
             for each in gone:
-                self._arriving.remove(each)
+                self._arriving.remove(each.caller, each)
         for each in gone:
             each.fail(None)
         self._release_ended()
@@ -225,9 +229,12 @@ class Scheduler:
                 self._places.give_back(each.place, [*each.prompt, *each.made][: each.cached])
 
     def _admit(self, stack: StackedAdapters) -> None:
-        """Begin with those who came first, as long as there is room for them."""
-        while self._arriving and self.under_way < self._streams:
-            first = self._arriving[0]
+        """Begin with those whose turn it is, as long as there is room for them."""
+        while self.under_way < self._streams:
+            with self._changed:
+                first = self._arriving.first()
+            if first is None:
+                return
             in_use = frozenset(each.adapter for each in (*self._reading, *self._writing))
             try:
                 if not stack.has(first.adapter):
@@ -237,14 +244,17 @@ class Scheduler:
                     with torch.inference_mode(False), torch.no_grad():  # others use what is loaded too
                         self._load(first.adapter, in_use)
             except Exception as error:  # an adapter that is unknown or corrupt: its own request fails, no other
-                self._arriving.popleft()
+                with self._changed:
+                    self._arriving.remove(first.caller, first)
                 first.fail(error)
                 continue
             first.place = self._places.take(len(first.prompt) + first.limit, first.adapter)
             if first.place is None:
                 return
-            self._arriving.popleft()
+            with self._changed:
+                self._arriving.take(first.caller, first)
             self._reading.append(first)
+            first.begun()
 
     def _read_block(self, decoder: Decoder, stack: StackedAdapters, pool: torch.Tensor) -> None:
         room, block, readings = self._block, [], []
@@ -315,7 +325,7 @@ class Scheduler:
     def _fail_all(self, error: BaseException) -> None:
         with self._changed:
             everybody = [*self._reading, *self._writing, *self._arriving]
-            self._arriving.clear()
+            self._arriving = FairQueue()
         self._reading, self._writing, self._ahead = [], [], None
         self._places.clear()
         for each in everybody:
