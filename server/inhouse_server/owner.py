@@ -45,6 +45,9 @@ SERVE = "serve"
 _HEALTH_BYTES = 1 << 16
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
+COMES_BACK_S = 10.0
+"""An owner at a port of its own that was killed is given so long to be started again, as services are. Whoever took its
+place at once would hold the repository at another port, and the service could not start."""
 _FAILED_STARTS = 2
 """So many owners that ended with an error one after the other say that a further one would."""
 _HELD = re.compile(r" holds | is served already")
@@ -97,6 +100,14 @@ def find_owner(state_dir: Path) -> OwnerAddress | None:
 def is_stopping(state_dir: Path) -> bool:
     """Whether the owner of this state directory was told to stop and lets its last answers end."""
     return _proven(state_dir)[1] == "stopping"
+
+
+def _was_killed_at_its_port(state_dir: Path) -> bool:
+    """Whether the last owner, which answers no more, had a fixed port and did not end by itself."""
+    try:
+        return json.loads((state_dir / ADDRESS_FILE).read_text(encoding="utf-8")).get("fixed_port") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _proven(state_dir: Path) -> tuple[OwnerAddress | None, str]:
@@ -156,6 +167,8 @@ def proof(token: str, nonce: str) -> str:
 def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
     """The running owner of the repository at ``root``; starts a detached one when none runs.
 
+    One that listened at a port which its clients know, and was killed, is waited for first: see :data:`COMES_BACK_S`.
+
     Raises:
         InhouseError: the owner did not come up within ``timeout_s`` seconds.
     """
@@ -169,12 +182,14 @@ def ensure_owner(root: Path, timeout_s: float = 30) -> OwnerAddress:
     log_path.parent.mkdir(exist_ok=True)
     process: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + timeout_s
+    alone_from = time.monotonic() + (COMES_BACK_S if _was_killed_at_its_port(state_dir) else 0)
     began, failed = _size(log_path), 0
     while time.monotonic() < deadline:
         if found := find_owner(state_dir):
             return found
         # While the repository is held, by an owner that starts or stops or by a command, another one could not start.
-        if (process is None or process.poll() is not None) and not is_held(state_dir):
+        may_start = time.monotonic() >= alone_from and (process is None or process.poll() is not None)
+        if may_start and not is_held(state_dir):
             reason = _last_error(log_path, began) if process is not None else ""
             failed = failed + 1 if reason and not _HELD.search(reason) else 0
             if failed == _FAILED_STARTS:
@@ -339,9 +354,10 @@ def serve(
         check_listener(host or server.host, protected.certificate is not None, protected.behind_proxy)
         if protected.certificate is not None and protected.key is not None:
             check_certificate(protected.certificate, protected.key)
-        listener = bind(host or server.host, server.port if port is None else port)
+        wanted = server.port if port is None else port
+        listener = bind(host or server.host, wanted)
         try:
-            asyncio.run(_serve(holding, listener, exit_when_idle, told, protected))
+            asyncio.run(_serve(holding, listener, exit_when_idle, told, protected, fixed_port=wanted != 0))
         except KeyboardInterrupt:
             # SIGINT and SIGTERM are how a service is stopped: the answers in flight have ended by now.
             log.info("stopped by a signal")
@@ -357,6 +373,7 @@ async def _serve(
     exit_when_idle: bool,
     told: Callable[[str], None] | None,
     protected: Protected,
+    fixed_port: bool,
 ) -> None:
     from inhouse_server.http_api import build_app
     from inhouse_server.listening import owner_server
@@ -379,7 +396,7 @@ async def _serve(
     try:
         for each in holding.workspaces:
             with plain_disk_errors(each.state_dir):
-                _write_address(each, url, protected.certificate)
+                _write_address(each, url, protected.certificate, fixed_port)
     except StateUnwritable:  # nobody could find it
         server.should_exit = True
         await serving
@@ -393,7 +410,7 @@ async def _serve(
 
     def late(workspace: Workspace) -> None:
         app.state.take_in(workspace, ensure_token(workspace.state_dir))
-        _write_address(workspace, url, protected.certificate)
+        _write_address(workspace, url, protected.certificate, fixed_port)
         _begin(workspace, stopping)
 
     trying = asyncio.create_task(_hold_later(holding, late))
@@ -448,7 +465,7 @@ def _follow(workspace: Workspace, stopping: threading.Event) -> None:
         log.error("the index is not kept up to date: %s", error)
 
 
-def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> None:
+def _write_address(workspace: Workspace, url: str, certificate: Path | None, fixed_port: bool) -> None:
     state_dir = workspace.state_dir
     shown = str(certificate) if certificate else None
     address = {
@@ -457,5 +474,6 @@ def _write_address(workspace: Workspace, url: str, certificate: Path | None) -> 
         "started": time.time(),
         "certificate": shown,
         "repository": workspace.name,
+        "fixed_port": fixed_port,
     }
     write_whole(state_dir / ADDRESS_FILE, json.dumps(address))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting, read
 from inhouse_server.owner import (
     ADDRESS_FILE,
     OwnerAddress,
+    bind,
     ensure_owner,
     ensure_token,
     find_owner,
@@ -98,6 +100,28 @@ def test_after_a_kill_the_stale_address_is_not_an_owner_and_a_new_one_starts(roo
     assert find_owner(root / ".inhouse") is None
     second = ensure_owner(root, timeout_s=60)
     assert second.url != first.url
+    assert stop_owner(root / ".inhouse")
+
+
+def test_one_at_its_own_port_that_was_killed_may_come_back_before_another_takes_its_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bind("127.0.0.1", 0) as free:
+        command = [*serve_command(root)[:-1], str(free.getsockname()[1])]
+    first = subprocess.Popen(command)
+    while (served := find_owner(root / ".inhouse")) is None:
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ensure_owner, root, 60)
+        time.sleep(2)  # as server/deploy/systemd has it
+        second = subprocess.Popen(command)
+        assert asked.result() == served, "the service, where its clients know it"
+    second.kill()
+    second.wait()
+    monkeypatch.setattr("inhouse_server.owner.COMES_BACK_S", 0.5)
+    assert ensure_owner(root, 60).url != served.url, "nobody started it again"
     assert stop_owner(root / ".inhouse")
 
 
