@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from inhouse_retrieval.syntax import SCOPES, inner_nodes, name_of, parser_of
+from inhouse_retrieval.syntax import SCOPES, inner_nodes, name_of, root_of
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -59,10 +59,8 @@ class DefinedName:
 
 def defined_names(path: str, text: str) -> list[DefinedName]:
     """What a file of code defines, from the top; empty where there is no grammar for it."""
-    parser = parser_of(PurePosixPath(path).suffix.lower().removeprefix("."))
-    if parser is None:
-        return []
-    return list(_names(parser.parse(text.encode("utf-8", "replace")).root_node))
+    root = root_of(PurePosixPath(path).suffix.lower().removeprefix("."), text.encode("utf-8", "replace"))
+    return list(_names(root)) if root is not None else []
 
 
 def _names(root: Node) -> Iterator[DefinedName]:

@@ -186,11 +186,19 @@ def nodes_of(path: str, data: bytes, kinds: tuple[str, ...]) -> list[Node]:
     from tree_sitter import QueryCursor
 
     suffix = PurePosixPath(path).suffix.lower().removeprefix(".")
-    parser = parser_of(suffix)
-    if parser is None:
+    root = root_of(suffix, data)
+    if root is None:
         return []
-    found = QueryCursor(_query(suffix, kinds)).captures(parser.parse(data).root_node)
+    found = QueryCursor(_query(suffix, kinds)).captures(root)
     return sorted(found.get("found", ()), key=lambda node: node.start_byte)
+
+
+@functools.lru_cache(maxsize=1)
+def root_of(suffix: str, data: bytes) -> Node | None:
+    """The tree of a text, as UTF-8; ``None`` when there is no grammar for files with this ending. The last one is kept,
+    since several questions are asked of one file after the other."""
+    parser = parser_of(suffix)
+    return parser.parse(data).root_node if parser is not None else None
 
 
 @functools.cache

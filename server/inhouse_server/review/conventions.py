@@ -13,7 +13,15 @@ from pathlib import PurePosixPath
 
 from inhouse_retrieval.defined_names import DefinedName
 from inhouse_retrieval.defined_names import defined_names as names_in
-from inhouse_server.review.imports import Import, import_language, imports, is_defined_by, is_same_module
+from inhouse_server.review.import_forms import (
+    ImportForm,
+    RepositoryFiles,
+    WrittenImport,
+    import_form,
+    in_form,
+    written_imports,
+)
+from inhouse_server.review.imports import Import, import_language, imports, is_defined_by, is_same_module, is_used
 
 IMPORTED = 5
 """Imports of a name that make a spelling usual …"""
@@ -67,16 +75,37 @@ class Conventions:
         self._modules: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
         self._names: dict[str, _Spellings] = defaultdict(_Spellings)
         self._methods: set[tuple[str, str]] = set()
+        self._own: Counter[tuple[str, str, str]] = Counter()
+        self._aliases: dict[tuple[str, str, str], _Spellings] = defaultdict(_Spellings)
+        written: list[tuple[str, WrittenImport]] = []
+        paths: list[str] = []
         for path, text in texts:
             language = import_language(path)
+            paths.append(path)
+            written += ((path, found) for found in written_imports(path, text))
             for found in imports(path, text):
-                self._imports[language, found.name].add(found.target, path, found.line)
-                self._modules[language, found.name, found.target][found.module] += 1
+                if found.name:
+                    self._imports[language, found.name].add(found.target, path, found.line)
+                    self._modules[language, found.name, found.target][found.module] += 1
+                if found.alias:
+                    self._aliases[language, *found.subject].add(found.alias, path, found.line)
+                else:
+                    self._own[language, *found.subject] += 1
             for defined in defined_names(path, text):
                 if defined.kind == "method":
                     self._methods.add((_kind(path), defined.name))
                 if style := name_style(defined.name):
                     self._names[_kind(path)].add(style, path, defined.line)
+        self._files = RepositoryFiles(paths)
+        self._forms: dict[tuple[str, tuple[str, ...]], _Spellings] = defaultdict(_Spellings)
+        self._written: dict[tuple[str, str], str] = {}
+        counted: set[tuple[str, str, str]] = set()
+        for path, each in written:
+            form = import_form(path, each, self._files)
+            if form is not None and (path, form.subject, form.form) not in counted:
+                counted.add((path, form.subject, form.form))
+                self._forms[form.subject, form.scope].add(form.form, path, each.line)
+                self._written.setdefault((form.subject, form.form), each.written)
 
     def usual_import(self, path: str, found: Import) -> tuple[Usual, str | None] | None:
         """Where the house imports this name from instead, and how that is written; ``None`` when as here, or anyhow.
@@ -90,6 +119,56 @@ class Conventions:
             return None
         written, _ = self._modules[language, found.name, usual.spelling].most_common(1)[0]
         return usual, None if written.startswith(".") else written
+
+    def usual_alias(self, path: str, found: Import, text: str) -> Usual | None:
+        """What the house calls what is imported here, ``""`` where by its own name; ``None`` when it does so here.
+
+        ``None`` also where that name already means something in the file, which is what aliases are for.
+        """
+        usual = self._usual_alias(path, found)
+        if usual is None or usual.spelling == found.alias or found.own == "default" or found.alias == "_":
+            return None
+        name = usual.spelling or found.own
+        if usual.spelling not in ("_", ".") and (not name or is_used(path, text, name, found.named)):
+            return None
+        if usual.spelling:
+            return usual
+        aliased = self._aliases.get((import_language(path), *found.subject), _Spellings()).places.values()
+        named = self._imports.get((import_language(path), found.own), _Spellings()).places.get(found.target, ())
+        return replace(usual, places=tuple(place for place in named if not any(place in places for places in aliased)))
+
+    def _usual_alias(self, path: str, found: Import) -> Usual | None:
+        key = (import_language(path), *found.subject)
+        aliases = self._aliases.get(key, _Spellings())
+        return replace(aliases, counts=aliases.counts + Counter({"": self._own[key]})).usual(IMPORTED, IMPORT_SHARE)
+
+    def form(self, path: str, written: WrittenImport) -> ImportForm | None:
+        """What an import means, and in which form; ``None`` where that cannot be told."""
+        return import_form(path, written, self._files)
+
+    def usual_form(
+        self, path: str, text: str, written: WrittenImport, form: ImportForm
+    ) -> tuple[Usual, str | None] | None:
+        """The form in which the house names this instead, and this import in it; ``None`` when it is that one.
+
+        ``None`` also where the name that it would get already means something in the file.
+        """
+        usual = self._usual_form(form)
+        if usual is None or usual.spelling == form.form:
+            return None
+        as_elsewhere = self._written[form.subject, usual.spelling]
+        instead = in_form(path, text, written, form.subject, usual.spelling, as_elsewhere)
+        is_taken = instead is None and written.is_class and is_used(path, text, form.subject.rpartition("\\")[2], 0)
+        return None if is_taken else (usual, instead)
+
+    def is_usual_form(self, form: ImportForm) -> bool:
+        """Whether the house names this in this form."""
+        usual = self._usual_form(form)
+        return usual is not None and usual.spelling == form.form
+
+    def _usual_form(self, form: ImportForm) -> Usual | None:
+        spellings = self._forms.get((form.subject, form.scope))
+        return spellings.usual(IMPORTED, IMPORT_SHARE) if spellings is not None else None
 
     def usual_style(self, path: str, name: str) -> Usual | None:
         """How the house writes names in files of this kind, when this one is written otherwise."""

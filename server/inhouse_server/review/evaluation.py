@@ -19,7 +19,7 @@ from inhouse_retrieval import HistoryChange, InhouseError, Progress, Repository,
 from inhouse_retrieval.benchmark import bootstrap
 from inhouse_server.review.companions import WINDOW, History
 from inhouse_server.review.diff import read_change
-from inhouse_server.review.imports import Import, imports
+from inhouse_server.review.imports import Import, imports, with_module
 from inhouse_server.review.reviewer import House, know_house, review
 
 _THIRTY_DAYS = 30 * 86_400
@@ -186,10 +186,9 @@ def _is_usual(house: House, path: str, found: Import) -> bool:
 
 def _is_seen(house: House, path: str, text: str, found: Import) -> bool:
     """Whether the import is remarked on after its module was replaced in the text of the file."""
-    changed = text[: found.at] + _PLANTED + text[found.at + len(found.module) :]
     return any(
         other.name == found.name and house.conventions.usual_import(path, other) is not None
-        for other in imports(path, changed)
+        for other in imports(path, with_module(path, text, found, _PLANTED))
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -16,20 +15,9 @@ from inhouse_server.review.conventions import (
     name_style,
 )
 from inhouse_server.review.finding import Finding, Precedent
-from inhouse_server.review.imports import Import, imports, is_defined_by
-from inhouse_server.review.proof import prove
+from inhouse_server.review.import_findings import import_findings, usual_places
 
-_ONE_NAME = re.compile(
-    r"""^\s*(?:from\s+\S+\s+import\s+\w+
-        |import\s+(?:type\s+)?(?:\{\s*[\w$]+\s*,?\s*\}|[\w$]+)\s+from\s+.+
-        |import\s+(?:static\s+)?[\w.]+
-        |(?:pub\s+)?use\s+[\w:]+)\s*;?\s*$""",
-    re.X,
-)
-"""An import statement of one line and one name: its module can be exchanged without touching another name."""
 _NAMED = 3
-_MOST_PROVEN = 100
-"""Replacements that are worked out for one change; each starts git once."""
 _TESTS_FOR = 20
 """Added lines of code from which missing tests are worth a remark."""
 
@@ -93,53 +81,18 @@ def test_findings(change: Change, history: History) -> list[Finding]:
 
 def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Finding], dict[str, int]]:
     """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
-    findings: list[Finding] = []
-    dropped: dict[str, int] = {}
+    findings, dropped = import_findings(change, conventions)
     named = {file.path: list(defined_names(file.path, file.new_text)) for file in change.files if file.hunks}
     dictated = DictatedNames(defined for names in named.values() for defined in names)
-    gone = [file.former for file in change.files if file.status in ("removed", "renamed")]
     for file in change.files:
         added = {number for hunk in file.hunks for number in hunk.added}
-        if not added:
-            continue
-        for found in imports(file.path, file.new_text):
-            other = conventions.usual_import(file.path, found) if {found.line, found.named} & added else None
-            # What the change takes away nobody can import any more.
-            if other is not None and not any(is_defined_by(former, other[0].spelling) for former in gone):
-                at = found.line if found.line in added else found.named
-                prove_it = at == found.line and len(findings) < _MOST_PROVEN
-                findings.append(_import_finding(file, found, at, *other, dropped, prove_it=prove_it))
-        for defined in named[file.path]:
+        for defined in named.get(file.path, ()):
             if defined.line not in added or defined in dictated or conventions.is_method(file.path, defined.name):
                 continue
             usual = conventions.usual_style(file.path, defined.name)
             if usual is not None:
                 findings.append(_name_finding(file, defined.line, defined.name, usual))
     return findings, dropped
-
-
-def _import_finding(
-    file: ReviewedFile, found: Import, at: int, usual: Usual, written: str | None, dropped: dict[str, int],
-    prove_it: bool,
-) -> Finding:  # fmt: skip
-    line = file.lines[found.line - 1]
-    replacement = None
-    if written is not None and prove_it and _ONE_NAME.match(line):
-        column = found.at - (file.new_text.rfind("\n", 0, found.at) + 1)
-        text = line[:column] + written + line[column + len(found.module) :]
-        replacement, refused = prove(file, found.line, found.line, text + "\n")
-        if refused is not None:
-            replacement = None
-            dropped[refused] = dropped.get(refused, 0) + 1
-    message = (
-        f"`{found.name}` is imported from `{written or usual.spelling}` in {usual.count} of {usual.of} places here, "
-        f"and from `{found.module}` in this line."
-    )
-    return Finding(
-        file.path, at, at, "warning", "import-spelling", message, file.shown(at, at), replacement,
-        _places(usual, "imports it the usual way"), score=usual.count / (usual.of + 1),
-        key=f"{found.name} from {found.module}",
-    )  # fmt: skip
 
 
 def _name_finding(file: ReviewedFile, number: int, name: str, usual: Usual) -> Finding:
@@ -149,12 +102,8 @@ def _name_finding(file: ReviewedFile, number: int, name: str, usual: Usual) -> F
     )
     return Finding(
         file.path, number, number, "info", "name-style", message, file.shown(number, number),
-        precedents=_places(usual, f"a name in {usual.spelling}"), score=usual.count / (usual.of + 1), key=name,
+        precedents=usual_places(usual, f"a name in {usual.spelling}"), score=usual.count / (usual.of + 1), key=name,
     )  # fmt: skip
-
-
-def _places(usual: Usual, note: str) -> tuple[Precedent, ...]:
-    return tuple(Precedent(path, line, line, note) for path, line in usual.places)
 
 
 def _at_first_change(

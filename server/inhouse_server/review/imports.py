@@ -11,16 +11,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from inhouse_retrieval.syntax import nodes_of
+from inhouse_retrieval.syntax import Tokens, nodes_of
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-    _Named = Iterator[tuple[str, int, int, int]]
-    """``(name, row that it stands in, first byte of the module, the byte after its last)``."""
-    _Language = tuple[str, tuple[str, ...], Callable[[Node], _Named]]
+    _Language = tuple[str, tuple[str, ...], Callable[[Node], Iterator["_Named"]]]
     """Which languages import from each other, the statements that do, and what reads one."""
 
 # Each part is bounded, and no two parts that may be empty touch: hostile text must not make it backtrack.
@@ -29,7 +27,23 @@ _SCRIPT = re.compile(
         \bfrom[ \t]*(?P<quote>["'])(?P<module>[^"'\n]{1,300})(?P=quote)""",
     re.M | re.X,
 )
-_NAME_IN_LIST = re.compile(r"(?:type\s+)?(?P<name>[\w$]+)(?:\s+as\s+[\w$]+)?\s*$")
+_NAME_IN_LIST = re.compile(r"(?:type\s+)?(?P<name>[\w$]+)(?:\s+as\s+(?P<alias>[\w$]+))?\s*$")
+
+
+class _Named(NamedTuple):
+    """One name of a statement.
+
+    Attributes:
+        start, end: bytes of the module.
+        own: what the module itself is called where no alias is given; ``None`` where ``name`` is one of its names.
+    """
+
+    name: str
+    row: int
+    start: int
+    end: int
+    alias: str = ""
+    own: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +52,14 @@ class Import:
 
     Attributes:
         line: 1-based line that the statement begins on.
+        name: of a package of Go, what this file calls it; ``""`` where it gives all its names to the file.
         module: as it is written.
         target: what it means, whoever writes it: a relative path is resolved.
         at: where ``module`` stands in the text, in characters.
         named: 1-based line that the name stands in; another one where a statement lists its names.
+        alias: what this file calls it instead of by its own name; ``""`` where by that.
+        own: what it is called without an alias; ``""`` where it has no name then.
+        of_module: whether the module itself is imported, and ``name`` is what this file calls it.
     """
 
     line: int
@@ -50,6 +68,14 @@ class Import:
     target: str
     at: int = 0
     named: int = 0
+    alias: str = ""
+    own: str = ""
+    of_module: bool = False
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """What is imported, whatever this file calls it: the module, and which of its names."""
+        return self.target, "" if self.of_module else self.name
 
 
 def imports(path: str, text: str) -> Iterator[Import]:
@@ -62,10 +88,14 @@ def imports(path: str, text: str) -> Iterator[Import]:
     _, kinds, named = _LANGUAGES[suffix]
     data = text.encode("utf-8", "replace")
     for node in nodes_of(path, data, kinds):
-        for name, row, start, end in named(node):
+        for name, row, start, end, alias, module_name in named(node):
             module = data[start:end].decode("utf-8", "replace")
             at = start if len(data) == len(text) else len(data[:start].decode("utf-8", "replace"))
-            yield Import(node.start_point[0] + 1, name, module, _target(path, module), at, row + 1)
+            own = name if module_name is None else module_name
+            yield Import(
+                node.start_point[0] + 1, name, module, _target(path, module), at, row + 1,
+                "" if alias == own else alias, own, module_name is not None,
+            )  # fmt: skip
 
 
 def import_language(path: str) -> str:
@@ -91,22 +121,67 @@ def is_same_module(one: str, other: str) -> bool:
     return long == short or (("/" in short or aliased) and long.endswith(f"/{short}"))
 
 
+def with_module(path: str, text: str, found: Import, module: str) -> str:
+    """``text`` with the import from ``module`` instead, under the same name: a package of Go that is called otherwise
+    gets an alias."""
+    before, after = text[: found.at], text[found.at + len(found.module) :]
+    if import_language(path) == "Go":
+        begin = before.rpartition("\n")[2]
+        has_alias = re.fullmatch(r"\s*(?:import\s+)?\w+\s+[\"`]", begin) and not re.match(r"\s*import\s+[\"`]", begin)
+        if not has_alias and package_name(module) != found.name:
+            before = f"{before[:-1]}{found.name} {before[-1]}"
+    return before + module + after
+
+
+def package_name(path: str) -> str:
+    """What a package of Go is called by its path, as far as that tells; ``""`` where it does not."""
+    last = re.sub(r"/v\d+$", "", path).rpartition("/")[2]
+    name = re.sub(r"\.v\d+$|^go-|[.-]go$", "", last)
+    return name if name.isidentifier() else ""
+
+
+def is_used(path: str, text: str, name: str, besides: int) -> bool:
+    """Whether a name means something in a file already, comments and strings and what follows a backslash left out.
+
+    Args:
+        besides: 1-based line that does not count.
+    """
+    if not re.search(rf"\b{re.escape(name)}\b", text):
+        return False
+    tokens = Tokens(path, text)
+    if any((each.alias or each.own) == name and each.named != besides for each in imports(path, text)):
+        return True
+    return any(
+        tokens.is_name(line, row, found.start(), found.end())
+        for row, line in enumerate(text.split("\n"))
+        if row != besides - 1
+        for found in re.finditer(rf"(?<!\\)\b{re.escape(name)}\b", line)
+    )
+
+
 def is_defined_by(path: str, target: str) -> bool:
-    """Whether ``path`` is the very module that ``target`` means."""
+    """Whether ``path`` is the very module that ``target`` means, or a file of it where modules are folders."""
+    if path.endswith(".go"):
+        folder = posixpath.dirname(path)
+        return folder != "" and (target == folder or target.endswith(f"/{folder}"))
+    if "\\" in target:
+        folder, parts = posixpath.dirname(path), target.split("\\")
+        return any(f"/{folder}".endswith(f"/{'/'.join(below)}") for below in (parts, parts[1:]) if below)
     stem = re.sub(r"(/index|/__init__)?\.\w+$", "", path)
     return stem == target or stem.endswith(f"/{target.replace('.', '/')}") or stem == target.replace(".", "/")
 
 
-def _of_python(statement: Node) -> _Named:
+def _of_python(statement: Node) -> Iterator[_Named]:
     module = statement.child_by_field_name("module_name")
     if module is None:
         return
     for imported in statement.children_by_field_name("name"):
         name = imported.child_by_field_name("name") or imported
-        yield _text(name), name.start_point[0], module.start_byte, module.end_byte
+        alias = _text(imported.child_by_field_name("alias"))
+        yield _Named(_text(name), name.start_point[0], module.start_byte, module.end_byte, alias)
 
 
-def _of_script(statement: Node) -> _Named:
+def _of_script(statement: Node) -> Iterator[_Named]:
     source = statement.child_by_field_name("source")
     module = source.named_children[0] if source is not None and source.named_child_count else None
     if module is None:
@@ -114,42 +189,53 @@ def _of_script(statement: Node) -> _Named:
     waiting = list(statement.named_children)
     for node in waiting:
         if node.type in ("import_specifier", "export_specifier"):
-            name = node.child_by_field_name("name")
-            yield _text(name), node.start_point[0], module.start_byte, module.end_byte
+            name, alias = _text(node.child_by_field_name("name")), _text(node.child_by_field_name("alias"))
+            if node.type == "export_specifier":
+                alias = ""  # what others call it
+            yield _Named(name, node.start_point[0], module.start_byte, module.end_byte, alias)
         elif node.type in ("import_clause", "named_imports", "export_clause"):
             waiting += node.named_children
 
 
-def _of_jvm(statement: Node) -> _Named:
+def _of_jvm(statement: Node) -> Iterator[_Named]:
     """Java and Kotlin: a dotted name, and no ``*`` after it."""
     if any(child.type in ("asterisk", "*") for child in statement.children):
         return
-    dotted = next((child for child in statement.named_children if "identifier" in child.type), None)
-    yield from _last_of(dotted, ".")
+    names = [child for child in statement.named_children if "identifier" in child.type]
+    yield from _last_of(names[0] if names else None, ".", _text(names[1]) if len(names) > 1 else "")
 
 
-def _of_scala(statement: Node) -> _Named:
+def _of_scala(statement: Node) -> Iterator[_Named]:
     path = [part for part in statement.children_by_field_name("path") if part.is_named]  # dots are parts, too
-    rest = [child for child in statement.named_children if child.type in ("namespace_selectors", "namespace_wildcard")]
+    rest = [
+        child
+        for child in statement.named_children
+        if child.type in ("namespace_selectors", "namespace_wildcard") or child.type in _RENAMED
+    ]
     if not path:
         return
     start, end = path[0].start_byte, path[-1].end_byte
     if not rest and len(path) > 1:
-        yield _text(path[-1]), path[-1].start_point[0], start, path[-2].end_byte
+        yield _Named(_text(path[-1]), path[-1].start_point[0], start, path[-2].end_byte)
     for selectors in rest:
-        for selected in selectors.named_children:
-            yield _text(selected.child_by_field_name("name") or selected), selected.start_point[0], start, end
+        for selected in (selectors,) if selectors.type in _RENAMED else selectors.named_children:
+            name, alias = selected.child_by_field_name("name"), selected.child_by_field_name("alias")
+            yield _Named(_text(name or selected), selected.start_point[0], start, end, _text(alias))
 
 
-def _of_rust(statement: Node) -> _Named:
-    used = statement.child_by_field_name("argument")
+_RENAMED = frozenset({"arrow_renamed_identifier", "as_renamed_identifier"})
+
+
+def _of_rust(statement: Node) -> Iterator[_Named]:
+    used, alias = statement.child_by_field_name("argument"), ""
     if used is None:
         return
     if used.type == "use_as_clause":
+        alias = _text(used.child_by_field_name("alias"))
         used = used.child_by_field_name("path")
     listed = used.child_by_field_name("list") if used is not None else None
     if used is None or listed is None:
-        yield from _last_of(used, "::")
+        yield from _last_of(used, "::", alias)
         return
     module = used.child_by_field_name("path")
     if module is None:
@@ -157,16 +243,60 @@ def _of_rust(statement: Node) -> _Named:
     for each in listed.named_children:
         name = each.child_by_field_name("path") if each.type == "use_as_clause" else each
         if name is not None and name.type == "identifier":
-            yield _text(name), name.start_point[0], module.start_byte, module.end_byte
+            called = _text(each.child_by_field_name("alias"))
+            yield _Named(_text(name), name.start_point[0], module.start_byte, module.end_byte, called)
 
 
-def _last_of(dotted: Node | None, separator: str) -> _Named:
+def _of_go(spec: Node) -> Iterator[_Named]:
+    """A package, by the name that the file calls it; none that is imported for what it does alone (``_``)."""
+    path, alias = spec.child_by_field_name("path"), spec.child_by_field_name("name")
+    module = path.named_children[0] if path is not None and path.named_child_count else None
+    if module is None or (alias is not None and alias.type == "blank_identifier"):
+        return
+    own, called = package_name(_text(module)), _text(alias)
+    name = "" if called == "." else called or own
+    yield _Named(name, module.start_point[0], module.start_byte, module.end_byte, called, own)
+
+
+def _of_php(clause: Node) -> Iterator[_Named]:
+    alias = _text(clause.child_by_field_name("alias"))
+    dotted = next((child for child in clause.named_children if child.type in ("qualified_name", "name")), None)
+    group = clause.parent
+    if dotted is None or group is None:
+        return
+    if group.type != "namespace_use_group":
+        yield from _last_of(dotted, "\\", alias)
+        return
+    around = group.parent.named_children if group.parent is not None else ()
+    module = next((child for child in around if child.type == "namespace_name"), None)
+    if module is not None and dotted.type == "name":
+        yield _Named(_text(dotted), dotted.start_point[0], module.start_byte, module.end_byte, alias)
+
+
+def _of_c_sharp(directive: Node) -> Iterator[_Named]:
+    """What is given a name; all names of a namespace come without being named."""
+    name = directive.child_by_field_name("name")
+    target = directive.named_children[-1]
+    if name is not None and re.fullmatch(r"[\w.]+", _text(target)):
+        yield _Named(_text(name), name.start_point[0], target.start_byte, target.end_byte, _text(name), "")
+
+
+def _of_swift(declaration: Node) -> Iterator[_Named]:
+    """One that names what it takes of a module, as in ``import struct House.Price``."""
+    if any(child.type in _SWIFT_KINDS for child in declaration.children):
+        yield from _last_of(next((each for each in declaration.named_children if each.type == "identifier"), None), ".")
+
+
+_SWIFT_KINDS = frozenset({"struct", "class", "enum", "protocol", "typealias", "func", "let", "var"})
+
+
+def _last_of(dotted: Node | None, separator: str, alias: str = "") -> Iterator[_Named]:
     """The last part of a dotted name, imported from what stands before it."""
     if dotted is None:
         return
     module, found, name = _text(dotted).rpartition(separator)
-    if found and re.fullmatch(r"\w+", name):
-        yield name, dotted.end_point[0], dotted.start_byte, dotted.start_byte + len(module.encode())
+    if found and module and re.fullmatch(r"\w+", name):
+        yield _Named(name, dotted.end_point[0], dotted.start_byte, dotted.start_byte + len(module.encode()), alias)
 
 
 def _by_pattern(path: str, text: str) -> Iterator[Import]:
@@ -175,7 +305,10 @@ def _by_pattern(path: str, text: str) -> Iterator[Import]:
         line, module = text.count("\n", 0, match.start()) + 1, match["module"]
         for part in map(_NAME_IN_LIST.match, map(str.strip, named.split(","))):
             if part is not None:
-                yield Import(line, part["name"], module, _target(path, module), match.start("module"), line)
+                name, alias = part["name"], part["alias"] or ""
+                alias = "" if alias == name or match[0].lstrip().startswith("export") else alias
+                target, at = _target(path, module), match.start("module")
+                yield Import(line, name, module, target, at, line, alias, name)
 
 
 def _text(node: Node | None) -> str:
@@ -192,7 +325,7 @@ def _target(path: str, module: str) -> str:
     if module.startswith("."):
         resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), module))
         return re.sub(r"(/index)?(\.[cm]?[jt]sx?)?$", "", resolved)
-    return module
+    return module.removeprefix("\\")
 
 
 _SCRIPTS: _Language = "script", ("import_statement", "export_statement"), _of_script
@@ -204,4 +337,8 @@ _LANGUAGES: dict[str, _Language] = {
     "kt": ("JVM", ("import",), _of_jvm),
     "scala": ("JVM", ("import_declaration",), _of_scala),
     "rs": ("Rust", ("use_declaration",), _of_rust),
+    "go": ("Go", ("import_spec",), _of_go),
+    "php": ("PHP", ("namespace_use_clause",), _of_php),
+    "cs": ("C#", ("using_directive",), _of_c_sharp),
+    "swift": ("Swift", ("import_declaration",), _of_swift),
 }

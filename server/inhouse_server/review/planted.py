@@ -1,13 +1,15 @@
 """Planted convention breaks: lines of past changes with one thing spelled as anyone would, not as the house does.
 
-Four kinds. A helper of the house is replaced by the generic call; a name is imported from a module with a generic path;
-a new name is written in the other style; an error of the house is raised as the language's general one. Only what the
-code before those changes shows to be a habit is replaced, and only where the file still parses.
+Five kinds. A helper of the house is replaced by the generic call; a name is imported from a module with a generic path;
+an import is written in another form; a new name is written in the other style; an error of the
+house is raised as the language's general one. Only what the code before those changes shows to be a habit is replaced,
+and only where the file still parses.
 """
 
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,12 +24,13 @@ from inhouse_retrieval.convention_spans import convention_spans
 from inhouse_retrieval.syntax import language
 from inhouse_server.review.calibration import LINES_PER_ALARM
 from inhouse_server.review.conventions import Conventions, defined_names, name_style
-from inhouse_server.review.imports import Import, imports
+from inhouse_server.review.import_forms import WrittenImport, written_imports
+from inhouse_server.review.imports import Import, imports, with_module
 from inhouse_server.review.line_evaluation import Interval, interval_of
 from inhouse_server.review.line_scores import Floats
 from inhouse_server.review.wanting import JudgedChange
 
-PlantedKind = Literal["helper", "import path", "naming", "error type"]
+PlantedKind = Literal["helper", "import path", "import form", "naming", "error type"]
 USED = 3
 """Uses before the change that make a helper or an error the house's."""
 _RESAMPLES = 1_000
@@ -49,13 +52,18 @@ _METHODS = {
     "check|assert|validate|verify|is|has": "check",
 }  # fmt: skip
 """What a helper is about, by a word of its name -> what anyone would call."""
-_MODULES = {"python": "utils.{}", "typescript": "../utils/{}", "java": "com.utils.{}", "rust": "crate::utils::{}"}
+_MODULES = {
+    "python": "utils.{}", "typescript": "../utils/{}", "java": "com.utils.{}", "rust": "crate::utils::{}",
+    "go": "example.com/utils/{}", "php": r"Utils\{}", "c_sharp": "Utils.{}", "swift": "Utils{}",
+}  # fmt: skip
 _RAISES: dict[str, tuple[re.Pattern[str], str]] = {
     "python": (re.compile(r"\braise\s+(?P<error>[A-Z]\w*)\s*\("), "Exception"),
     "typescript": (re.compile(r"\bthrow\s+new\s+(?P<error>[A-Z]\w*)\s*\("), "Error"),
     "java": (re.compile(r"\bthrow\s+new\s+(?P<error>[A-Z]\w*)\s*\("), "RuntimeException"),
     "ruby": (re.compile(r"\braise\s+(?P<error>[A-Z][\w:]*)"), "StandardError"),
 }
+_LANGUAGES = _FUNCTIONS.keys() | _MODULES.keys() | {"cpp"}
+"""Languages that breaks are planted into, each kind where it means something."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -84,7 +92,7 @@ class HouseNames:
     """
 
     def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
-        held = [(path, text) for path, text in texts if language(path) in _FUNCTIONS]
+        held = [(path, text) for path, text in texts if language(path) in _LANGUAGES]
         self.conventions = Conventions(held)
         self._defined: set[tuple[str, str]] = set()
         self._called: Counter[tuple[str, str]] = Counter()
@@ -111,7 +119,7 @@ def planted_breaks(judged: JudgedChange, house: HouseNames) -> list[PlantedBreak
     found: list[PlantedBreak] = []
     for file in judged.change.files:
         added = set(judged.lines.get(file.path, ()))
-        if not added or language(file.path) not in _FUNCTIONS:
+        if not added or language(file.path) not in _LANGUAGES:
             continue
         lines = file.shown_lines
         errors = syntax_errors(file.path, "\n".join(lines)) or 0
@@ -146,18 +154,23 @@ def _candidates(
         name = text[span.start : span.end]
         if span.kind == "callee" and number in added and house.is_helper(tongue, name):
             method = text[: span.start].endswith((".", "::", "->"))
-            generic = _generic(name, _METHODS if method else _FUNCTIONS[tongue])
+            generic = _generic(name, _METHODS if method else _FUNCTIONS.get(tongue, {}))
             if generic is not None and generic != name and text[span.end : span.end + 1] != "!":
                 yield "helper", number, exchanged(number, span.start, span.end, generic)
     for found in imports(path, text):
         at = text.count("\n", 0, found.at) + 1
         if tongue in _MODULES and at in added and _is_usual(house.conventions, path, found):
-            last = re.split(r"[./:]+", found.module.rstrip("/"))[-1]
-            yield (
-                "import path",
-                at,
-                exchanged(at, found.at, found.at + len(found.module), _MODULES[tongue].format(last)),
-            )
+            last = re.split(r"[./:\\]+", found.module.rstrip("/"))[-1]
+            yield "import path", at, with_module(path, text, found, _MODULES[tongue].format(last)).split("\n")[at - 1]
+    for written in written_imports(path, text):
+        form = house.conventions.form(path, written)
+        if form is None or not house.conventions.is_usual_form(form):
+            continue
+        if written.word == "use":
+            yield from _written_out(written, lines, added)
+        elif written.line in added and (other := _other_form(path, written, form.subject)) is not None:
+            end = written.at + len(written.written)
+            yield "import form", written.line, exchanged(written.line, written.at, end, other)
     for defined in defined_names(path, text):
         number, other = defined.line, _other_style(defined.name)
         if number in added and other is not None and house.conventions.usual_style(path, other) is not None:
@@ -170,6 +183,41 @@ def _candidates(
                 begin, end = raised.span("error")
                 line = lines[number - 1]
                 yield "error type", number, line[:begin] + general + line[end:]
+
+
+def _other_form(path: str, written: WrittenImport, subject: str) -> str | None:
+    """An import as it is written elsewhere; ``None`` where there is no other way to write it."""
+    module, folder = written.module, posixpath.dirname(path)
+    match written.word:
+        case "<":
+            return f'"{module}"'
+        case '"' if "/" in module and not module.startswith("."):
+            return f"<{module}>"
+        case '"':
+            parent = posixpath.basename(posixpath.dirname(subject))
+            return f'"{parent}/{posixpath.basename(subject)}"' if parent else None
+        case "require":
+            relative = posixpath.relpath(subject, folder or ".").removesuffix(".rb")
+            return written.written.replace(module, relative).replace("require", "require_relative", 1)
+        case "require_relative":
+            root, found, below = subject.removesuffix(".rb").rpartition("lib/")
+            other = written.written.replace(module, below).replace("require_relative", "require", 1)
+            return other if found and (not root or root.endswith("/")) else None
+        case "@testable":
+            return f"import {module}"
+        case "" if written.written.startswith("import"):
+            return f"@testable import {module}"
+    return None
+
+
+def _written_out(used: WrittenImport, lines: Sequence[str], added: set[int]) -> Iterator[tuple[PlantedKind, int, str]]:
+    """Added lines that name a class of PHP, with its namespace written out."""
+    name = re.escape(used.module.rpartition("\\")[2])
+    named = re.compile(rf"(?<=\bnew ){name}(?=\()|(?<![\\\w$>]){name}(?=::)")
+    if " as " not in used.written:
+        for number in sorted(added):
+            line = lines[number - 1]
+            yield "import form", number, named.sub(lambda _: f"\\{used.module}", line, count=1)
 
 
 def _is_usual(conventions: Conventions, path: str, found: Import) -> bool:
