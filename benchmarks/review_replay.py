@@ -122,7 +122,9 @@ def why_wrong(repository: Repository, change: Change, finding: Finding, quotatio
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     if not 1 <= finding.start_line <= finding.end_line <= len(lines):
         return "outside the file"
-    file = next(file for file in change.files if file.path == finding.path)
+    file = next((file for file in change.files if file.path == finding.path), None)
+    if file is None:  # what a removed file leaves behind
+        return "" if finding.rule == "companion" and not finding.anchor else "in a file that the change does not hold"
     covered = range(finding.start_line, finding.end_line + 1)
     hunk = [each for each in file.hunks if each.start <= covered[0] and covered[-1] < each.start + each.length]
     if quotation is None:

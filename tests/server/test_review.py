@@ -192,6 +192,35 @@ def test_a_companion_that_was_left_alone_is_named_once_with_its_past(work: Path)
     assert "companion" not in found_in(work)
 
 
+def test_what_a_removed_or_renamed_file_leaves_behind_is_named(work: Path) -> None:
+    git(work, "rm", "--quiet", "clients/all.py")
+    git(work, "commit", "--quiet", "--message", "Forget the clients")
+    [left] = found_in(work)["companion"]
+    assert (left.path, left.start_line, left.anchor, left.replacement) == ("schema/api.json", 1, "", None)
+    assert "in 14 of its last 14 changes. This change removes that and leaves it alone." in left.message
+    # In every format, although the change holds no line of either file.
+    for form in ("terminal", "markdown", "json", "sarif", "rdjsonl", "github", "gitlab", "request"):
+        told = inhouse("review", "main..HEAD", "--format", form, "--repo", str(work))
+        assert told.returncode == 0 and "schema/api.json" in told.stdout, form
+    git(work, "rm", "--quiet", "schema/api.json")
+    git(work, "commit", "--quiet", "--message", "And their schema")
+    assert "companion" not in found_in(work)
+    # Under a new name it is the same file, and what was renamed with it was not left alone.
+    git(work, "reset", "--quiet", "--hard", "main")
+    git(work, "mv", "clients/all.py", "clients/every.py")
+    git(work, "commit", "--quiet", "--message", "Call it every")
+    [renamed] = found_in(work)["companion"]
+    assert (renamed.path, renamed.start_line, renamed.anchor) == ("clients/every.py", 1, "import clients.thing0")
+    assert "with clients/all.py: in 14" in renamed.message
+    assert "This change renames that to clients/every.py and leaves it alone." in renamed.message
+    every = (work / "clients/every.py").read_text()
+    commit(work, "And go on", clients__every_py=f"import os\n{every}")
+    assert [each.path for each in found_in(work)["companion"]] == ["clients/every.py"]
+    git(work, "mv", "schema/api.json", "schema/all.json")
+    git(work, "commit", "--quiet", "--message", "And the schema")
+    assert "companion" not in found_in(work)
+
+
 def test_an_import_from_elsewhere_gets_the_house_s_own(work: Path) -> None:
     commit(work, "Use another helper", clients__new_py="import os\nfrom requests import get_json\n\nget_json(os, 1)\n")
     [finding] = found_in(work)["import-spelling"]
@@ -458,6 +487,37 @@ def test_a_companion_is_worked_on_still_and_more_often_with_the_file_than_withou
     # A file that changes with everything says nothing about this one.
     assert companions([*((day, ("b.py", *files)) for day, files in others), *together]) == []
     assert companions([*others, *together[:4]]) == [], "four changes are too few"
+
+
+def test_of_what_goes_with_a_moved_file_only_what_hardly_changes_without_it_is_left_behind() -> None:
+    def companions(others: list[tuple[str, ...]], moved: str = "a.ts", landed: int = 0) -> list[str]:
+        files = ("a.ts", "a.test.ts", "__snapshots__/a.test.ts.snap", "all.ts")
+        past = [HistoryChange("c" * 40, 1, landed, None, "", "", each, {}) for each in (*others, *[files] * 6)]
+        return [each.path for each in History(past, lambda path: True).companions({moved}, moved={moved})]
+
+    noise = [(f"x{number}.ts",) for number in range(20)]
+    assert companions(noise) == ["__snapshots__/a.test.ts.snap", "a.test.ts", "all.ts"]
+    assert companions([*noise, *[("all.ts",)] * 6]) == ["__snapshots__/a.test.ts.snap", "a.test.ts"]
+    # A test that is removed leaves its snapshot behind, and no code.
+    assert companions(noise, moved="a.test.ts") == ["__snapshots__/a.test.ts.snap"]
+    # Where it is only changed, snapshots are written anew by themselves.
+    past = [HistoryChange("c" * 40, 1, 0, None, "", "", ("a.ts", "a.snap"), {})] * 6
+    past += [HistoryChange("c" * 40, 1, 0, None, "", "", each, {}) for each in noise]
+    assert History(past, lambda path: True).companions({"a.ts"}) == []
+
+
+def test_tests_are_asked_for_under_the_former_name_of_a_file(tmp_path: Path) -> None:
+    root = tmp_path / "renamed"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    body = "".join(f"def thing_{number}():\n    return {number}\n\n\n" for number in range(30))
+    for number in range(13):
+        commit(root, f"Step {number}", a_py=f"{body}a = {number}\n", test_a_py=f"a = {number}\n")
+    git(root, "checkout", "--quiet", "-b", "change")
+    git(root, "mv", "a.py", "b.py")
+    commit(root, "Call it b", b_py=body + "".join(f"b{number} = 1\n" for number in range(25)))
+    [finding] = found_in(root)["tests"]
+    assert finding.path == "b.py" and "Changes to a.py usually bring a test: 13 of the last 13 did." in finding.message
 
 
 # -- proof ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ from inhouse_retrieval import redact
 Status = Literal["added", "modified", "removed", "renamed"]
 CONTEXT = 3
 """Unchanged lines around the changed ones of a hunk."""
+REMOVED = "removed"
+NO_LINE_CHANGED = "no line of it changed"
+"""Why a changed file has no lines to look at."""
 
 
 @dataclass(frozen=True, slots=True)

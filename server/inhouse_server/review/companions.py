@@ -33,6 +33,7 @@ _CODE = re.compile(
     r"\.(py|js|jsx|ts|tsx|mjs|cjs|java|kt|kts|go|rs|c|cc|cpp|h|hpp|cs|rb|php|scala|swift|ex|lua|sh|vue)$"
 )
 _NO_COMPANION = re.compile(r"(^|/)(CHANGELOG|CHANGES|HISTORY|NEWS)[^/]*$|\.snap$", re.I)
+_SNAPSHOT = re.compile(r"\.snap$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +123,29 @@ class History:
             self._files.append(files)
             self._newest = max(self._newest, change.landed)
 
-    def companions(self, touched: Collection[str], least: float = CONFIDENCE) -> list[Companion]:
-        """Untouched files that usually change with a touched one, the surest first."""
+    def companions(
+        self, touched: Collection[str], least: float = CONFIDENCE, moved: Collection[str] = ()
+    ) -> list[Companion]:
+        """Untouched files that usually change with a touched one, the surest first.
+
+        Args:
+            moved: those of ``touched`` that are removed, or renamed and else as they were. Of what goes with them,
+                only what hardly changes without them is named, such as a test or a snapshot, however long ago it did.
+        """
         best: dict[str, Companion] = {}
         for because in sorted(touched):
             rows = self._of.get(because, [])
             counts = Counter(path for row in rows for path in self._files[row] if path not in touched)
             for path, together in counts.items():
-                if together < TOGETHER or not self._is_recent(path) or not self._worth_naming(path):
+                if together < TOGETHER:
                     continue
-                if is_test(because) and not is_test(path):  # a test may be added to code that stays as it is
+                if because in moved:
+                    if not self._is_bound(path, together):
+                        continue
+                elif not self._is_recent(path) or not self._worth_naming(path):
+                    continue
+                # A test may be added to code that stays as it is.
+                if is_test(because) and not is_test(path) and not _SNAPSHOT.search(path):
                     continue
                 companion = Companion(path, because, together, len(rows), self._named(rows, path))
                 expected = len(self._of[path]) / len(self._changes)
@@ -174,6 +188,12 @@ class History:
 
     def _is_recent(self, path: str) -> bool:
         return self._newest - self._changes[self._of[path][0]].landed <= RECENT
+
+    def _is_bound(self, path: str, together: int) -> bool:
+        """Whether most changes of ``path`` are those ``together`` with the other file. A snapshot counts here: it is
+        written anew with every change, and not removed by any."""
+        named = _SNAPSHOT.search(path) is not None or self._worth_naming(path)
+        return named and self._exists(path) and together >= CONFIDENCE * (len(self._of[path]) + 1)
 
     def _worth_naming(self, path: str) -> bool:
         return not _NO_COMPANION.search(path) and reason_by_name(path) is None and self._exists(path)

@@ -168,7 +168,9 @@ def _replay(
         files = {file.path: file for file in change.files}
         for finding in reviewed.findings:
             remarks[finding.rule] += 1
-            anchored.append(files[finding.path].shown(finding.start_line, finding.end_line) == finding.anchor)
+            file = files.get(finding.path)  # a remark about a removed file stands at one that the change leaves alone
+            there = file.shown(finding.start_line, finding.end_line) if file is not None else ""
+            anchored.append(there == finding.anchor)
         for file in change.files:
             added = {number for hunk in file.hunks for number in hunk.added}
             for found in imports(file.path, file.new_text):

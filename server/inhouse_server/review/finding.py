@@ -25,7 +25,7 @@ class Finding:
 
     Attributes:
         rule: which check speaks, such as ``"import-spelling"``.
-        anchor: the text of those lines.
+        anchor: the text of those lines; ``""`` where the change does not hold the file, and only the file is meant.
         replacement: whole lines to stand in their place, already proven; ``None`` when there is none to offer.
         precedents: places that show the house's way.
         changes: past changes that show it, such as ``"#12 Retry payments"``.

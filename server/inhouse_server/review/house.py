@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from inhouse_server.review.change import Change, ReviewedFile
+from inhouse_server.review.change import NO_LINE_CHANGED, REMOVED, Change, ReviewedFile
 from inhouse_server.review.companions import Companion, History, is_code
 from inhouse_server.review.conventions import (
     Conventions,
@@ -25,25 +25,43 @@ _TESTS_FOR = 20
 def companion_findings(change: Change, history: History) -> list[Finding]:
     """Files that usually change together with these and were not touched: one remark for each file touched."""
     by_path = {name: file for file in change.files for name in (file.former, file.path)}
+    moved = {file.former for file in change.files if _is_moved(file)}
     grouped: dict[str, list[Companion]] = defaultdict(list)
-    for found in history.companions(change.paths):
+    for found in history.companions(change.paths, moved=moved):
         grouped[found.because].append(found)
     findings: list[Finding] = []
     for because, companions in grouped.items():
         file = by_path.get(because)
-        if file is None or not file.hunks:
+        if file is None or not (file.hunks or _is_moved(file)):
             continue
         first = companions[0]
         others = f" {_and_more(companions[1:])}" if len(companions) > 1 else ""
         message = (
             f"{first.path} usually changes with {because}: in {first.together} of its last {first.of} changes. "
-            f"This change leaves it alone.{others}"
+            f"This change {_what_happens(file)}leaves it alone.{others}"
         )
         places = tuple(Precedent(each.path, 1, 1, "usually changes too") for each in companions[:_NAMED])
-        findings.append(
-            _at_first_change(file, "companion", message, first.confidence, places, first.changes, first.path)
-        )
+        if file.status == "removed":  # nothing can be said at it any more
+            findings.append(
+                Finding(first.path, 1, 1, "info", "companion", message, "", None, places, first.changes,
+                        first.confidence, because)
+            )  # fmt: skip
+        else:
+            findings.append(
+                _at_first_change(file, "companion", message, first.confidence, places, first.changes, first.path)
+            )
     return findings
+
+
+def _is_moved(file: ReviewedFile) -> bool:
+    """Whether the file is removed, or renamed with its lines as they were."""
+    return file.unread == REMOVED or (file.status == "renamed" and file.unread == NO_LINE_CHANGED)
+
+
+def _what_happens(file: ReviewedFile) -> str:
+    if file.status == "removed":
+        return "removes that and "
+    return f"renames that to {file.path} and " if file.status == "renamed" else ""
 
 
 def _and_more(companions: Sequence[Companion]) -> str:
@@ -65,7 +83,8 @@ def test_findings(change: Change, history: History) -> list[Finding]:
         (
             file
             for file in code
-            if file.path == missing.because or (folder and file.path.rpartition("/")[0] + "/" == missing.because)
+            for path in (file.path, file.former)
+            if path == missing.because or (folder and path.rpartition("/")[0] + "/" == missing.because)
         ),
         None,
     )
@@ -110,8 +129,8 @@ def _at_first_change(
     file: ReviewedFile, rule: str, message: str, score: float, places: tuple[Precedent, ...],
     changes: tuple[str, ...], key: str,
 ) -> Finding:  # fmt: skip
-    hunk = file.hunks[0]
-    line = min(hunk.added, default=max(1, hunk.start))
+    hunk = file.hunks[0] if file.hunks else None
+    line = min(hunk.added, default=max(1, hunk.start)) if hunk is not None else 1
     return Finding(
         file.path, line, line, "info", rule, message, file.shown(line, line), None, places, changes, score, key
     )

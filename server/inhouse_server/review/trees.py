@@ -18,7 +18,17 @@ from types import TracebackType
 
 from inhouse_retrieval import InhouseError, Progress, Repository, redact
 from inhouse_retrieval.reading import MAX_FILE_BYTES, NotText, decode
-from inhouse_server.review.change import CONTEXT, Change, Hunk, ReviewedFile, Status, parse_hunks, split_lines
+from inhouse_server.review.change import (
+    CONTEXT,
+    NO_LINE_CHANGED,
+    REMOVED,
+    Change,
+    Hunk,
+    ReviewedFile,
+    Status,
+    parse_hunks,
+    split_lines,
+)
 from inhouse_server.review.patch import Patch, patch_refused
 from inhouse_server.settings_file import FILE_NAME
 
@@ -26,7 +36,6 @@ MAX_FILES = 3_000
 MAX_PATCH_BYTES = 1_000_000
 """Of one file. A longer patch is generated code or a move, and is listed as not read."""
 _STATUS: dict[str, Status] = {"A": "added", "D": "removed", "R": "renamed", "C": "added"}
-_NO_CHANGE = "no line of it changed"
 _DIFF = ("--find-renames", "--no-ext-diff", "--no-textconv", "--no-color", "--text", f"--unified={CONTEXT}")
 
 
@@ -202,7 +211,7 @@ class Trees:
         if "120000" in modes:
             return "symbolic link"
         if file.status == "removed":
-            return "removed"
+            return REMOVED
         return self._repository.reason_by_name(file.path) or ""
 
     def _blobs(self, ids: Sequence[str]) -> dict[str, bytes | None]:
@@ -253,7 +262,7 @@ class Trees:
         file = replace(entry.file, new_text=text)
         old = redact((blobs.get(entry.old) or b"").decode("utf-8", "replace"))[0]
         hunks = parse_hunks(patch, file.shown_lines, split_lines(old)) if patch else _whole(file)
-        return replace(file, hunks=hunks, unread="" if hunks else _NO_CHANGE)
+        return replace(file, hunks=hunks, unread="" if hunks else NO_LINE_CHANGED)
 
 
 def _quoted(path: str) -> str:
