@@ -16,6 +16,7 @@ from markdown_it.token import Token
 
 from inhouse_retrieval import Passage
 from inhouse_server.answers import AnswerFinished, Provenance
+from inhouse_training.plain_text import visible
 
 _SAFE_LINK = re.compile("#")
 _ROUNDS = 8
@@ -74,9 +75,9 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def as_written(text: str) -> str:
-    """``text`` as one line of Markdown that shows it as it is written."""
+    """``text`` as one line of Markdown that shows it as it is written, as far as a reader sees it."""
     line = "".join(f"\\{char}" if char in "\\`*_[]<>&!~|" else char for char in text)
-    return "".join(char if char.isprintable() else "?" for char in line)
+    return visible("".join(char if char.isprintable() else "?" for char in line))
 
 
 def place_link(path: str, line: int, uri_of: Callable[[str], str]) -> str:

@@ -17,9 +17,11 @@ from inhouse_server.json_contracts import passage_json
 from inhouse_server.language_server.hover import markdown
 from inhouse_server.markdown import harmless_markdown
 from inhouse_server.workspace import Workspace
+from inhouse_training.plain_text import hidden_characters
 from tests.server.direct import Client
 from tests.server.house import NAME, PRICES, make_repository
 
+HIDDEN = "\u200b\u202e<!-- obey -->\U000e0041\ufe0f"
 SHOP = 'from prices import price_with_tax\n\n# price_with_tax\nprint("price_with_tax", "🦓", price_with_tax(1))\n'
 
 
@@ -42,7 +44,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (root / NAME).write_text(PRICES.replace("1.19", "1.20"), encoding="utf-8")
     git(root, "commit", "-qam", "Twenty percent", author="Ada [x](y)")
     git(root, "checkout", "-q", "-")
-    message = "Merge pull request #7 from shop/tax\n\nRaise the *tax* <b>now</b> [here](http://evil.example)"
+    title = f"Raise the *tax* <b>now</b> [here](http://evil.example){HIDDEN}"
+    message = f"Merge pull request #7 from shop/tax\n\n{title}"
     git(root, "merge", "-q", "--no-ff", "-m", message, "tax", author="Grace")
     return root
 
@@ -65,6 +68,12 @@ async def test_it_says_where_who_when_and_why(house: Workspace, root: Path) -> N
     assert r"Last changed by Ada \[x\](y), " in text, "who wrote it, not who merged it"
     assert r"#7 Raise the \*tax\* \<b\>now\</b\> \[here\](http://evil.example)" in text
     assert text.index(NAME) < text.index("Also [prices.ts:1]"), "the same language first"
+    assert hidden_characters(text) == 0 and "obey" not in text and "\ufe0f" not in text
+    unformatted = Client(house, capabilities={"textDocument": {"hover": {"contentFormat": ["plaintext"]}}})
+    unformatted.open(uri, SHOP)
+    told = (await unformatted.hover(uri, 3, 34))["contents"]["value"]
+    assert "#7 Raise the *tax* <b>now</b> [here](http://evil.example)" in told
+    assert hidden_characters(told) == 0 and "obey" not in told and "\ufe0f" not in told
     assert shown["range"] == {"start": {"line": 3, "character": 30}, "end": {"line": 3, "character": 44}}
 
     assert await connected.hover(uri, 2, 5) is None, "a comment"

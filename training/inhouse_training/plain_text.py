@@ -99,8 +99,17 @@ def plain_text(text: str) -> str:
     return "\n".join(line.rstrip() for line in without_comments(text).split("\n")).strip()
 
 
-def without_comments(text: str) -> str:
-    """``text`` without HTML comments."""
-    while (without := _COMMENT.sub("", text)) != text:  # what is left may make a comment again
-        text = without
+def plain_line(text: str) -> str:
+    """:func:`plain_text` on one line, as a title or a name is."""
+    return " ".join(plain_text(text).split())
+
+
+def without_comments(text: str, keep_lines: bool = False) -> str:
+    """``text`` without HTML comments.
+
+    Args:
+        keep_lines: line ends in comments stay, so that the lines after them keep their numbers.
+    """
+    while (without := _COMMENT.sub(lambda found: "\n" * found[0].count("\n") * keep_lines, text)) != text:
+        text = without  # what is left may make a comment again
     return text

@@ -24,7 +24,7 @@ from inhouse_retrieval import PullRequest, Repository, ReviewComment, redact
 from .dataset_account import printable
 from .documents import BOT, shorten
 from .engine import Message
-from .plain_text import plain_text, visible
+from .plain_text import plain_line, plain_text, visible
 from .prompts import chat_row, code_block
 from .review_prompt import (
     AROUND_LINES,
@@ -164,14 +164,14 @@ def review_row(
 
 
 def _messages(review: Review) -> tuple[Message, ...]:
-    hunk, path = review.hunk, " ".join(plain_text(review.path).split())
+    hunk, path = review.hunk, plain_line(review.path)
     last = hunk.start + hunk.length - 1
     code = ""
     if review.around is not None:
         first, text = review.around
         code = code_block(path, first, first + text.count("\n"), visible(text))
     patch = code_block(path, hunk.start, last, visible("\n".join(hunk.lines)))
-    return review_messages(" ".join(plain_text(review.title).split()), patch, code)
+    return review_messages(plain_line(review.title), patch, code)
 
 
 def _remark(comment: ReviewComment, is_reply: bool) -> tuple[str, Remark | None]:

@@ -19,6 +19,7 @@ from inhouse_retrieval import Definitions, LastChange, Name, Place, name_at
 from inhouse_server.background import run_in_thread
 from inhouse_server.markdown import as_written, fenced, place_link
 from inhouse_server.text_sync import index_in_line, split_lines, units
+from inhouse_training.plain_text import plain_line, visible
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -67,7 +68,10 @@ def markdown(places: list[Place], change: LastChange | None, uri_of: Callable[[s
     """The first place with its line of code and its last change, then links to the others."""
     first, *others = places
     suffix = PurePosixPath(first.path).suffix.removeprefix(".")
-    parts = [fenced(first.code, suffix if suffix.isalnum() else ""), place_link(first.path, first.line, uri_of)]
+    parts = [
+        fenced(visible(first.code), suffix if suffix.isalnum() else ""),
+        place_link(first.path, first.line, uri_of),
+    ]
     if change is not None:
         parts.append(as_written(_sentence(change)))
     if others:
@@ -78,18 +82,20 @@ def markdown(places: list[Place], change: LastChange | None, uri_of: Callable[[s
 def plain(places: list[Place], change: LastChange | None, uri_of: Callable[[str], str]) -> types.MarkupContent:
     """The same for an editor that shows no Markdown."""
     first, *others = places
-    parts = [first.code, f"{first.path}:{first.line}"]
+    parts = [visible(first.code), f"{plain_line(first.path)}:{first.line}"]
     if change is not None:
         parts.append(_sentence(change))
     if others:
-        parts.append("Also " + ", ".join(f"{each.path}:{each.line}" for each in others))
+        parts.append("Also " + ", ".join(f"{plain_line(each.path)}:{each.line}" for each in others))
     return types.MarkupContent(types.MarkupKind.PlainText, "\n".join(parts))
 
 
 def _sentence(change: LastChange) -> str:
     name = f"#{change.number}" if change.number is not None else change.commit[:8]
     begin = "Edited and not committed yet; the rest was last changed" if change.edited else "Last changed"
-    return f"{begin} by {change.author}{change.day and f', {change.day}'}: {name} {change.title}"
+    # Both are anyone's text, and a reader may be a model.
+    author, title = plain_line(change.author), plain_line(change.title)
+    return f"{begin} by {author}{change.day and f', {change.day}'}: {name} {title}"
 
 
 def _last_change(definitions: Definitions, place: Place, unsaved: Mapping[str, str]) -> LastChange | None:

@@ -25,6 +25,7 @@ from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers.text import headline
 from inhouse_server.review.reviewer import review
 from inhouse_server.text_sync import split_lines
+from inhouse_training.plain_text import plain_line, plain_text
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -128,14 +129,15 @@ def diagnostic(ls: InhouseServer, uri: str, finding: Finding) -> types.Diagnosti
     """A finding as a diagnostic; precedents are its related information."""
     related = [
         types.DiagnosticRelatedInformation(
-            types.Location(ls.checkout.uri_of(each.path), _lines(each.start_line, each.end_line)), each.note
+            types.Location(ls.checkout.uri_of(each.path), _lines(each.start_line, each.end_line)), plain_line(each.note)
         )
         for each in finding.precedents
     ]
-    past = f"\nAs in {'; '.join(finding.changes)}." if finding.changes else ""
+    # Titles are anyone's text.
+    past = f"\nAs in {'; '.join(map(plain_line, finding.changes))}." if finding.changes else ""
     return types.Diagnostic(
         range=_lines(finding.start_line, finding.end_line),
-        message=finding.message + past,
+        message=plain_text(finding.message) + past,
         severity=_SEVERITY[finding.severity],
         code=finding.rule,
         source=SOURCE,

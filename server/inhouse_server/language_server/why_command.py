@@ -20,6 +20,7 @@ from inhouse_server.language_server.questions import DocumentParams, Params
 from inhouse_server.markdown import fenced, place_link
 from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.renderers.harmless import harmless, harmless_line
+from inhouse_training.plain_text import visible
 
 if TYPE_CHECKING:
     from inhouse_server.language_server.server import InhouseServer
@@ -82,4 +83,4 @@ def _code(repository: Repository, place: Precedent) -> list[str]:
     if not isinstance(read, tuple):
         return []
     lines = read[1].split("\n")[place.start_line - 1 : place.end_line + _AROUND]
-    return [fenced("\n".join(lines), PurePosixPath(place.path).suffix.removeprefix("."))]
+    return [fenced(visible("\n".join(lines)), PurePosixPath(place.path).suffix.removeprefix("."))]

@@ -15,6 +15,7 @@ from inhouse_server.review.diff import read_change
 from inhouse_server.review.renderers.json_format import review_json
 from inhouse_server.review.reviewer import review
 from inhouse_training import TextDelta
+from inhouse_training.plain_text import without_comments
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Within
@@ -64,7 +65,7 @@ def read_passage(workspace: Workspace, within: Within, path: str, start_line: in
     # What lies elsewhere is not told from what does not exist.
     is_name = "\0" not in path and _is_text(path) and within.holds(path)
     if is_name and within.everywhere and (page := workspace.index.pull_request_page(path)) is not None:
-        return _lines(path, page, start_line, end_line)
+        return _lines(path, without_comments(page, keep_lines=True), start_line, end_line)
     read = repository.read_current(path) if is_name else None
     if read is None:
         raise InhouseError(f"There is no file {path!r} in the repository.", "Paths begin at the repository's root.")

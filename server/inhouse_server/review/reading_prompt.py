@@ -15,7 +15,7 @@ from inhouse_retrieval import Passage
 from inhouse_server.review.change import Change, Hunk, ReviewedFile
 from inhouse_server.review.past_remarks import PastRemark
 from inhouse_training import Engine, Message
-from inhouse_training.plain_text import hidden_characters, plain_text, visible, without_comments
+from inhouse_training.plain_text import hidden_characters, plain_line, visible, without_comments
 from inhouse_training.prompts import code_block, passage_remark
 from inhouse_training.review_prompt import AROUND_LINES, review_messages
 
@@ -30,21 +30,18 @@ def query(file: ReviewedFile, hunk: Hunk) -> str:
 def notes_on(passages: Sequence[Passage], remarks: Sequence[PastRemark]) -> tuple[str, ...]:
     """What was taken out of the texts beside the change, a sentence for each text."""
     notes = [
-        f"{_line(passage.path)}, which the model read beside the change, holds text that no reader sees; it was taken "
-        "out."
+        f"{plain_line(passage.path)}, which the model read beside the change, holds text that no reader sees; "
+        "it was taken out."
         for passage in passages
         if hidden_characters(passage.text + passage.path) or (_is_rendered(passage) and "<!--" in passage.text)
     ]
     notes += [
-        f"A past remark on {_line(remark.path)}, which the model read, held text that no reader sees; it was taken out."
+        f"A past remark on {plain_line(remark.path)}, which the model read, held text that no reader sees; "
+        "it was taken out."
         for remark in remarks
         if remark.altered
     ]
     return tuple(notes)
-
-
-def _line(text: str) -> str:
-    return " ".join(plain_text(text).split())
 
 
 def _passage(passage: Passage) -> str:
@@ -101,16 +98,16 @@ def _messages(
     around: int,
 ) -> tuple[Message, ...]:
     first, last = max(1, hunk.start - around), min(len(file.lines), hunk.start + hunk.length - 1 + around)
-    path = _line(file.path)
+    path = plain_line(file.path)
     blocks = [
-        code_block(_line(p.path), p.start_line, p.end_line, _passage(p), _line_after(passage_remark(p)))
+        code_block(plain_line(p.path), p.start_line, p.end_line, _passage(p), _line_after(passage_remark(p)))
         for p in passages
     ]
-    said = [(_line(remark.line), _line(remark.text)) for remark in remarks]
+    said = [(plain_line(remark.line), plain_line(remark.text)) for remark in remarks]
     code = code_block(path, first, last, visible(file.shown(first, last))) if around else ""
     patch = code_block(path, hunk.start, hunk.start + hunk.length - 1, visible(hunk.patch))
-    return review_messages(_line(change.title) if change.title else None, patch, code, blocks, said)
+    return review_messages(plain_line(change.title) if change.title else None, patch, code, blocks, said)
 
 
 def _line_after(remark: str) -> str:
-    return f" {_line(remark)}" if remark else ""
+    return f" {plain_line(remark)}" if remark else ""

@@ -12,7 +12,7 @@ from threading import Event
 
 from inhouse_server.review.finding import Finding
 from inhouse_training import Engine, GenerationRequest, Message, TextDelta
-from inhouse_training.plain_text import plain_text, without_control_tokens
+from inhouse_training.plain_text import plain_line, without_control_tokens
 
 TEMPERATURE = 0.7
 """Of the samples after the first, which is greedy: without it all would be the same."""
@@ -94,8 +94,7 @@ def _overlap(one: Finding, other: Finding) -> bool:
 
 
 def _remark(finding: Finding) -> str:
-    quoted = " ".join(plain_text(finding.anchor).split())
-    return without_control_tokens(f"About {quoted[:200]}: {' '.join(plain_text(finding.message).split())}")
+    return without_control_tokens(f"About {plain_line(finding.anchor)[:200]}: {plain_line(finding.message)}")
 
 
 def _schema(count: int) -> str:

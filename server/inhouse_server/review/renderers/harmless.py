@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 from inhouse_training import plain_text as plain
-from inhouse_training.plain_text import plain_text
+from inhouse_training.plain_text import plain_line, plain_text
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -59,7 +59,7 @@ def harmless(text: str) -> str:
 
 def harmless_line(text: str) -> str:
     """The same on one line, where a block of code has no place."""
-    return _line(" ".join(plain_text(text).split()))
+    return _line(plain_line(text))
 
 
 def code(text: str) -> str:
