@@ -15,6 +15,7 @@ from typing import Any
 from inhouse_server.position_encodings import UTF16
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_LONE = re.compile(r"\r(?!\n)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,18 @@ def offset_at(text: str, position: Position, encoding: str = UTF16) -> int:
     start, end = _line_bounds(text, position.line)
     line = text[start:end]
     return start + index_in_line(line, position.character, encoding)
+
+
+def position_at(text: str, offset: int, encoding: str = UTF16) -> Position:
+    """Where the character ``offset`` of ``text`` stands; not one between ``\\r`` and ``\\n``."""
+    ends = list(_LINE_END.finditer(text, 0, offset))
+    return Position(len(ends), units(text[ends[-1].end() if ends else 0 : offset], encoding))
+
+
+def with_line_feeds(text: str) -> str:
+    """``text`` with ``\\n`` for each lone ``\\r``: git ends lines there as well then, and every character keeps its
+    position."""
+    return _LONE.sub("\n", text)
 
 
 def units(text: str, encoding: str = UTF16) -> int:

@@ -63,7 +63,7 @@ def changed(text: str, edit: Json, encoding: str) -> str:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 async def test_what_the_code_asks_for_becomes_an_edit_of_the_unsaved_text(
     house: Workspace, speaker: Speaker, encoding: str, end: str
 ) -> None:

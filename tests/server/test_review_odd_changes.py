@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inhouse_retrieval import InhouseError, Repository
-from inhouse_server.language_server.review_command import _lines
+from inhouse_server.language_server.editor_lines import EditorLines
 from inhouse_server.review.change import Change, ReviewedFile
 from inhouse_server.review.companions import History
 from inhouse_server.review.conventions import Conventions
@@ -116,7 +116,7 @@ def test_columns_and_lines_with_tabs_wide_characters_and_any_line_end(root: Path
     assert told["location"]["range"] == {
         "start": {"line": 2, "column": 1}, "end": {"line": 3, "column": len(WIDE[2].encode()) + 1}
     }  # fmt: skip
-    shown = _lines(2, 3)
+    shown = EditorLines(file.new_text).range(2, 3)
     assert (shown.start.line, shown.start.character, shown.end.line, shown.end.character) == (1, 0, 3, 0)
 
 

@@ -30,6 +30,7 @@ from inhouse_server.language_server.questions import (
 )
 from inhouse_server.review.change import ReviewedFile
 from inhouse_server.review.proof import prove
+from inhouse_server.text_sync import with_line_feeds
 from inhouse_training import change_question
 
 if TYPE_CHECKING:
@@ -138,12 +139,16 @@ async def _ask(ls: InhouseServer, params: ChangeParams, marked: Selection, job: 
 
 
 def _first_proven(text: str, marked: Selection, blocks: list[str], encoding: str) -> types.TextEdit:
+    # Marked lines are the editor's, for which a lone \r ends one.
+    text, is_classic_mac = with_line_feeds(text), text.count("\r") > 2 * text.count("\n")
     file = ReviewedFile(marked.path, marked.path, "modified", new_text=text)
     refusals: list[str] = []
     for block in blocks:
         replacement, refusal = prove(file, marked.start_line, marked.end_line, block)
         if refusal is None:
             if (edit := line_edit(text, marked.start_line, marked.end_line, replacement, encoding)) is not None:
+                if is_classic_mac:
+                    edit.new_text = edit.new_text.replace("\n", "\r")
                 return edit
             refusal = "it does not apply"
         refusals.append(_WHY.get(refusal, refusal))

@@ -17,14 +17,15 @@ from pygls.exceptions import JsonRpcInvalidParams
 
 from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_server.background import run_in_thread
+from inhouse_server.language_server.editor_lines import EditorLines
 from inhouse_server.language_server.line_edit import line_edit
 from inhouse_server.language_server.progress import Work, work
 from inhouse_server.language_server.questions import DocumentParams, Params, current_text
+from inhouse_server.review.change import Change, split_lines
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
 from inhouse_server.review.renderers.text import headline
 from inhouse_server.review.reviewer import review
-from inhouse_server.text_sync import split_lines
 from inhouse_training.plain_text import plain_line, plain_text
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
         raise InhouseError("A team's server cannot read your change.", "Run 'inhouse review' in your checkout.")
     async with work(ls, "inhouse: reviewing", params.work_done_token) as job, ls.reviewed.lock:
         job.report("reading the change")
-        found = await run_in_thread(lambda: review_work_tree(ls.house, job))
+        found, change = await run_in_thread(lambda: review_work_tree(ls.house, job))
         ls.reviewed.asked = True
-        publish(ls, found)
+        publish(ls, found, change)
     text = headline(found)
     ls.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"inhouse: {text}"))
     return {"findings": len(found.findings), "summary": text}
@@ -86,7 +87,7 @@ async def after_save(ls: InhouseServer) -> None:
     try:
         async with ls.reviewed.lock:
             ls.reviewed.waiting = False
-            publish(ls, await run_in_thread(lambda: review_work_tree(ls.house)))
+            publish(ls, *await run_in_thread(lambda: review_work_tree(ls.house)))
     except InhouseError as error:
         logger.warning("the review after saving failed: %s", error)
     except Exception:
@@ -95,8 +96,8 @@ async def after_save(ls: InhouseServer) -> None:
         ls.reviewed.waiting = False
 
 
-def review_work_tree(house: Workspace, job: Work | None = None) -> Review:
-    """Review all that is here and not on the main branch yet, without the model.
+def review_work_tree(house: Workspace, job: Work | None = None) -> tuple[Review, Change]:
+    """Review all that is here and not on the main branch yet, without the model; with what was reviewed.
 
     Raises:
         InhouseError: the change cannot be read, or the user cancelled.
@@ -110,33 +111,39 @@ def review_work_tree(house: Workspace, job: Work | None = None) -> Review:
 
     change = read_change(house.repository, progress=report)
     known = house.known_house(change.base_commit, report)
-    return review(change, known, house.settings.review.findings, progress=report)
+    return review(change, known, house.settings.review.findings, progress=report), change
 
 
-def publish(ls: InhouseServer, found: Review) -> None:
+def publish(ls: InhouseServer, found: Review, change: Change) -> None:
     """Show the findings, and clear those of the review before."""
     by_path: dict[str, dict[str, Finding]] = defaultdict(dict)
     for finding in found.findings:
         by_path[finding.path][finding.fingerprint] = finding
+    texts = {file.path: file.new_text for file in change.files}
     for path in sorted({*by_path, *ls.reviewed.findings}):
-        uri = ls.checkout.uri_of(path)
-        diagnostics = [diagnostic(ls, uri, finding) for finding in by_path.get(path, {}).values()]
+        uri, lines = ls.checkout.uri_of(path), EditorLines(texts.get(path))
+        diagnostics = [diagnostic(ls, lines, finding) for finding in by_path.get(path, {}).values()]
         ls.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, diagnostics))
     ls.reviewed.findings = dict(by_path)
 
 
-def diagnostic(ls: InhouseServer, uri: str, finding: Finding) -> types.Diagnostic:
-    """A finding as a diagnostic; precedents are its related information."""
+def diagnostic(ls: InhouseServer, lines: EditorLines, finding: Finding) -> types.Diagnostic:
+    """A finding as a diagnostic; precedents are its related information.
+
+    Args:
+        lines: those of the file that it stands in.
+    """
     related = [
         types.DiagnosticRelatedInformation(
-            types.Location(ls.checkout.uri_of(each.path), _lines(each.start_line, each.end_line)), plain_line(each.note)
+            types.Location(ls.checkout.uri_of(each.path), EditorLines(None).range(each.start_line, each.end_line)),
+            plain_line(each.note),
         )
         for each in finding.precedents
     ]
     # Titles are anyone's text.
     past = f"\nAs in {'; '.join(map(plain_line, finding.changes))}." if finding.changes else ""
     return types.Diagnostic(
-        range=_lines(finding.start_line, finding.end_line),
+        range=lines.range(finding.start_line, finding.end_line),
         message=plain_text(finding.message) + past,
         severity=_SEVERITY[finding.severity],
         code=finding.rule,
@@ -200,8 +207,3 @@ def can_resolve(ls: InhouseServer, action: types.CodeAction) -> bool:
     except InhouseError:
         return False
     return True
-
-
-def _lines(first: int, last: int) -> types.Range:
-    """Whole lines, 1-based and inclusive, as a range that ends where the next line begins."""
-    return types.Range(types.Position(first - 1, 0), types.Position(last, 0))
