@@ -242,6 +242,20 @@ def test_an_import_from_elsewhere_gets_the_house_s_own(work: Path) -> None:
     assert finding.replacement is None
 
 
+def test_the_same_break_on_several_lines_is_told_once_with_all_of_them(work: Path) -> None:
+    lines = "from requests import get_json\n\n\ndef load():\n    from requests import get_json\n"
+    commit(work, "Use another helper", clients__new_py=f"{lines}\n\ndef save():\n    from requests import get_json\n")
+    [finding] = found_in(work)["import-spelling"]
+    assert (finding.start_line, finding.also) == (1, ((5, 5), (9, 9)))
+    assert finding.replacement == "from house.http import get_json\n"
+    told = inhouse("review", "--repo", str(work)).stdout
+    assert "Also at lines 5 and 9." in told
+    # It is the same one wherever it stands: what was shown is not shown again since it stands at one line more.
+    commit(work, "Use it once", clients__new_py="from requests import get_json\n")
+    [once] = found_in(work)["import-spelling"]
+    assert once.fingerprint == finding.fingerprint and once.also == ()
+
+
 def test_a_change_that_moves_a_module_is_not_told_to_import_the_old_one(work: Path) -> None:
     git(work, "mv", "house/http.py", "house/net.py")
     for number in range(10):  # the others are forgotten

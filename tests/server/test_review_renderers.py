@@ -21,6 +21,7 @@ from inhouse_server.review.finding import Coverage, Finding, Precedent, Review
 from inhouse_server.review.renderers import FORMATS, render
 from inhouse_server.review.renderers.harmless import code, fence, harmless, harmless_line
 from inhouse_server.review.renderers.terminal import print_review
+from inhouse_server.review.renderers.text import also
 
 ROOT = Path("/repo")
 BASE, HEAD = "b" * 40, "a" * 40
@@ -178,6 +179,7 @@ def test_json_is_the_contract() -> None:
                 "replacement": "six = 6\n",
                 "precedents": [{"path": "a.py", "start_line": 1, "end_line": 2, "note": "as here"}],
                 "changes": ["#12 Retry"],
+                "also": [],
                 "score": 0.9,
                 "fingerprint": one.fingerprint,
             }
@@ -213,6 +215,37 @@ def test_a_path_that_is_not_utf8_can_be_written(name: str) -> None:
 def test_an_unknown_format_is_named() -> None:
     with pytest.raises(InhouseError, match="no review format 'xml'"):
         render("xml", review(), change(), ROOT)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_further_places_of_the_same_break_are_named_in_every_format(name: str) -> None:
+    places = ((9, 9), (12, 13), (15, 15), (16, 16), (18, 18), (20, 20), (22, 22))
+    text = render(name, review(finding(also=places, message="Open:\n```\ncode")), change(), ROOT)
+    assert name == "json" or "Also at lines 9, 12-13, 15, 16, 18 and 2 more places." in text
+    told = json.loads(text.splitlines()[0]) if name in ("json", "rdjsonl", "sarif") else {}
+    if name == "json":
+        assert told["findings"][0]["also"][:2] == [{"start_line": 9, "end_line": 9}, {"start_line": 12, "end_line": 13}]
+    if name == "rdjsonl":
+        spans = [each["location"]["range"] for each in told["related_locations"]]
+        assert spans[1] == {"start": {"line": 12}, "end": {"line": 13}} and len(spans) == 7
+    if name == "sarif":
+        places_told = told["runs"][0]["results"][0]["relatedLocations"]
+        assert places_told[1]["physicalLocation"]["region"] == {"startLine": 12, "endLine": 13}
+        assert [each["id"] for each in places_told] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ((), ""),
+        (((3, 3),), "Also at line 3."),
+        (((3, 4),), "Also at lines 3-4."),
+        (((3, 3), (5, 5)), "Also at lines 3 and 5."),
+        (tuple((line, line) for line in range(1, 7)), "Also at lines 1, 2, 3, 4, 5 and 1 more place."),
+    ],
+)
+def test_places_are_named_in_words(places: tuple[tuple[int, int], ...], told: str) -> None:
+    assert also(places) == told
 
 
 # --- sarif ---

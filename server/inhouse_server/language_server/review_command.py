@@ -24,7 +24,7 @@ from inhouse_server.language_server.questions import DocumentParams, Params, cur
 from inhouse_server.review.change import Change, split_lines
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
-from inhouse_server.review.renderers.text import headline
+from inhouse_server.review.renderers.text import also, headline
 from inhouse_server.review.reviewer import review
 from inhouse_training.plain_text import plain_line, plain_text
 
@@ -133,7 +133,12 @@ def diagnostic(ls: InhouseServer, lines: EditorLines, finding: Finding) -> types
     Args:
         lines: those of the file that it stands in.
     """
+    others = [lines.range(*place) for place in finding.also]
     related = [
+        types.DiagnosticRelatedInformation(types.Location(ls.checkout.uri_of(finding.path), place), "the same here")
+        for place in others
+    ]
+    related += [
         types.DiagnosticRelatedInformation(
             types.Location(ls.checkout.uri_of(each.path), EditorLines(None).range(each.start_line, each.end_line)),
             plain_line(each.note),
@@ -141,10 +146,14 @@ def diagnostic(ls: InhouseServer, lines: EditorLines, finding: Finding) -> types
         for each in finding.precedents
     ]
     # Titles are anyone's text.
-    past = f"\nAs in {'; '.join(map(plain_line, finding.changes))}." if finding.changes else ""
+    said = [
+        plain_text(finding.message),
+        also(tuple((place.start.line + 1, place.end.line) for place in others)),
+        f"As in {'; '.join(map(plain_line, finding.changes))}." if finding.changes else "",
+    ]
     return types.Diagnostic(
         range=lines.range(finding.start_line, finding.end_line),
-        message=plain_text(finding.message) + past,
+        message="\n".join(filter(None, said)),
         severity=_SEVERITY[finding.severity],
         code=finding.rule,
         source=SOURCE,

@@ -155,6 +155,13 @@ class ReviewPrecedent(Place):
     note: str
 
 
+class Lines(BaseModel):
+    """1-based and inclusive."""
+
+    start_line: int
+    end_line: int
+
+
 class ReviewFinding(Place):
     severity: str
     rule: str
@@ -162,6 +169,7 @@ class ReviewFinding(Place):
     replacement: str | None = Field(description="whole lines to stand in place of these, proven to apply and to parse")
     precedents: list[ReviewPrecedent]
     changes: list[str]
+    also: list[Lines] = Field(description="further lines of the file that the same is to be said about")
     score: float
     fingerprint: str
 

@@ -30,6 +30,7 @@ class Finding:
         precedents: places that show the house's way.
         changes: past changes that show it, such as ``"#12 Retry payments"``.
         score: how sure, 0 to 1; comparable within a rule, and roughly between rules.
+        also: further lines of the file, ``(first, last)``, that the same is to be said about.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Finding:
     changes: tuple[str, ...] = ()
     score: float = 0.0
     key: str = ""
+    also: tuple[tuple[int, int], ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -199,7 +199,15 @@ def _with_past(findings: Sequence[Finding], change: Change, remarks: PastRemarks
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:
-    return list({finding.fingerprint: finding for finding in reversed(findings)}.values())[::-1]
+    """One of each fingerprint, which names the other places: a break that stands on several lines is told once."""
+    by_fingerprint: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_fingerprint.setdefault(finding.fingerprint, []).append(finding)
+    distinct: list[Finding] = []
+    for first, *others in by_fingerprint.values():
+        places = {(other.start_line, other.end_line) for other in others} - {(first.start_line, first.end_line)}
+        distinct.append(replace(first, also=tuple(sorted(places))))
+    return distinct
 
 
 def _checked(

@@ -51,6 +51,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "replacement": finding.replacement,
         "precedents": [asdict(place) for place in finding.precedents],
         "changes": finding.changes,
+        "also": [{"start_line": first, "end_line": last} for first, last in finding.also],
         "score": finding.score,
         "fingerprint": finding.fingerprint,
     }

@@ -43,6 +43,12 @@ def old_line(file: ReviewedFile, line: int) -> int | None:
     return None
 
 
+def related(finding: Finding) -> list[tuple[str, int, int, str]]:
+    """``(path, first, last, note)`` of the other places that a finding names: where it holds, too, and precedents."""
+    also = [(finding.path, first, last, "the same here") for first, last in finding.also]
+    return also + [(place.path, place.start_line, place.end_line, place.note) for place in finding.precedents]
+
+
 def lines_of(finding: Finding) -> str:
     """``path:line`` or ``path:first-last``."""
     return span(finding.path, finding.start_line, finding.end_line)

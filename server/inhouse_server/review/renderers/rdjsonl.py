@@ -10,9 +10,10 @@ from typing import Any
 
 from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
-from inhouse_server.review.renderers.harmless import harmless, harmless_line
+from inhouse_server.review.renderers.harmless import harmless_line
 from inhouse_server.review.renderers.json_format import one_line
-from inhouse_server.review.renderers.places import file_of, line_texts
+from inhouse_server.review.renderers.places import file_of, line_texts, related
+from inhouse_server.review.renderers.text import message
 
 _SEVERITIES = {"warning": "WARNING", "info": "INFO"}
 
@@ -26,19 +27,16 @@ def render(review: Review, change: Change, root: Path) -> str:
 def _diagnostic(finding: Finding, lines: list[str]) -> dict[str, Any]:
     diagnostic: dict[str, Any] = {
         # reviewdog puts the message into a comment as Markdown.
-        "message": harmless(finding.message),
+        "message": message(finding),
         "location": {"path": finding.path, "range": _range(finding.start_line, finding.end_line, lines)},
         "severity": _SEVERITIES[finding.severity],
         "source": {"name": "inhouse"},
         "code": {"value": finding.rule},
     }
-    if finding.precedents:
+    if finding.also or finding.precedents:
         diagnostic["related_locations"] = [
-            {
-                "message": harmless_line(place.note),
-                "location": {"path": place.path, "range": _whole(place.start_line, place.end_line)},
-            }
-            for place in finding.precedents
+            {"message": harmless_line(note), "location": {"path": path, "range": _whole(first, last)}}
+            for path, first, last, note in related(finding)
         ]
     if finding.replacement is not None:
         diagnostic["suggestions"] = [_suggestion(finding, finding.replacement, lines)]

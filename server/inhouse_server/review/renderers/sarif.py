@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from inhouse_server.review.change import Change
 from inhouse_server.review.finding import Finding, Review
-from inhouse_server.review.renderers.harmless import harmless, harmless_line
+from inhouse_server.review.renderers.harmless import harmless_line
 from inhouse_server.review.renderers.json_format import one_line
-from inhouse_server.review.renderers.places import file_of, line_texts
-from inhouse_server.review.renderers.text import sentences
+from inhouse_server.review.renderers.places import file_of, line_texts, related
+from inhouse_server.review.renderers.text import message, sentences
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {"warning": "warning", "info": "note"}
@@ -42,18 +42,14 @@ def _result(finding: Finding, rule: int, change: Change) -> dict[str, Any]:
         "ruleId": finding.rule,
         "ruleIndex": rule,
         "level": _LEVELS[finding.severity],
-        "message": _message(harmless(finding.message)),
+        "message": _message(message(finding)),
         "locations": [_location(finding.path, finding.start_line, finding.end_line)],
         "partialFingerprints": {"inhouse/v1": finding.fingerprint},
     }
-    if finding.precedents:
+    if finding.also or finding.precedents:
         result["relatedLocations"] = [
-            {
-                "id": number,
-                "message": _message(harmless_line(place.note)),
-                **_location(place.path, place.start_line, place.end_line),
-            }
-            for number, place in enumerate(finding.precedents)
+            {"id": number, "message": _message(harmless_line(note)), **_location(path, first, last)}
+            for number, (path, first, last, note) in enumerate(related(finding))
         ]
     if finding.replacement is not None:
         result["fixes"] = [_fix(finding, finding.replacement, line_texts(file_of(change, finding)))]

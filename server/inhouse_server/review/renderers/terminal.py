@@ -30,6 +30,7 @@ def print_review(review: Review, change: Change, root: Path, console: Console) -
     """Findings, what was left out, and one line that says what was looked at. Nothing in them is rich's markup."""
     for finding in review.findings:
         _print(console, _heading(finding, root), Text(_plain(finding.message)))
+        _print(console, *(Text(said) for said in filter(None, [text.also(finding.also)])))
         _print(console, *_surroundings(finding, change))
         if finding.replacement is not None:
             _print(console, Text("  suggested:", style="dim"), *_difference(finding))

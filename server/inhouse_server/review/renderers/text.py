@@ -86,9 +86,26 @@ def sentences(review: Review) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
+def also(lines: Sequence[tuple[int, int]]) -> str:
+    """``Also at lines 12, 15-17 and 3 more places.``; empty where there is no other place."""
+    places = [str(first) if first == last else f"{first}-{last}" for first, last in lines]
+    if not places:
+        return ""
+    more = len(places) - _NAMED
+    last = f"{more:,} more {'place' if more == 1 else 'places'}" if more > 0 else places.pop()
+    named = ", ".join(places[:_NAMED])
+    several = named or "-" in last
+    return f"Also at {'lines' if several else 'line'} {f'{named} and ' if named else ''}{last}."
+
+
+def message(finding: Finding) -> str:
+    """What is said, and where else that holds, as harmless Markdown."""
+    return "\n\n".join(filter(None, (harmless(finding.message), also(finding.also))))
+
+
 def remark(finding: Finding) -> str:
     """A finding as harmless Markdown, without its place and its suggestion."""
-    parts = [f"**{finding.severity}** {code(finding.rule)}", harmless(finding.message)]
+    parts = [f"**{finding.severity}** {code(finding.rule)}", message(finding)]
     if finding.precedents:
         parts.append(
             "\n".join(
