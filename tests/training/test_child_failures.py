@@ -21,9 +21,9 @@ from inhouse_training import AdapterManifest, BaseModel, Recipe, Registry, open_
 from inhouse_training.cut import cut_repository
 from inhouse_training.dataset import build_dataset
 from inhouse_training.finetune import finetune, training_curve
+from inhouse_training.judging import current_before
 from inhouse_training.recipe import parse_recipe
 from inhouse_training.registry import WEIGHTS_NAME
-from inhouse_training.retrain import _current_before
 from inhouse_training.trainers import Reporter, TrainingStopped, tell_failure
 
 from .conftest import TINY
@@ -118,12 +118,12 @@ def test_an_adapter_of_a_base_model_that_changed_is_not_compared_and_not_lost(
     version = registry.add(adapter, AdapterManifest("tiny", "f" * 64, "a" * 40)).version
     registry.promote(version, "It was better.")
     run = open_run(history, tmp_path, tiny_recipe, tiny_base)
-    current, remark = _current_before(registry, tiny_base, run)
+    current, remark = current_before(registry, tiny_base, run)
     assert current is None and remark == (
         f"It was not compared with the current adapter {version}, which belongs to another base model."
     )
     assert registry.current() == version and registry.is_sound(version)
-    assert _current_before(registry, replace(tiny_base, sha256="f" * 64), run) == (version, "")
+    assert current_before(registry, replace(tiny_base, sha256="f" * 64), run) == (version, "")
 
 
 @pytest.mark.long

@@ -105,10 +105,10 @@ def test_judging_counts_and_refuses_nothing_by_itself(recipe: Recipe) -> None:
     judging = predict_judging(shape, four_bit, True) / GIB
     assert judging > 15  # the base in bfloat16, whatever it was trained in
     plain = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"rank": 1})})
-    least = needed(plain, 1)  # with all layers computed again
-    told = plan_room(plain, QWEN, with_free((least + predict_judging(shape, plain, True) / GIB) / 2), None)
-    if least < predict_judging(shape, plain, True) / GIB:
-        assert told.decision == "beside" and "Judging may take" in told.told
+    least, judging = needed(plain, 1), predict_judging(shape, plain, True) / GIB  # all layers computed again
+    assert least < judging
+    told = plan_room(plain, QWEN, with_free((least + judging) / 2), None)
+    assert told.decision == "beside" and "Judging may take" in told.told
 
 
 def test_on_a_processor_nothing_is_refused(tiny_base: BaseModel, tiny_recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from inhouse_server.http_api.admin import PromoteRequest, RollbackRequest
 from inhouse_server.http_api.commands import AskRequest, PassageRequest, ReviewRequest, SearchRequest, UsesRequest
 from inhouse_server.http_api.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from inhouse_server.http_api.routes import ACCESS
+from inhouse_server.http_api.stepping_aside import ComeBackRequest, StepAsideRequest
 from inhouse_server.http_api.web import FeedbackRequest
 from inhouse_server.version import VERSION
 
@@ -43,6 +44,7 @@ _ANSWER = _object(
     timings={"type": "object"},
 )
 _RETRAINING = _object(started=_TEXT, finished=_TEXT, candidate=_MAYBE, decision=_TEXT, reasons=_list(_TEXT))
+_LENT = _object(pid=_COUNT, until=_TEXT, answering=_COUNT, aside=_YES)
 _USAGE = _object("prompt_tokens total_tokens", prompt_tokens=_COUNT, completion_tokens=_COUNT, total_tokens=_COUNT)
 
 
@@ -98,6 +100,9 @@ _ANSWERS: dict[str, Schema] = {
     "Promoted": _object(current=_MAYBE, warning=_TEXT),
     "Repositories": _object(repositories=_list(_TEXT), default=_MAYBE, failed=_object()),
     "Kept": _object(kept={"const": True}),
+    "Memory": _object(pid=_COUNT, lends=_YES, device=_TEXT, held=_COUNT, model=_COUNT),
+    "Lent": _LENT,
+    "Back": _object(stepped_aside={"anyOf": [_LENT, {"type": "null"}]}),
     "Stopping": _object(stopping={"const": True}),
     "Error": _object(
         error=_object(message=_TEXT, type=_TEXT, param=_MAYBE, code=_MAYBE),
@@ -124,6 +129,9 @@ _OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, str], ...] = (
     ("/inhouse/usage", "get", "What was asked, by day and by token", None, "Used"),
     ("/inhouse/promote", "post", "Make a version current", PromoteRequest, "Promoted"),
     ("/inhouse/rollback", "post", "Back to what was current before", RollbackRequest, "Promoted"),
+    ("/inhouse/memory", "get", "What the owner's model holds", None, "Memory"),
+    ("/inhouse/step-aside", "post", "Lend the model's memory for so long", StepAsideRequest, "Lent"),
+    ("/inhouse/come-back", "post", "Load the model again", ComeBackRequest, "Back"),
     ("/inhouse/shutdown", "post", "Stop after the answers in flight", None, "Stopping"),
 )
 
