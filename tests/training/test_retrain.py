@@ -191,7 +191,7 @@ def test_only_changes_that_the_current_adapter_did_not_see_judge(
     with pytest.raises(InhouseError, match="was trained on all but 3 of the changes"):
         retrain(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
     untrained = open_run(repository, state_dir, tiny_recipe, tiny_base, retrieval=False)
-    assert not untrained.directory.exists() or not any(untrained.directory.glob("*/*")), "it was told first of all"
+    assert not untrained.dataset.exists() and not untrained.training.exists(), "it was told first of all"
 
 
 @pytest.mark.long  # trains twice, over a minute
