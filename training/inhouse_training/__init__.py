@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from .engine import TextDelta as TextDelta
     from .export import Export as Export
     from .export import export_adapter as export_adapter
-    from .finetune import finetune as finetune
     from .finetune import training_curve as training_curve
     from .forecast import Forecast as Forecast
     from .golden import Golden as Golden
@@ -198,7 +197,6 @@ _MODULE_OF = {
     "open_run": "runs",
     "fitting_recipe": "recipe",
     "load_recipe": "recipe",
-    "finetune": "finetune",
     "evaluate_version": "measures.model",
     "write_evaluation_report": "measures.report",
     "build_dataset": "dataset",
