@@ -255,7 +255,7 @@ def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
         """,
     )
     assert result["said"] == [
-        'inhouse: "nonsense" is none of ask, cancel, review, status',
+        'inhouse: "nonsense" is none of ask, cancel, change, review, status',
         "inhouse: this is not in a git repository",
     ]
     assert (

@@ -92,11 +92,32 @@ def test_a_wide_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) ->
         assert torch.allclose(wide(given), plain(given) + given.sum(-1, keepdim=True), atol=1e-4)
 
 
+def torch_packs() -> bool:
+    """Whether torch brings weights in bfloat16 into oneDNN's order on this processor: not with AVX2 alone."""
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(16, 16, dtype=torch.bfloat16), None)
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_what_torch_does_not_pack_is_left_as_it_is() -> None:
+    model = Layers(torch.nn.Linear(64, 512)).bfloat16().requires_grad_(False)
+    exchange_layers(model)
+    multiplied = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    assert type(model[0]) is (PackedLinear if multiplied else torch.nn.Linear)
+    assert torch_packs() or not multiplied, "what is exchanged can be packed"
+
+
 @pytest.mark.parametrize("rows", [1, 3, 40, 100])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_packed_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) -> None:
     torch.manual_seed(0)
     plain = torch.nn.Linear(64, 512, bias=bias).bfloat16().requires_grad_(False)
+    if not torch_packs():
+        with pytest.raises(RuntimeError, match="needs the cpu support"):
+            PackedLinear.of(plain)
+        return
     packed = PackedLinear.of(plain)
     given = torch.randn(1, rows, 64).bfloat16()
 
@@ -135,6 +156,7 @@ def test_only_plain_layers_are_exchanged(monkeypatch: pytest.MonkeyPatch) -> Non
         return [type(each) for each in model]
 
     assert exchanged(torch.float32) == [WideLinear, torch.nn.Linear, Own]
+    monkeypatch.setattr(PackedLinear, "pack", lambda layer: None)  # which this processor need not do
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     assert exchanged(torch.bfloat16) == [PackedLinear, PackedLinear, Own]
     # Where the processor does not multiply bfloat16, or the weights are too many to be held twice, nothing is packed.

@@ -325,7 +325,7 @@ def test_a_checkpoint_in_doubt_takes_no_good_ones_place(
             is_world_process_zero=True,
         )
         control: Any = SimpleNamespace(should_save=True)
-        arguments: Any = None
+        arguments: Any = SimpleNamespace(fp16=False)
         callback.on_log(arguments, state, control, {"loss": loss})
         saved.append(control.should_save)
 

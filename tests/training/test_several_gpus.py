@@ -185,6 +185,7 @@ def test_what_cannot_be_shared_is_refused() -> None:
 def test_unsloth_is_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inhouse_training.finetune.unsloth_installed", lambda: True)
     monkeypatch.setattr("inhouse_training.finetune._has_cuda", lambda: True)
+    monkeypatch.setattr("inhouse_training.finetune.multiplies_bfloat16", lambda: True)
     with pytest.raises(InhouseError, match="trains on one GPU") as told:
         trainer_kind(shared(2, kind="unsloth"))
     assert 'trainer.kind to "trl"' in told.value.remedy

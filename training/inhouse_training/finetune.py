@@ -132,8 +132,6 @@ def check_trainer(recipe: Recipe, kind: str, installed: bool, gpu: bool, bfloat1
     Raises:
         InhouseError: it does not.
     """
-    if gpu and not bfloat16:
-        _check_float16(recipe)
     if kind == "unsloth" and not installed:
         raise InhouseError(
             "The recipe asks for Unsloth, which is not installed.",
@@ -145,6 +143,8 @@ def check_trainer(recipe: Recipe, kind: str, installed: bool, gpu: bool, bfloat1
             "The recipe loads the base model in 4 bit, which needs Unsloth and a CUDA GPU.",
             "Install the extra with `pip install 'inhouse[gpu]'`, or set trainer.load_in_4bit to false.",
         )
+    if gpu and not bfloat16:
+        _check_float16(recipe)
 
 
 def unsloth_installed() -> bool:

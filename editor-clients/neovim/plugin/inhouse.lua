@@ -29,24 +29,19 @@ local subcommands = {
       require('inhouse').change(instruction, range or { first = line, last = line })
     end)
   end,
-  cancel = function()
-    require('inhouse').cancel()
-  end,
-  review = function()
-    require('inhouse').review()
-  end,
-  status = function()
-    require('inhouse').status()
-  end,
 }
+for _, name in ipairs({ 'cancel', 'review', 'status' }) do
+  subcommands[name] = function()
+    require('inhouse')[name]()
+  end
+end
 
 vim.api.nvim_create_user_command('Inhouse', function(command)
   local name, arguments = command.args:match('^(%S+)%s*(.-)%s*$')
   local subcommand = subcommands[name]
   if not subcommand then
-    local problem = ('inhouse: %q is none of ask, cancel, change, review, status'):format(command.args)
-    vim.notify(problem, vim.log.levels.ERROR)
-    return
+    local problem = 'inhouse: %q is none of ask, cancel, change, review, status'
+    return vim.notify(problem:format(command.args), vim.log.levels.ERROR)
   end
   local range = command.range > 0 and { first = command.line1, last = command.line2 } or nil
   subcommand(arguments, range)
@@ -55,13 +50,9 @@ end, {
   range = true,
   desc = 'Ask about this repository',
   complete = function(lead, line)
-    if line:match('Inhouse%s+%S*$') then
-      local names = vim.tbl_filter(function(name)
-        return vim.startswith(name, lead)
-      end, vim.tbl_keys(subcommands))
-      table.sort(names)
-      return names
-    end
-    return {}
+    local names = line:match('Inhouse%s+%S*$') and vim.tbl_keys(subcommands) or {}
+    return vim.fn.sort(vim.tbl_filter(function(name)
+      return vim.startswith(name, lead)
+    end, names))
   end,
 })

@@ -58,25 +58,22 @@ async function runCodeAction(connection: Connection, kind: string): Promise<void
 /** Have the model change what is marked. The server makes the change when it applies and parses, and else says why not. */
 async function change(connection: Connection): Promise<void> {
   const editor = vscode.window.activeTextEditor
-  if (!editor) return
-  const { document, selection } = editor
-  const instruction = (await vscode.window.showInputBox({ prompt: 'Change the selection', placeHolder: 'Use our HTTP client' }))?.trim()
-  if (!instruction || !(await connection.ready())) return
-  const range = { start: selection.start, end: selection.end }
-  const asked = { textDocument: { uri: document.uri.toString() }, range, instruction }
-  const title = 'inhouse: changing the selection'
-  await vscode.window.withProgress({ location: vscode.ProgressLocation.Notification, title }, () =>
-    run(connection, 'inhouse.change', asked))
+  const asking = { prompt: 'Change the selection', placeHolder: 'Use our HTTP client' }
+  const instruction = editor && (await vscode.window.showInputBox(asking))?.trim()
+  if (!editor || !instruction) return
+  const { document: { uri }, selection: { start, end } } = editor
+  const asked = { textDocument: { uri: uri.toString() }, range: { start, end }, instruction }
+  const progress = { location: vscode.ProgressLocation.Notification, title: 'inhouse: changing the selection' }
+  await vscode.window.withProgress(progress, () => run(connection, 'inhouse.change', asked))
 }
 
 /** Run a command of the server; `undefined` when it failed, and the user knows why. */
-async function run<Result>(connection: Connection, command: string, ...args: object[]): Promise<Result | undefined> {
+async function run<Result>(connection: Connection, command: string, ...args: object[]): Promise<Result | void> {
   try {
     const client = await connection.ready()
     return await client?.sendRequest<Result>('workspace/executeCommand', { command, arguments: args })
   } catch (error) {
     void vscode.window.showErrorMessage(`inhouse: ${error instanceof Error ? error.message : error}`)
-    return undefined
   }
 }
 

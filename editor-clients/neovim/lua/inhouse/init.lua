@@ -88,42 +88,42 @@ function M.cancel()
   end
 end
 
+--- Run a command of the server, and hand its result on; the user is told of a failure.
+local function run(command, argument, done)
+  client_of.with_client(vim.api.nvim_get_current_buf(), function(client)
+    local asking = { command = command, arguments = { argument } }
+    client:request('workspace/executeCommand', asking, function(err, result)
+      if err then
+        vim.notify('inhouse: ' .. err.message, vim.log.levels.ERROR)
+      else
+        done(result, client)
+      end
+    end)
+  end)
+end
+
 --- Have the model change lines. The change is made when it applies and parses; else the server says why not.
 --- @param instruction string what to do
 --- @param range { first: integer, last: integer } lines of the current buffer, 1-based
 function M.change(instruction, range)
-  local buffer = vim.api.nvim_get_current_buf()
   local asked_for = { instruction = instruction }
-  asked_for.textDocument, asked_for.range = lines_of(buffer, range)
-  client_of.with_client(buffer, function(client)
-    local asking = { command = 'inhouse.change', arguments = { asked_for } }
-    client:request('workspace/executeCommand', asking, function(err, result)
-      if err then
-        vim.notify('inhouse: ' .. err.message, vim.log.levels.ERROR)
-      end
-      vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseChanged', data = result or {} })
-    end, buffer)
+  asked_for.textDocument, asked_for.range = lines_of(vim.api.nvim_get_current_buf(), range)
+  run('inhouse.change', asked_for, function(result)
+    vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseChanged', data = result })
   end)
 end
 
 --- Review what is not on the main branch yet: findings become diagnostics, and fill the quickfix list.
 --- `vim.lsp.buf.code_action()` on one offers its fix; saving reviews again.
 function M.review()
-  client_of.with_client(vim.api.nvim_get_current_buf(), function(client)
-    local asking = { command = 'inhouse.review' }
-    client:request('workspace/executeCommand', asking, function(err, result)
-      if err then
-        vim.notify('inhouse: ' .. err.message, vim.log.levels.ERROR)
-        return
-      end
-      -- The diagnostics came before the result, also those of files that are not open.
-      local found = vim.diagnostic.get(nil, { namespace = vim.lsp.diagnostic.get_namespace(client.id) })
-      vim.fn.setqflist({}, ' ', { title = 'inhouse review', items = vim.diagnostic.toqflist(found) })
-      if #found > 0 then
-        vim.cmd('copen')
-      end
-      vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseReviewed', data = result })
-    end)
+  run('inhouse.review', nil, function(result, client)
+    -- The diagnostics came before the result, also those of files that are not open.
+    local found = vim.diagnostic.get(nil, { namespace = vim.lsp.diagnostic.get_namespace(client.id) })
+    vim.fn.setqflist({}, ' ', { title = 'inhouse review', items = vim.diagnostic.toqflist(found) })
+    if #found > 0 then
+      vim.cmd('copen')
+    end
+    vim.api.nvim_exec_autocmds('User', { pattern = 'InhouseReviewed', data = result })
   end)
 end
 
