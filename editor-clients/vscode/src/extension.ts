@@ -85,10 +85,7 @@ async function review(connection: Connection): Promise<void> {
 
 async function setToken(connection: Connection, secrets: vscode.SecretStorage): Promise<void> {
   const server = vscode.workspace.getConfiguration('inhouse', connection.folder).get('server', '')
-  if (!server) {
-    void vscode.window.showErrorMessage('inhouse: no team\'s server is set. Set inhouse.server first.')
-    return
-  }
+  if (!server) return void vscode.window.showErrorMessage('inhouse: no team\'s server is set. Set inhouse.server first.')
   const prompt = `Token for ${server}; empty removes it`
   const token = await vscode.window.showInputBox({ prompt, password: true, ignoreFocusOut: true })
   if (token === undefined) return

@@ -105,7 +105,7 @@ async function use() {
   const code = page.locator('.editor-instance .view-lines').first()
   await code.getByText('from requests import get_json').click()
   await page.keyboard.press('Control+.')
-  await page.locator('.action-widget .monaco-list-row').filter({ hasText: 'from house.http import get_json' }).first().click()
+  await page.locator('.action-widget .monaco-list-row').filter({ hasText: 'Write it as the house does' }).first().click()
   await code.getByText('from house.http import get_json').waitFor()
   told.fixed = await code.innerText()
 
