@@ -262,7 +262,7 @@ def test_mistakes_are_answered_plainly(tmp_path: Path) -> None:
         result["setting"]
         == 'inhouse: there is no setting "adaptor"; there are accept, adapter, cmd, inline_completion, open'
     )
-    assert result["completion"] == ["ask", "cancel", "review", "status"]
+    assert result["completion"] == ["ask", "cancel", "change", "review", "status"]
 
 
 def test_the_status_line_the_health_check_and_hover_say_what_the_server_knows(root: Path) -> None:
