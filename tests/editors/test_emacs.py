@@ -41,7 +41,7 @@ def test_it_asks_stops_and_reviews(tmp_path: Path) -> None:
         subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True)
     (root / "new.py").write_text("import os\nfrom requests import get_json\n\nget_json(os)\n")
     with owner(root):
-        done = emacs("--eval", TESTS.format("not (tag scripted)"), cwd=root)
+        done = emacs("--eval", TESTS.format("(not (tag scripted))"), cwd=root)
     assert done.returncode == 0, done.stderr
 
 
