@@ -30,15 +30,18 @@ class Place:
     Attributes:
         lost: set when another caller's question has it now. The answer, which waited, ends then.
         waits: it has not begun.
+        changing: held by whoever gives a place up, so that an answer either begins or loses its place.
     """
 
     caller: str = ""
+    changing: threading.Lock = field(default_factory=threading.Lock)
     lost: Event = field(default_factory=Event)
     waits: bool = True
 
     def begin(self) -> None:
-        """The engine has begun with the answer, which nobody's question can take the place of any more."""
-        self.waits = False
+        """The engine has begun with the answer, whose place nobody's question can take any more if it still has it."""
+        with self.changing:
+            self.waits = self.lost.is_set()
 
 
 class Admission:
@@ -70,7 +73,7 @@ class Admission:
                 answers went lately, one more has room. Also in place of :class:`Cancelled`, when the place was lost.
         """
         at_once = self._at_once()
-        place = Place(caller)
+        place = Place(caller, self._counting)
         with self._counting:
             if at_once is not None and len(self._places) >= at_once + self._waiting:
                 self._make_room(caller)

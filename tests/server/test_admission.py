@@ -140,6 +140,15 @@ def test_the_time_to_wait_is_that_between_two_ends(clock: Clock) -> None:
         pass
 
 
+def test_an_answer_begins_or_loses_its_place_and_never_both() -> None:
+    house = asking(1, 2)
+    begun, _, newest = (house.come(f"eager {number}") for number in (1, 2, 3))
+    begun.begin()
+    house.come("modest 1")  # takes the place of the newest that waits
+    newest.begin()  # the engine had just turned to it
+    assert house.lost == ["eager 3"] and newest.waits and not begun.waits
+
+
 def test_an_engine_elsewhere_refuses_by_itself() -> None:
     admission = Admission(lambda: None, 0)
     with admission.enter(), admission.enter():

@@ -67,6 +67,11 @@ class House:
             "headers": headers, "timeout": PATIENCE_S,
         }  # fmt: skip
 
+    def asked_by_the_page(self, who: str) -> dict[str, Any]:
+        """The same by the route of the page and the command line."""
+        body = {"question": "When do couriers come?", "adapter": "base", "max_tokens": TOKENS}
+        return self.asked(who) | {"url": f"{self._url}/inhouse/ask", "json": body}
+
     def ask(self, who: str, tokens: int = TOKENS, **more: Any) -> httpx.Response:
         return self._client.request(**self.asked(who, tokens, **more))
 
@@ -177,6 +182,13 @@ def test_a_client_that_leaves_while_it_waits_frees_its_place_at_once(
         leaving = asyncio.run(_left_after(asked, lambda: served.wait_for_inside(at_once + 1)))
         served.wait_for_inside(at_once)
         assert time.monotonic() - leaving < 1.5, "not only when its turn came, or a first byte was sent"
+
+
+def test_a_reader_of_the_page_who_leaves_while_it_waits_frees_its_place_at_once(tmp_path: Path, model: Path) -> None:
+    with house(tmp_path / "shop", model, "off", 1) as served, served.answering_without_end("eager", 1):
+        leaving = asyncio.run(_left_after(served.asked_by_the_page("eager"), lambda: served.wait_for_inside(2)))
+        served.wait_for_inside(1)
+        assert time.monotonic() - leaving < 1.5
 
 
 async def _left_after(asked: dict[str, Any], waits: Any) -> float:

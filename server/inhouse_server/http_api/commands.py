@@ -19,7 +19,7 @@ from inhouse_server.answers import CURRENT, Question
 from inhouse_server.background import cancellable, job_events
 from inhouse_server.http_api.reading import assistant_of, read_body, within_of
 from inhouse_server.http_api.repositories import workspace_of
-from inhouse_server.http_api.streaming import refused_at_once, server_sent
+from inhouse_server.http_api.streaming import refused_at_once, server_sent, unless_left
 from inhouse_server.json_contracts import answer_json, index_json, passage_json, search_json
 from inhouse_server.mcp.in_owner import read_passage, review_for_client
 from inhouse_training import Message, TextDelta
@@ -107,7 +107,10 @@ async def ask(request: Request) -> Response:
         max_tokens=body.max_tokens,
     )
 
-    answer = await refused_at_once(cancellable(lambda cancel: assistant.ask(question, cancel)))
+    answering = cancellable(lambda cancel: assistant.ask(question, cancel))
+    answer = await unless_left(request, refused_at_once(answering))
+    if answer is None:
+        return Response(status_code=499)
 
     async def events() -> AsyncIterator[bytes]:
         text = ""
