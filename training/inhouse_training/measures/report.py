@@ -51,7 +51,7 @@ def write_evaluation_report(evaluation: ModelEvaluation) -> Path:
 def _points(metrics: Mapping[str, Any]) -> Iterator[str]:
     """What the likelihoods of later text say, in words, and what was left out."""
     for kind, found in metrics["likelihood"].items():
-        mode = next(mode for mode in (WITH_RETRIEVAL, ORACLE, CLOSED_BOOK) if mode in found)
+        mode = next((mode for mode in (WITH_RETRIEVAL, ORACLE) if mode in found), CLOSED_BOOK)
         gain = found.get(mode, {}).get("gain", {}).get(f"over_{BASE}")
         if not gain or not found["items"]:
             continue
