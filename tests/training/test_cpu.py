@@ -138,6 +138,23 @@ def test_a_packed_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) 
     assert asked.grad is not None and torch.equal(asked.grad[0, 0], plain.weight.sum(0))
 
 
+@pytest.mark.parametrize("rows", [1, 3, 4, 9, 63, 64])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 512), (512, 64)])
+def test_a_packed_layer_in_float32_is_the_layer_that_it_was_made_of(rows: int, inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(inputs, outputs).requires_grad_(False)
+    packed = PackedLinear.of(plain)
+    given = torch.randn(1, rows, inputs)
+    with torch.inference_mode():
+        assert torch.allclose(packed(given), plain(given), atol=1e-5)
+    wanted = plain(given) + given.sum(-1, keepdim=True)
+    with torch.no_grad():  # as an adapter is merged
+        packed.weight.copy_(plain.weight + 1.0)
+        packed.pack()
+        assert torch.allclose(packed(given), wanted, atol=1e-3)
+    assert (packed.weight.stride() == (1, outputs)) is (outputs > inputs), "few rows read a wide weight by input"
+
+
 class Layers(torch.nn.Sequential):
     """Layers that say in which type they are, as a model of transformers does."""
 
@@ -155,13 +172,14 @@ def test_only_plain_layers_are_exchanged(monkeypatch: pytest.MonkeyPatch) -> Non
         exchange_layers(model)
         return [type(each) for each in model]
 
-    assert exchanged(torch.float32) == [WideLinear, torch.nn.Linear, Own]
+    assert exchanged(torch.float32) == [PackedLinear, PackedLinear, Own]
     monkeypatch.setattr(PackedLinear, "pack", lambda layer: None)  # which this processor need not do
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     assert exchanged(torch.bfloat16) == [PackedLinear, PackedLinear, Own]
     # Where the processor does not multiply bfloat16, or the weights are too many to be held twice, nothing is packed.
     monkeypatch.setattr(cpu, "_MOST_PACKED", 2 * 2 * 8 * 16 - 1)
     assert exchanged(torch.bfloat16) == [torch.nn.Linear, torch.nn.Linear, Own]
+    assert exchanged(torch.float32) == [WideLinear, torch.nn.Linear, Own]
     monkeypatch.undo()
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx2"}))
     assert exchanged(torch.bfloat16) == [torch.nn.Linear, torch.nn.Linear, Own]
@@ -209,7 +227,7 @@ def test_the_engine_says_what_generate_says(tokenizer: Any, tmp_path: Path) -> N
     engine = TransformersEngine(base, lambda name: folder, device="cpu", dtype=torch.float32)
     models = {BASE: load_model(base, "cpu", torch.float32)}
     models["one"] = PeftModel.from_pretrained(load_model(base, "cpu", torch.float32), folder).eval()
-    assert any(isinstance(each, WideLinear) for each in engine._causal.modules())
+    assert any(isinstance(each, PackedLinear) for each in engine._causal.modules())
     text = "def total(self): return sum(line.price for line in self.lines) # class Order\n"
     for adapter, asked in [
         (adapter, text * lines + question)

@@ -57,28 +57,35 @@ class WideLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped her
 
 
 class PackedLinear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
-    """A linear layer in bfloat16 whose weight is held once more in oneDNN's order, for products of few rows.
+    """A linear layer whose weight is held once more in oneDNN's order, for products of few rows.
 
-    torch brings the weight of a plain layer into that order at each call, which for one row takes about as long as
-    multiplying by it (seen on an AMD EPYC; ``python benchmarks/packed_products.py``). Many rows, and whatever needs a
-    gradient, take the plain weight. The calls are those that torch's own compiler makes for a frozen layer.
+    torch brings the weight of a plain layer into that order at each call, which for a row of bfloat16 takes about as
+    long as multiplying by it, and for nine rows of float32, too (seen on an AMD EPYC and an Intel Xeon; ``python
+    benchmarks/packed_products.py``). Many rows, up to three of float32, and whatever needs a gradient take the plain
+    weight, which a wide layer in float32 has by input as a :class:`WideLinear`. The calls are those that torch's own
+    compiler makes for a frozen layer.
     """
 
     _packed: torch.Tensor | None = None
+    _fewest: int
 
     @classmethod
     def of(cls, layer: torch.nn.Linear) -> PackedLinear:
         made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        made.weight, made.bias = layer.weight, layer.bias
+        by_input = layer.weight.dtype == torch.float32 and _is_wide(layer)
+        made.weight = WideLinear.of(layer).weight if by_input else layer.weight
+        made.bias = layer.bias
+        made._fewest = _FEW if layer.weight.dtype == torch.float32 else 1
         made.pack()
         return made
 
     def pack(self) -> None:
         """Take the weight anew: to be called whenever it was changed."""
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().contiguous(), None)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if input.numel() >= _MANY * self.in_features or torch.is_grad_enabled() or input.dtype != torch.bfloat16:
+        rows = input.numel() // self.in_features
+        if not self._fewest <= rows < _MANY or torch.is_grad_enabled() or input.dtype != self.weight.dtype:
             return linear(input, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
 
@@ -89,26 +96,30 @@ def is_plain_linear(layer: Any) -> bool:
 
 
 def exchange_layers(model: Any) -> None:
-    """Put a :class:`WideLinear` in the place of each wide layer of a model in float32, or a :class:`PackedLinear` in
-    the place of each layer in bfloat16, where the processor multiplies that. Gradients are off."""
-    made = WideLinear if model.dtype == torch.float32 else PackedLinear
-    if made is PackedLinear and not _can_pack(model):
-        return
+    """Put a :class:`PackedLinear` in the place of each layer of a model, where it is faster and there is room. Else, in
+    float32, a :class:`WideLinear` in the place of each wide one. Gradients are off."""
+    packed = _can_pack(model)
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) is torch.nn.Linear and (made is PackedLinear or layer.out_features > layer.in_features):
-                setattr(parent, name, made.of(layer))
+            if type(layer) is not torch.nn.Linear:
+                continue
+            if packed:
+                setattr(parent, name, PackedLinear.of(layer))
+            elif model.dtype == torch.float32 and _is_wide(layer):
+                setattr(parent, name, WideLinear.of(layer))
+
+
+def _is_wide(layer: torch.nn.Linear) -> bool:
+    return bool(layer.out_features > layer.in_features)
 
 
 def _can_pack(model: Any) -> bool:
     known = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
     size = sum(each.weight.nbytes for each in model.modules() if type(each) is torch.nn.Linear)
-    return (
-        known
-        and model.dtype == torch.bfloat16
-        and bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
-        and size <= _MOST_PACKED
-    )
+    multiplied = torch.backends.mkldnn.is_available()
+    if model.dtype != torch.float32:
+        multiplied = model.dtype == torch.bfloat16 and bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    return known and multiplied and size <= _MOST_PACKED
 
 
 def cached_attention(
