@@ -351,7 +351,9 @@ def run(arguments: argparse.Namespace) -> None:
         scored = {k: v[: arguments.rows] for k, v in scored.items()}
     arguments.out.mkdir(parents=True, exist_ok=True)
     engine = TransformersEngine(
-        base, lambda name: arguments.out / hashlib.sha256(name.encode()).hexdigest()[:8] / "run" / "adapter"
+        base,
+        lambda name: arguments.out / hashlib.sha256(name.encode()).hexdigest()[:8] / "run" / "adapter",
+        weights=arguments.weights,
     )
     asked = json.loads((arguments.data / "asked.json").read_text()) if arguments.ask else []
     results: dict[str, Any] = {}
@@ -373,6 +375,7 @@ def run(arguments: argparse.Namespace) -> None:
         tokens = write_variant(arguments, base, tokenizer, variant["rows"], folder / "dataset")
         ready = time.monotonic()
         trainer = {"packing": arguments.packing, "compile": arguments.compile}
+        trainer |= {"kind": "unsloth", "load_in_4bit": True} if arguments.four_bit else {}
         chosen = recipe(variant, batch_rows=arguments.batch, seed=arguments.seed, **trainer)
         adapter = finetune(base, folder / "dataset", chosen, folder / "run")
         trained = time.monotonic()
@@ -506,6 +509,8 @@ def main() -> None:
     second.add_argument("--rows", type=int, help="score so many rows of each kind only, for a trial")
     second.add_argument("--packing", action="store_true", help="several short rows in one")
     second.add_argument("--compile", action="store_true", help="compile the layers")
+    second.add_argument("--four-bit", action="store_true", help="train in 4 bit, by Unsloth")
+    second.add_argument("--weights", choices=["full", "4bit"], default="full", help="the base model's when scored")
     second.add_argument("--ask", action="store_true", help="ask the questions, too")
     second.add_argument("--limit", type=int, help="train on so many rows only, for a trial")
     second.set_defaults(work=run)

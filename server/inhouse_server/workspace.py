@@ -382,12 +382,14 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_training import load_engine, resolve_base_model
+        from inhouse_training import load_engine, load_recipe, resolve_base_model, weights_here
 
-        log.info("loading %s", self.settings.base_model)
+        weights = weights_here(engine.weights, load_recipe(self.settings.recipe))
+        log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
-            return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched)
-        return load_engine(resolve_base_model(self.settings.base_model), self.registry.verify, engine.batched)
+            return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
+        base = resolve_base_model(self.settings.base_model)
+        return load_engine(base, self.registry.verify, engine.batched, weights)
 
 
 def fetch_base_model(settings: Settings, progress: Progress) -> None:

@@ -140,6 +140,9 @@ if TYPE_CHECKING:
     from .synthesis.tasks import Task as Task
     from .synthesis.tasks import plan_tasks as plan_tasks
     from .transformers_engine import TransformersEngine as TransformersEngine
+    from .weights import AskedWeights as AskedWeights
+    from .weights import Weights as Weights
+    from .weights import weights_here as weights_here
 
 _MODULE_OF = {
     "BatchedEngine": "batching.engine",
@@ -249,7 +252,10 @@ _MODULE_OF = {
     "SYSTEM": "prompts",
     "ScoredRow": "engine",
     "TextDelta": "engine",
+    "AskedWeights": "weights",
     "TransformersEngine": "transformers_engine",
+    "Weights": "weights",
+    "weights_here": "weights",
     "build_answer_prompt": "prompts",
     "change_question": "prompts",
     "chat_ids": "prompts",

@@ -29,7 +29,9 @@ from typing import Any
 
 from inhouse_retrieval import InhouseError, Progress, no_progress
 
+from .half import multiplies_bfloat16
 from .registry import file_sha256
+from .weights import Weights, loading_arguments
 
 log = logging.getLogger(__name__)
 
@@ -456,11 +458,12 @@ def best_device() -> str:
 
 
 def best_dtype(device: str) -> Any:
-    """bfloat16 where the hardware multiplies it (CUDA, AMX, AVX-512 BF16), else float32."""
+    """bfloat16 where the hardware multiplies it (Ampere and later, AMX, AVX-512 BF16); else float16 on a GPU, and
+    float32 on a processor."""
     import torch
 
     if device.startswith("cuda"):
-        return torch.bfloat16
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float16
     return torch.bfloat16 if {"amx_bf16", "avx512_bf16"} & cpu_flags() else torch.float32
 
 
@@ -500,12 +503,13 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def load_model(base: BaseModel, device: str | None = None, dtype: Any = None) -> Any:
+def load_model(base: BaseModel, device: str | None = None, dtype: Any = None, weights: Weights = "full") -> Any:
     """The causal language model, in evaluation mode.
 
     Args:
         device: :func:`best_device` by default.
         dtype: a ``torch.dtype``; :func:`best_dtype` by default.
+        weights: see :mod:`~inhouse_training.weights`.
 
     Raises:
         InhouseError: the weights cannot be read or do not fit.
@@ -521,15 +525,18 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None) ->
     # Whoever loads the model reports its own progress.
     transformers_logging.disable_progress_bar()
     device = device or best_device()
+    dtype = dtype or best_dtype(device)
+    placed = loading_arguments(weights, device, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base.path,
-            dtype=dtype or best_dtype(device),
+            dtype=dtype,
             attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
+            **placed,
         )
-        return model.to(device).eval()
+        return (model if placed else model.to(device)).eval()
     except torch.OutOfMemoryError:
         raise InhouseError(
             f"The base model {base.name} does not fit the memory of {device}.", "Choose a smaller base model."

@@ -42,11 +42,9 @@ def training_type_here() -> TrainingType:
 def training_dtype() -> Any:
     """The ``torch.dtype`` of the base model while this machine trains; on a processor that of
     :func:`~inhouse_training.base_model.best_dtype`, in which it loads anyway."""
-    import torch
+    from .base_model import best_device, best_dtype
 
-    from .base_model import best_dtype
-
-    return getattr(torch, training_type_here()) if torch.cuda.is_available() else best_dtype("cpu")
+    return best_dtype(best_device())
 
 
 def precision_arguments(chosen: TrainingType) -> dict[str, bool]:

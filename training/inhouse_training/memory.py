@@ -315,12 +315,13 @@ def predict_memory(shape: Shape, recipe: Recipe, conditions: Conditions) -> Memo
 
 def predict_judging(shape: Shape, recipe: Recipe, gpu: bool) -> int:
     """The peak of judging a candidate, in bytes: weights and two adapters, with what a batch of scored rows or one of
-    answers takes. The base model is not in 4 bit there. Reckoned, not measured.
+    answers takes. The base model is in 4 bit where it was trained in it. Reckoned, not measured.
     """
     from . import scoring, transformers_engine
 
     number = 2 if gpu else 4
-    weights = (shape.linear_parameters + shape.other_parameters) * number
+    per_linear = _FOUR_BIT if gpu and recipe.trainer.load_in_4bit else number
+    weights = int(shape.linear_parameters * per_linear) + shape.other_parameters * number
     adapters = 2 * 4 * shape.adapter_parameters(recipe)  # in float32, as their files have them
     scored = transformers_engine.SCORE_TOKENS_GPU if gpu else transformers_engine.SCORE_TOKENS
     answered = transformers_engine.ANSWER_TOKENS_GPU if gpu else transformers_engine.ANSWER_TOKENS

@@ -42,6 +42,7 @@ from .snapshot_search import SnapshotSearch
 from .synthesis.cache import stored_replies
 from .trainers import out_of
 from .version_history import version_history
+from .weights import AskedWeights, Weights, weights_here
 
 _LIBRARIES = ("inhouse", "torch", "transformers", "trl", "peft", "datasets", "unsloth")
 
@@ -89,6 +90,7 @@ def retrain(
     progress: Progress = no_progress,
     retrieval: bool = True,
     make_room: MakeRoom = as_it_is,
+    weights: AskedWeights = "auto",
 ) -> RetrainResult:
     """Make one candidate from the repository's history and promote it if the gate lets it through.
 
@@ -98,6 +100,7 @@ def retrain(
         is judged.
         make_room: called before a model is loaded or trained, perhaps more than once; what it makes is needed until
         this returns. What it raises ends the run.
+        weights: those that answers are made with, and so the candidate is judged with.
 
     Raises:
         Busy: another retraining of this repository runs.
@@ -112,13 +115,13 @@ def retrain(
         finished = finished_result(run, registry)
         if finished is not None:
             return _skipped(finished, registry, nothing_changed(finished))
-        started = now()
+        started, held = now(), weights_here(weights, recipe)
         start_run(run)
         forget_superseded(state_dir, run)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 result = _make_candidate(
-                    repository, state_dir, registry, run, recipe, base, progress, retrieval, make_room
+                    repository, state_dir, registry, run, recipe, base, progress, retrieval, make_room, held
                 )
                 break
             except Overtaken:  # judged anew; everything before is there
@@ -139,6 +142,7 @@ def _make_candidate(
     progress: Progress,
     retrieval: bool,
     make_room: MakeRoom,
+    weights: Weights,
 ) -> RetrainResult:
     # First of all: what cannot be trained, or could not be judged, is not worth a dataset.
     check_run(recipe, base)
@@ -153,8 +157,9 @@ def _make_candidate(
     current, remark = current_before(registry, base, run)
     held_out = judging_changes(repository, registry, recipe, run.cut, current)
     evaluation, probes = _judged(
-        repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval
-    )
+        repository, registry, tokenizer, dataset, held_out, adapter, recipe, base, run, current, progress, retrieval,
+        weights,
+    )  # fmt: skip
     decision = decide(evaluation, probes)
     if remark:
         decision = Decision(decision.promote, (*decision.reasons, remark))
@@ -193,6 +198,7 @@ def _judged(
     current: str | None,
     progress: Progress,
     retrieval: bool,
+    weights: Weights,
 ) -> tuple[Evaluation, Probes]:
     """What the gate decides by; what an earlier call measured is read again."""
     from .transformers_engine import TransformersEngine
@@ -203,11 +209,14 @@ def _judged(
         stored is not None
         and "probes" in stored
         and stored["current"] == current
+        and stored.get("weights") == weights
         and len(stored["evaluation"]["changes"]) == len(held_out)
     ):
         return Evaluation.from_json(stored["evaluation"]), Probes.from_json(stored["probes"])
     progress("loading the model", 0, None)
-    engine = TransformersEngine(base, lambda name: adapter if name == CANDIDATE else registry.verify(name))
+    engine = TransformersEngine(
+        base, lambda name: adapter if name == CANDIDATE else registry.verify(name), weights=weights
+    )
     names = {BASE: BASE, **({CURRENT: current} if current else {}), CANDIDATE: CANDIDATE}
     snapshot, canaries = dataset.manifest["snapshot"], read_canaries(dataset.directory)
     search = SnapshotSearch(repository, snapshot) if retrieval else None
@@ -226,7 +235,8 @@ def _judged(
         engine.close()
         if search is not None:
             search.close()
-    write_json(path, {"current": current, "evaluation": evaluation.to_json(), "probes": probes.to_json()})
+    judged = {"evaluation": evaluation.to_json(), "probes": probes.to_json()}
+    write_json(path, {"current": current, "weights": weights, **judged})
     return evaluation, probes
 
 

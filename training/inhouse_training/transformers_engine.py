@@ -27,7 +27,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from inhouse_retrieval import InhouseError
 
-from .base_model import BaseModel, load_model, load_tokenizer
+from .base_model import BaseModel, best_device, load_model, load_tokenizer
 from .batched import greedy_batch
 from .chat_template import template_digest
 from .cpu import CACHED, PackedLinear, exchange_layers, is_plain_linear
@@ -48,6 +48,7 @@ from .fill_in import FillIn, fill_in_ids, fill_in_tokens
 from .prompts import chat_ids, end_of_turn_ids, literal_ids, raw_row
 from .registry import MANIFEST_NAME
 from .scoring import TokenIds, TokenScores, no_token_scores, row_scores, token_scores
+from .weights import Weights, check_weights
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,10 @@ class TransformersEngine:
         base: a resolved base model.
         adapters: gives the verified folder of an adapter version, or raises InhouseError;
         ``Registry.verify`` is one. device, dtype: as in :func:`~inhouse_training.base_model.load_model`.
+        weights: see :mod:`~inhouse_training.weights`.
 
     Raises:
-        InhouseError: the base model cannot be loaded.
+        InhouseError: the base model cannot be loaded, or this machine has no use for such weights.
     """
 
     def __init__(
@@ -90,9 +92,11 @@ class TransformersEngine:
         *,
         device: str | None = None,
         dtype: torch.dtype | None = None,
+        weights: Weights = "full",
     ) -> None:
         self._base = base
         self._adapters = adapters
+        self.weights = weights
         self._tokenizer = load_tokenizer(base)
         self._model: Any = self._load(device, dtype)  # becomes a PeftModel with the first adapter
         self._causal: Any = self._model  # the same modules without the wrapper: what a forward pass runs
@@ -110,7 +114,8 @@ class TransformersEngine:
         self._kept: tuple[str, list[int], Any] | None = None  # adapter, tokens and cache of the last answer
 
     def _load(self, device: str | None, dtype: torch.dtype | None) -> Any:
-        model = load_model(self._base, device, dtype)
+        check_weights(self.weights, device or best_device())
+        model = load_model(self._base, device, dtype, self.weights)
         model.requires_grad_(False)
         if model.device.type == "cpu":
             exchange_layers(model)

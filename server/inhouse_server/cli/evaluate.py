@@ -54,7 +54,7 @@ def model(
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "eval")
         evaluation = evaluate_version(
-            job.repository, job.state_dir, job.recipe, job.base, adapter, progress, job.retrieval, generate
+            job.repository, job.state_dir, job.recipe, job.base, adapter, progress, job.retrieval, generate, job.weights
         )
     report = write_evaluation_report(evaluation)
     metrics = evaluation.metrics()

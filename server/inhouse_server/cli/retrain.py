@@ -127,7 +127,7 @@ def _retrained(job: TrainingJob, progress: Progress) -> RetrainResult:
         backend.index(progress)
     with job.room(progress) as room:
         result = retrain_repository(
-            job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval, room.make
+            job.repository, job.state_dir, job.recipe, job.base, progress, job.retrieval, room.make, job.weights
         )
     registry = Registry(job.state_dir / "adapters")
     if job.settings.engine.kind == "vllm" and result.decision == "promoted" and result.candidate:

@@ -95,9 +95,10 @@ def _generator(job: TrainingJob, progress: Progress) -> Generator:
 
 
 def _load(job: TrainingJob) -> Engine:
-    from inhouse_training import Registry, TransformersEngine
+    from inhouse_training import Registry, TransformersEngine, weights_here
 
-    return TransformersEngine(job.base, Registry(job.state_dir / "adapters").verify)
+    verify = Registry(job.state_dir / "adapters").verify
+    return TransformersEngine(job.base, verify, weights=weights_here(job.weights, job.recipe))
 
 
 def _say_estimate(predicted: Estimate, kinds: tuple[Kind, ...], bound: int) -> None:

@@ -20,7 +20,7 @@ from inhouse_server.settings import Settings
 
 if TYPE_CHECKING:
     from inhouse_retrieval import Repository
-    from inhouse_training import BaseModel, Dataset, MakeRoom, Recipe, Replies, Run, Task
+    from inhouse_training import AskedWeights, BaseModel, Dataset, MakeRoom, Recipe, Replies, Run, Task
     from inhouse_training.kinds import Kind
 
 AllDataOption = Annotated[
@@ -46,6 +46,11 @@ class TrainingJob:
     def retrieval(self) -> bool:
         """Whether this repository is answered with retrieved passages."""
         return self.settings.answer.passages > 0
+
+    @property
+    def weights(self) -> AskedWeights:
+        """Those that answers are made with, and candidates judged with: another server has full ones."""
+        return self.settings.engine.weights if self.settings.engine.kind == "transformers" else "full"
 
     def run(self) -> Run:
         """The run that belongs to the repository as it is now; nothing is written."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from inhouse_training.base_model import BaseModel
     from inhouse_training.batching.engine import Batched
     from inhouse_training.fill_in import FillIn
+    from inhouse_training.weights import Weights
 
 
 class BaseModels:
@@ -48,17 +49,22 @@ class BaseModels:
         self.lending = Lending()
         self.lending.holds(self._unload, lambda: None)  # the repositories load them again
         self._loading = Lock()
-        self._loaded: dict[tuple[BaseModel, Batched], TransformersEngine] = {}
+        self._loaded: dict[tuple[BaseModel, Batched, Weights], TransformersEngine] = {}
         self._registries: dict[str, Registry] = {}
 
     def engine(
-        self, base_model: str, repository: str, registry: Registry, batched: Batched = "auto"
+        self,
+        base_model: str,
+        repository: str,
+        registry: Registry,
+        batched: Batched = "auto",
+        weights: Weights = "full",
     ) -> RepositoryEngine:
         """The engine of a repository; loads its base model unless another repository's is the same.
 
         Args:
             repository: its name in this process; each belongs to one registry.
-            batched: whether answers are made together, as :func:`~inhouse_training.load_engine` takes it.
+            batched, weights: as :func:`~inhouse_training.load_engine` takes them.
 
         Raises:
             InhouseError: the base model cannot be had.
@@ -69,9 +75,9 @@ class BaseModels:
         with self._loading:
             if self._registries.setdefault(repository, registry) is not registry:
                 raise AssertionError(f"two registries cannot both be of {repository!r}")
-            if (base, batched) not in self._loaded:
-                self._loaded[base, batched] = load_engine(base, self._folder, batched)
-            return RepositoryEngine(self._loaded[base, batched], repository)
+            if (base, batched, weights) not in self._loaded:
+                self._loaded[base, batched, weights] = load_engine(base, self._folder, batched, weights)
+            return RepositoryEngine(self._loaded[base, batched, weights], repository)
 
     def _unload(self) -> None:
         with self._loading:

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..cpu import is_plain_linear
 from ..engine import BASE
+from ..weights import is_in_4_bits
 
 AT_ONCE = 4
 """Versions in the stack at most."""
@@ -50,9 +51,9 @@ class _Segment:
 class _Addition:
     """The stack of one linear layer: ``down`` [ranks, inputs], ``up`` [outputs, ranks]."""
 
-    def __init__(self, linear: nn.Linear, ranks: int) -> None:
-        self.down = linear.weight.new_zeros(ranks, linear.in_features)
-        self.up = linear.weight.new_zeros(linear.out_features, ranks)
+    def __init__(self, linear: nn.Linear, ranks: int, like: torch.Tensor) -> None:
+        self.down = like.new_zeros(ranks, linear.in_features)
+        self.up = like.new_zeros(linear.out_features, ranks)
 
     def widen(self, ranks: int) -> None:
         down, up = self.down, self.up
@@ -146,7 +147,7 @@ class StackedAdapters:
 
     def _addition(self, linear: nn.Linear) -> _Addition:
         if linear not in self._additions:
-            self._additions[linear] = _Addition(linear, self._masks.shape[1])
+            self._additions[linear] = _Addition(linear, self._masks.shape[1], self._masks)
             linear.register_forward_hook(self._add)
             self.generation += 1
         return self._additions[linear]
@@ -179,7 +180,7 @@ def layers_of(model: Any, version: str) -> list[LayerOfAdapter] | None:
     Args:
         model: a PeftModel.
     """
-    from peft.tuners.lora import Linear, LoraLayer
+    from peft.tuners.lora import LoraLayer
 
     config = model.peft_config[version]
     more = ("modules_to_save", "trainable_token_indices", "layer_replication", "alora_invocation_tokens")
@@ -190,7 +191,7 @@ def layers_of(model: Any, version: str) -> list[LayerOfAdapter] | None:
         if not isinstance(each, LoraLayer) or not _carries(each, version):
             continue
         linear = each.get_base_layer()
-        plain = isinstance(each, Linear) and is_plain_linear(linear) and version in each.lora_A
+        plain = (is_plain_linear(linear) or is_in_4_bits(linear)) and version in each.lora_A
         if not plain or version in each.lora_variant or each.lora_bias.get(version) or each.fan_in_fan_out:
             return None
         up = each.lora_B[version].weight * each.scaling[version]

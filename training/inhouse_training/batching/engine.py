@@ -19,6 +19,7 @@ from ..base_model import BaseModel
 from ..engine import BASE, Finished, GenerationEvent, GenerationRequest
 from ..exchanged_attention import why_not_exchanged
 from ..transformers_engine import TransformersEngine
+from ..weights import Weights
 from .adapters import StackedAdapters, layers_of
 from .attention import has_flash
 from .decoder import Decoder
@@ -57,9 +58,10 @@ class BatchedEngine(TransformersEngine):
         *,
         device: str | None = None,
         dtype: torch.dtype | None = None,
+        weights: Weights = "full",
         streams: int | None = None,
     ) -> None:
-        super().__init__(base, adapters, device=device, dtype=dtype)
+        super().__init__(base, adapters, device=device, dtype=dtype, weights=weights)
         if reason := why_not_exchanged(self._causal):
             raise InhouseError(
                 f"The answers of {base.name} cannot be made together. {reason}", 'Set engine.batched = "off".'
@@ -155,11 +157,14 @@ class _MoreThanLora(Exception):
     """An adapter that cannot stand in a batch beside others."""
 
 
-def load_engine(base: BaseModel, adapters: Callable[[str], Path], batched: Batched) -> TransformersEngine:
+def load_engine(
+    base: BaseModel, adapters: Callable[[str], Path], batched: Batched, weights: Weights = "full"
+) -> TransformersEngine:
     """The engine for this machine.
 
     Args:
         batched: ``"auto"`` makes answers together on a GPU, where the base model allows it.
+        weights: see :mod:`~inhouse_training.weights`.
 
     Raises:
         InhouseError: as :class:`BatchedEngine`.
@@ -167,8 +172,8 @@ def load_engine(base: BaseModel, adapters: Callable[[str], Path], batched: Batch
     from ..base_model import best_device
 
     if batched == "on" or (batched == "auto" and best_device() == "cuda" and _allows(base)):
-        return BatchedEngine(base, adapters)
-    return TransformersEngine(base, adapters)
+        return BatchedEngine(base, adapters, weights=weights)
+    return TransformersEngine(base, adapters, weights=weights)
 
 
 def _allows(base: BaseModel) -> bool:

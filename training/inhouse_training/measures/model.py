@@ -24,6 +24,7 @@ from ..replay import replay_source
 from ..runs import dataset_of, hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
+from ..weights import AskedWeights, weights_here
 from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, VALIDATION, Likelihood
 from .answered import Answered, ask_all, grade_all
 from .general import general_likelihoods
@@ -91,6 +92,7 @@ def evaluate_version(
     progress: Progress = no_progress,
     retrieval: bool = True,
     generate: int = 0,
+    weights: AskedWeights = "auto",
 ) -> ModelEvaluation:
     """Score the base model, one registered version, and the current one where that is another and did not see them
     either, on the changes that this repository holds out now.
@@ -98,6 +100,7 @@ def evaluate_version(
     Args:
         version: a version, or ``"current"``.
         generate: questions of each kind that every adapter answers; 0 asks none.
+        weights: those that answers are made with.
 
     Raises:
         InhouseError: there is no such version, or it was trained on one of the changes that would judge it.
@@ -135,7 +138,7 @@ def evaluate_version(
         generated = partial(stored_replies, state_dir)
         dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
-    engine = TransformersEngine(base, registry.verify)
+    engine = TransformersEngine(base, registry.verify, weights=weights_here(weights, recipe))
     settings = recipe.evaluation
     try:
         started = time.monotonic()

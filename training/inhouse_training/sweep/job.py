@@ -30,6 +30,7 @@ from ..recipe_text import recipe_text
 from ..replay import replay_source
 from ..runs import hold_runs, inputs_of, write_json
 from ..synthesis.cache import stored_replies
+from ..weights import weights_here
 from .leg import LegResult
 from .space import Choice, Space, own_choice, recipe_of, space_around, what_fits
 from .study import Study, Tried, plain_storage_errors, within_bounds
@@ -208,7 +209,10 @@ def _yardstick(
         return made
     changes = [change for change in map(held_out_change, plan.selection) if change is not None]
     assert len(changes) >= LEAST_HELD_OUT
-    ask_for_yardstick(plan.directory, repository, base, plan.cut.snapshot, changes, recipe.evaluation, retrieval)
+    weights = weights_here("auto", recipe)
+    ask_for_yardstick(
+        plan.directory, repository, base, plan.cut.snapshot, changes, recipe.evaluation, retrieval, weights
+    )
     child = Child("inhouse_training.sweep.yardstick", plan.directory, plan.directory / "yardstick.log", {})
     failure: dict[str, Any] | None = None
     try:

@@ -22,6 +22,7 @@ from ..finetune import finetune, training_curve
 from ..recipe import Recipe
 from ..runs import read_json, write_json
 from ..trainers import Reporter, die_with, last_checkpoint, tell_failure
+from ..weights import Weights, weights_here
 from .yardstick import Score, Yardstick, measure
 
 LEGS = (34, 100)
@@ -103,7 +104,7 @@ def _run(directory: Path, reporter: Reporter) -> None:
     curve = training_curve(run)
     result = LegResult(
         percent,
-        _score(Path(job["sweep"]), base, adapter),
+        _score(Path(job["sweep"]), base, adapter, weights_here("auto", recipe)),
         len(curve),
         curve[-1].tokens,
         round(sum(step.seconds for step in curve), 1),
@@ -112,7 +113,7 @@ def _run(directory: Path, reporter: Reporter) -> None:
     write_json(_result_file(directory, percent), result.to_json())
 
 
-def _score(sweep: Path, base: BaseModel, adapter: Path) -> Score:
+def _score(sweep: Path, base: BaseModel, adapter: Path, weights: Weights) -> Score:
     import torch
 
     from ..transformers_engine import TransformersEngine
@@ -120,7 +121,7 @@ def _score(sweep: Path, base: BaseModel, adapter: Path) -> Score:
     yardstick = Yardstick.load(sweep)
     assert yardstick is not None
     try:
-        return measure(yardstick, TransformersEngine(base, lambda name: adapter), _ADAPTER)
+        return measure(yardstick, TransformersEngine(base, lambda name: adapter, weights=weights), _ADAPTER)
     except torch.OutOfMemoryError as error:
         raise InhouseError(
             "The model and the rows that score it do not fit the GPU's memory.",

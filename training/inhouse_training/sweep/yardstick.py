@@ -23,6 +23,7 @@ from ..recipe import EvaluationSettings
 from ..runs import read_json, write_json
 from ..snapshot_search import SnapshotSearch
 from ..trainers import Reporter, die_with, tell_failure
+from ..weights import Weights
 
 FILE = "yardstick.json"
 _ASKED = "yardstick-job.json"
@@ -109,6 +110,7 @@ def ask_for_yardstick(
     changes: Sequence[HeldOutChange],
     settings: EvaluationSettings,
     retrieval: bool,
+    weights: Weights,
 ) -> None:
     """Write down what the child process needs to make one."""
     job = {
@@ -119,6 +121,7 @@ def ask_for_yardstick(
         "changes": [asdict(change) for change in changes],
         "settings": settings.model_dump(mode="json"),
         "retrieval": retrieval,
+        "weights": weights,
     }
     write_json(directory / _ASKED, job)
 
@@ -130,7 +133,7 @@ def _make(directory: Path) -> None:
     assert job is not None
     base = BaseModel(**{**job["base"], "path": Path(job["base"]["path"])})
     settings = EvaluationSettings.model_validate(job["settings"])
-    engine, tokenizer = TransformersEngine(base, Path), load_tokenizer(base)
+    engine, tokenizer = TransformersEngine(base, Path, weights=job["weights"]), load_tokenizer(base)
     search = None
     if job["retrieval"]:
         search = SnapshotSearch(Repository.open(Path(job["root"])).excluding(job["exclude"]), job["snapshot"])
