@@ -47,9 +47,8 @@ def test_answers_made_together_are_those_made_alone(
     row = [ScoredRow(tuple(range(5, 45)), tuple(range(5, 45)))]
     first, tuned, again = (alone.score(row, adapter)[0].nats for adapter in (BASE, "one", BASE))
     assert first == again and abs(tuned - first) > 0.05
-    wanted = {
-        (question, adapter): said(alone, question, adapter) for question in QUESTIONS for adapter in (BASE, "one")
-    }
+    asked = [(question, adapter) for question in QUESTIONS for adapter in (BASE, "one")]
+    wanted = {each: said(alone, *each) for each in asked}
     assert len({*wanted.values()}) > 3
     alone.close()
     together = BatchedEngine(base, lambda version: folder, device="cpu", dtype=torch.float32, weights="4bit", streams=4)
