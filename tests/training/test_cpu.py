@@ -217,6 +217,25 @@ def test_an_adapter_in_bfloat16_is_rounded_once_and_the_base_comes_back_whole(to
         assert any(isinstance(each, PackedLinear) for each in engine._causal.modules())
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+def test_norms_are_those_of_the_model_bit_for_bit(family: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(family, vocab_size=50, num_key_value_heads=2, **sizes)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).requires_grad_(False)
+    norm = model.model.norm
+    torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    given = torch.randn(1, 7, 64)
+    wanted = norm(given)
+    exchange_layers(model)
+    assert type(model.model.norm) is torch.nn.RMSNorm is type(model.model.layers[0].input_layernorm)
+    assert torch.equal(model.model.norm(given), wanted)
+    rounded = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
+    exchange_layers(rounded)
+    assert type(rounded.model.norm) is not torch.nn.RMSNorm, "its sums are rounded in another place"
+
+
 def test_the_engine_says_what_generate_says(tokenizer: Any, tmp_path: Path) -> None:
     """Prompts of one block and of several, read anew and from where the last one differed, base and adapter in turn."""
     from peft import PeftModel

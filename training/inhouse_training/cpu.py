@@ -27,6 +27,8 @@ _FEW = 4
 _MANY = 64
 _MOST_PACKED = 1 << 30
 """Bytes of weights that are held a second time, in oneDNN's order. A larger model stays as it is."""
+_NORMS = frozenset({"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm"})
+"""Classes of transformers that compute what torch's own RMSNorm does, in eight calls in place of one."""
 _QUERIES = 64
 """Queries whose scores exist at once in :func:`_in_blocks`: with half as many or four times as many it takes longer."""
 
@@ -97,16 +99,25 @@ def is_plain_linear(layer: Any) -> bool:
 
 def exchange_layers(model: Any) -> None:
     """Put a :class:`PackedLinear` in the place of each layer of a model, where it is faster and there is room. Else, in
-    float32, a :class:`WideLinear` in the place of each wide one. Gradients are off."""
+    float32, a :class:`WideLinear` in the place of each wide one, and torch's own norms. Gradients are off."""
     packed = _can_pack(model)
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
+            if type(layer).__name__ in _NORMS and model.dtype == torch.float32:
+                setattr(parent, name, _norm_of(layer))
             if type(layer) is not torch.nn.Linear:
                 continue
             if packed:
                 setattr(parent, name, PackedLinear.of(layer))
             elif model.dtype == torch.float32 and _is_wide(layer):
                 setattr(parent, name, WideLinear.of(layer))
+
+
+def _norm_of(layer: Any) -> torch.nn.RMSNorm:
+    """The same norm in one call: in float32 bit for bit what the layer gives, in half of the time for one row."""
+    made = torch.nn.RMSNorm(layer.weight.shape, eps=layer.variance_epsilon, device="meta")
+    made.weight = layer.weight
+    return made
 
 
 def _is_wide(layer: torch.nn.Linear) -> bool:
