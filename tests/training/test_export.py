@@ -80,6 +80,15 @@ def test_peft_and_merged_are_what_their_own_loaders_expect(
     json.dumps(peft.to_json())
 
 
+def test_what_was_fitted_to_weights_in_4_bit_is_told(small: BaseModel, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    for told, recipe in ((False, {}), (True, {"trainer": {"load_in_4bit": True}})):
+        adapter = random_adapter(small, tmp_path / f"made-{told}", r=4 if told else 8)
+        version = registry.add(adapter, AdapterManifest(small.name, small.sha256, str(told), recipe=recipe)).version
+        made = export_adapter(registry, version, small, tmp_path / f"out-{told}", "peft")
+        assert made.trained_in_4bit is told is made.to_json()["trained_in_4bit"]
+
+
 @pytest.mark.long
 def test_a_gguf_adapter_comes_back_as_it_was(
     registered: tuple[Registry, str], small: BaseModel, tmp_path: Path

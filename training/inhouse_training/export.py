@@ -60,6 +60,8 @@ class Export:
         path: the folder; for GGUF, the file in it.
         loss, registered_loss: nats per token of the export and of the registered version, on the same texts.
         vllm_loads, vllm: whether vLLM loads the adapter, and how or why not.
+        trained_in_4bit: whether it was fitted to weights in 4 bit. Both losses are beside full weights, as the export's
+            readers have them.
     """
 
     version: str
@@ -70,6 +72,7 @@ class Export:
     bound: float
     vllm_loads: bool
     vllm: str
+    trained_in_4bit: bool = False
 
     @property
     def difference(self) -> float:
@@ -120,7 +123,8 @@ def export_adapter(
                 "It was not kept; report this with the base model's name.",
             )
     path = next(target.glob("*.gguf")) if kind == "gguf" else target
-    return Export(version, kind, path, loss, registered, bound, *vllm_check(_config(folder)))
+    four = bool(manifest.recipe.get("trainer", {}).get("load_in_4bit"))
+    return Export(version, kind, path, loss, registered, bound, *vllm_check(_config(folder)), four)
 
 
 def vllm_check(config: Mapping[str, Any]) -> tuple[bool, str]:
@@ -158,7 +162,7 @@ def adapter_rank(config: Mapping[str, Any]) -> int:
 def _registered_loss(
     registry: Registry, version: str, base: BaseModel, device: str, dtype: torch.dtype, rows: Sequence[ScoredRow]
 ) -> float:
-    """Nats per token of the registered version, as it is served."""
+    """Nats per token of the registered version, as the engine computes them with full weights."""
     from .transformers_engine import TransformersEngine
 
     engine = TransformersEngine(base, registry.verify, device=device, dtype=dtype)

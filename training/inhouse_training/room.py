@@ -58,7 +58,7 @@ class Room:
 def plan_room(recipe: Recipe, base: BaseModel, devices: Sequence[Device], owner: Owner | None) -> Room:
     """Decide where the memory of training and judging comes from.
 
-    Beside an owner a margin is left to it. Judging, which nobody has measured, refuses nothing by itself; and on a
+    Beside an owner a margin is left to it. Judging, of which one run was measured, refuses nothing by itself; and on a
     processor nothing is refused, since there the system swaps.
 
     Args:

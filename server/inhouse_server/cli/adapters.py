@@ -157,6 +157,11 @@ def export(
         f"{made.difference:.1e} apart, at most {made.bound} is allowed."
     )
     typer.echo(f"vLLM: loads ({made.vllm})" if made.vllm_loads else f"vLLM: does not load, since {made.vllm}")
+    if made.trained_in_4bit:
+        typer.echo(
+            f"{version} was trained and judged beside weights in 4 bit. Beside full ones, which the export is for, it "
+            'may be worse: `inhouse eval model` with weights = "full" under [engine] says how it does there.'
+        )
 
 
 @app.command("golden")
