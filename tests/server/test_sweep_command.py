@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inhouse_retrieval import InhouseError, Repository
-from inhouse_server.cli import main, training_job
+from inhouse_retrieval import Repository
+from inhouse_server.cli import main
 from inhouse_training import BaseModel, load_recipe, load_tokenizer
 
 from ..training.conftest import TINY, make_tiny
@@ -47,34 +47,6 @@ def test_what_cannot_be_is_said(shop: Repository, tmp_path: Path, capsys: pytest
     short = make_history(tmp_path / "short", commits=14)
     assert main(["sweep", "--dry-run", "--repo", str(short.root)]) == 1
     assert "too short to choose a recipe by" in capsys.readouterr().err
-
-
-def test_it_has_room_before_anything_is_tried_and_gives_it_back(
-    shop: Repository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    happened: list[str] = []
-
-    class Room:
-        def __init__(self, *given: object) -> None:
-            pass
-
-        def __enter__(self) -> Room:
-            return self
-
-        def make(self) -> None:
-            happened.append("made")
-
-        def __exit__(self, *error: object) -> None:
-            happened.append("given back")
-
-    def tried(*given: object) -> None:
-        happened.append("tried")
-        raise InhouseError("No trial was finished.", "Give it more time.")
-
-    monkeypatch.setattr(training_job, "RoomForTraining", Room)
-    monkeypatch.setattr("inhouse_training.run_sweep", tried)
-    assert main(["sweep", "cpu-trial", "--repo", str(shop.root)]) == 1
-    assert happened == ["made", "tried", "given back"] and "No trial was finished." in capsys.readouterr().err
 
 
 @pytest.mark.long

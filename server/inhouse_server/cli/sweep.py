@@ -54,19 +54,17 @@ def sweep(
     seconds = parse_interval(timeout).total_seconds() if timeout else None
     with progress_bar() as progress:
         job = training_job(repo, recipe, progress, "sweep")
-        with job.room(progress) as room:
-            room.make()
-            result = run_sweep(
-                job.repository,
-                job.state_dir,
-                job.recipe,
-                job.base,
-                this_machine(),  # with what is free now
-                trials,
-                seconds,
-                progress,
-                job.retrieval,
-            )
+        result = run_sweep(
+            job.repository,
+            job.state_dir,
+            job.recipe,
+            job.base,
+            this_machine(),
+            trials,
+            seconds,
+            progress,
+            job.retrieval,
+        )
     if json:
         print_json(result.to_json())
     else:
