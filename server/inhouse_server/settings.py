@@ -59,8 +59,8 @@ class EngineSettings(_Section):
     )
     weights: Literal["auto", "full", "4bit"] = Field(
         "auto",
-        description="bits of the base model's weights in this process: 'auto' takes 4 on a GPU where the recipe trains "
-        "in 4; answers and judging alike",
+        description="bits of the base model's weights in this process: 'auto' takes 4 on a GPU for what was trained in "
+        "4; answers and judging alike",
     )
     waiting: int = Field(
         64, ge=0, description="answers that may wait in this process; beyond that who has most of them gets 429"

@@ -382,14 +382,27 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_training import load_engine, load_recipe, resolve_base_model, weights_here
+        from inhouse_training import load_engine, resolve_base_model, weights_here
 
-        weights = weights_here(engine.weights, load_recipe(self.settings.recipe))
+        weights = weights_here(engine.weights, self._trained_in_4bit())
         log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
             return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
         base = resolve_base_model(self.settings.base_model)
         return load_engine(base, self.registry.verify, engine.batched, weights)
+
+    def _trained_in_4bit(self) -> bool:
+        """Of the current version; before there is one, of what the configured recipe would train."""
+        from inhouse_training import load_recipe, trains_in_4bit
+
+        current = self.registry.current()
+        if current is not None:
+            return trains_in_4bit(self.registry.get(current).manifest.recipe)
+        try:
+            return load_recipe(self.settings.recipe).trainer.load_in_4bit
+        except InhouseError as error:  # it trains nothing then, and questions to the base model need no recipe
+            log.warning("%s So answers are made with full weights.", error.problem)
+            return False
 
 
 def fetch_base_model(settings: Settings, progress: Progress) -> None:

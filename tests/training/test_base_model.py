@@ -16,6 +16,7 @@ import torch
 
 from inhouse_retrieval import Cancelled, InhouseError
 from inhouse_training import BaseModel, load_tokenizer, resolve_base_model
+from inhouse_training import base_model as base_model_module
 from inhouse_training.base_model import (
     DEFAULT_BASE,
     SMOLLM2_MEMBER,
@@ -170,8 +171,10 @@ def test_a_name_that_means_nothing(empty_cache: Path, tmp_path: Path) -> None:
         resolve_base_model("nobody/nothing")
 
 
-def test_dtype_is_what_the_hardware_multiplies() -> None:
-    assert best_dtype("cuda") is torch.bfloat16
+def test_dtype_is_what_the_hardware_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for multiplied, wanted in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(base_model_module, "multiplies_bfloat16", lambda found=multiplied: found)
+        assert best_dtype("cuda") is wanted
     flags = Path("/proc/cpuinfo").read_text()
     native = "amx_bf16" in flags or "avx512_bf16" in flags
     assert best_dtype("cpu") is (torch.bfloat16 if native else torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -140,7 +141,9 @@ def test_a_packed_layer_is_the_layer_that_it_was_made_of(rows: int, bias: bool) 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 9, 63, 64])
 @pytest.mark.parametrize(("inputs", "outputs"), [(64, 512), (512, 64)])
-def test_a_packed_layer_in_float32_is_the_layer_that_it_was_made_of(rows: int, inputs: int, outputs: int) -> None:
+def test_a_packed_layer_in_float32_is_the_layer_that_it_was_made_of(
+    rows: int, inputs: int, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     plain = torch.nn.Linear(inputs, outputs).requires_grad_(False)
     packed = PackedLinear.of(plain)
@@ -153,6 +156,9 @@ def test_a_packed_layer_in_float32_is_the_layer_that_it_was_made_of(rows: int, i
         packed.pack()
         assert torch.allclose(packed(given), wanted, atol=1e-3)
     assert (packed.weight.stride() == (1, outputs)) is (outputs > inputs), "few rows read a wide weight by input"
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *given: pytest.fail("packed"))
+    with torch.inference_mode(), pytest.raises(pytest.fail.Exception) if 4 <= rows < 64 else contextlib.nullcontext():
+        packed(given)
 
 
 class Layers(torch.nn.Sequential):

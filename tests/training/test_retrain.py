@@ -94,6 +94,8 @@ def test_a_repository_is_learned_judged_and_promoted(
     assert result.metrics["decay"]["advice"] == "" and "Decay" not in page
     told = json.loads(json.dumps(result.to_json()))
     assert set(told) == {"decision", "reasons", "candidate", "current", "metrics", "report"}
+    (judged,) = (state_dir / "runs").glob("*/evaluation.json")
+    assert json.loads(judged.read_text())["weights"] == "full", "a processor has no others"
 
     # The same inputs again: skipped, at once, with the same figures.
     again = retrain(repository, state_dir, recipe, base)

@@ -102,8 +102,9 @@ def test_judging_counts_and_refuses_nothing_by_itself(recipe: Recipe) -> None:
     four_bit = load_recipe("small-gpu")
     shape = shape_of(QWEN)
     assert shape is not None
-    judging = predict_judging(shape, four_bit, True) / GIB
-    assert judging > 15  # the base in bfloat16, whatever it was trained in
+    # In 4 bit, as it was trained, 10.8 GiB were measured (docs/measurements.md); with full weights a T4 has no room.
+    assert 10.8 < predict_judging(shape, four_bit, True) / GIB < 1.12 * 10.8
+    assert predict_judging(shape, four_bit, True, "full") / GIB > 15
     plain = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"rank": 1})})
     least, judging = needed(plain, 1), predict_judging(shape, plain, True) / GIB  # all layers computed again
     assert least < judging

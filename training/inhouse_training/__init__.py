@@ -142,6 +142,7 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
     from .weights import AskedWeights as AskedWeights
     from .weights import Weights as Weights
+    from .weights import trains_in_4bit as trains_in_4bit
     from .weights import weights_here as weights_here
 
 _MODULE_OF = {
@@ -255,6 +256,7 @@ _MODULE_OF = {
     "AskedWeights": "weights",
     "TransformersEngine": "transformers_engine",
     "Weights": "weights",
+    "trains_in_4bit": "weights",
     "weights_here": "weights",
     "build_answer_prompt": "prompts",
     "change_question": "prompts",

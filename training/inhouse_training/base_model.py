@@ -541,6 +541,13 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None, we
         raise InhouseError(
             f"The base model {base.name} does not fit the memory of {device}.", "Choose a smaller base model."
         ) from None
+    except (ImportError, RuntimeError) as error:
+        if weights == "full":
+            raise
+        raise InhouseError(
+            f"bitsandbytes does not load {base.name} in 4 bit: {str(error).strip().splitlines()[0]}",
+            "Install `pip install 'inhouse[gpu]'` anew, or set engine.weights = \"full\".",
+        ) from None
     except (OSError, ValueError, SafetensorError) as error:
         if "Cannot allocate memory" in str(error):  # safetensors maps the file
             raise InhouseError(

@@ -98,8 +98,9 @@ def is_plain_linear(layer: Any) -> bool:
 
 
 def exchange_layers(model: Any) -> None:
-    """Put a :class:`PackedLinear` in the place of each layer of a model, where it is faster and there is room. Else, in
-    float32, a :class:`WideLinear` in the place of each wide one, and torch's own norms. Gradients are off."""
+    """Put a :class:`PackedLinear` in the place of each layer of a model, where it is faster and there is room; else, in
+    float32, a :class:`WideLinear` in the place of each wide one. In float32 torch's own norms, too. Gradients are
+    off."""
     packed = _can_pack(model)
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):

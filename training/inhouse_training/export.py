@@ -24,6 +24,7 @@ from .evaluation import forgetting_row
 from .forgetting_texts import FORGETTING_TEXTS
 from .registry import MANIFEST_NAME, WEIGHTS_NAME, Registry
 from .trainers import why_full
+from .weights import trains_in_4bit
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +124,8 @@ def export_adapter(
                 "It was not kept; report this with the base model's name.",
             )
     path = next(target.glob("*.gguf")) if kind == "gguf" else target
-    four = bool(manifest.recipe.get("trainer", {}).get("load_in_4bit"))
-    return Export(version, kind, path, loss, registered, bound, *vllm_check(_config(folder)), four)
+    in_4bit = trains_in_4bit(manifest.recipe)
+    return Export(version, kind, path, loss, registered, bound, *vllm_check(_config(folder)), in_4bit)
 
 
 def vllm_check(config: Mapping[str, Any]) -> tuple[bool, str]:

@@ -35,6 +35,7 @@ from inhouse_retrieval import InhouseError
 from .base_model import BaseModel
 from .recipe import Recipe
 from .sharing import ALONE, Share, rows_of_a_worker
+from .weights import AskedWeights
 
 Checkpointing = Literal["none", "selective", "full"]
 
@@ -313,15 +314,18 @@ def predict_memory(shape: Shape, recipe: Recipe, conditions: Conditions) -> Memo
     return Memory(int(weights), adapter, int(activations), int(logits), overhead)
 
 
-def predict_judging(shape: Shape, recipe: Recipe, gpu: bool) -> int:
+def predict_judging(shape: Shape, recipe: Recipe, gpu: bool, weights: AskedWeights = "auto") -> int:
     """The peak of judging a candidate, in bytes: weights and two adapters, with what a batch of scored rows or one of
-    answers takes. The base model is in 4 bit where it was trained in it. Reckoned, not measured.
+    answers takes. Reckoned; one run was measured (docs/measurements.md).
+
+    Args:
+        weights: of the base model; ``"auto"``: as the recipe trains.
     """
     from . import scoring, transformers_engine
 
     number = 2 if gpu else 4
-    per_linear = _FOUR_BIT if gpu and recipe.trainer.load_in_4bit else number
-    weights = int(shape.linear_parameters * per_linear) + shape.other_parameters * number
+    in_4bit = gpu and (recipe.trainer.load_in_4bit if weights == "auto" else weights == "4bit")
+    base = int(shape.linear_parameters * (_FOUR_BIT if in_4bit else number)) + shape.other_parameters * number
     adapters = 2 * 4 * shape.adapter_parameters(recipe)  # in float32, as their files have them
     scored = transformers_engine.SCORE_TOKENS_GPU if gpu else transformers_engine.SCORE_TOKENS
     answered = transformers_engine.ANSWER_TOKENS_GPU if gpu else transformers_engine.ANSWER_TOKENS
@@ -331,7 +335,7 @@ def predict_judging(shape: Shape, recipe: Recipe, gpu: bool) -> int:
     scoring_rows = scored * number * (6 * shape.hidden + 3 * shape.inner) + at_once * shape.vocabulary * (number + 8)
     answering = answered * number * 2 * shape.layers * shape.key_values
     overhead = _GPU_OVERHEAD if gpu else _CPU_OVERHEAD
-    return weights + adapters + max(scoring_rows, answering) + overhead
+    return base + adapters + max(scoring_rows, answering) + overhead
 
 
 def _copied_inputs(recipe: Recipe) -> int:

@@ -25,6 +25,7 @@ from .engine import Message
 from .prompts import chat_ids, chat_row, end_of_turn_ids, raw_row, without_end
 from .recipe import Recipe
 from .replay_prompts import CHAT, OPENINGS
+from .weights import weights_here
 
 NEW_TOKENS = 192
 _BATCH = 64
@@ -55,16 +56,23 @@ def replay_source(
     base: BaseModel, recipe: Recipe, progress: Progress, make_room: MakeRoom = as_it_is
 ) -> Callable[[], Sequence[ReplayText]]:
     """What :func:`build_dataset` asks for the base model's texts, only when the recipe has a share for them."""
-    return partial(replay_texts, base, recipe.data.replay_samples, progress, make_room)
+    return partial(replay_texts, base, recipe.data.replay_samples, progress, make_room, recipe.trainer.load_in_4bit)
 
 
 def replay_texts(
-    base: BaseModel, samples: int, progress: Progress = no_progress, make_room: MakeRoom = as_it_is
+    base: BaseModel,
+    samples: int,
+    progress: Progress = no_progress,
+    make_room: MakeRoom = as_it_is,
+    in_4bit: bool = False,
 ) -> tuple[ReplayText, ...]:
     """``samples`` texts for each of the fixed prompts, from the cache or drawn now.
 
     Drawing takes seconds on a GPU and some twenty minutes for each sample on two CPU cores. The model's memory is given
     back: what is trained afterwards is trained by another process.
+
+    Args:
+        in_4bit: whether the base model is in 4 bit where a GPU draws; what was drawn otherwise is used all the same.
 
     Raises:
         InhouseError: the base model cannot be loaded.
@@ -79,7 +87,7 @@ def replay_texts(
             if drawn is None:
                 if model is None:
                     make_room()
-                    model = load_model(base)
+                    model = load_model(base, weights=weights_here("auto", in_4bit))
                 drawn = list(_draw(base, model, number, samples, progress))
                 _keep(path, drawn)
             texts += drawn

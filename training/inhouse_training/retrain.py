@@ -100,7 +100,7 @@ def retrain(
         is judged.
         make_room: called before a model is loaded or trained, perhaps more than once; what it makes is needed until
         this returns. What it raises ends the run.
-        weights: those that answers are made with, and so the candidate is judged with.
+        weights: those that answers are made with, and so the candidate is judged with; ``"auto"``: as it is trained.
 
     Raises:
         Busy: another retraining of this repository runs.
@@ -115,7 +115,7 @@ def retrain(
         finished = finished_result(run, registry)
         if finished is not None:
             return _skipped(finished, registry, nothing_changed(finished))
-        started, held = now(), weights_here(weights, recipe)
+        started, held = now(), weights_here(weights, recipe.trainer.load_in_4bit)
         start_run(run)
         forget_superseded(state_dir, run)
         for attempt in range(1, _ATTEMPTS + 1):

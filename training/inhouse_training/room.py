@@ -17,6 +17,7 @@ from .forecast import conditions_of
 from .machines import Machine
 from .memory import GIB, Conditions, predict_judging, predict_memory, shape_of, what_would_fit
 from .recipe import Recipe
+from .weights import AskedWeights
 
 _BESIDE = 0.88
 """Part of what is free that a run beside an owner may take by prediction, which has been wrong by up to 12 %; and what
@@ -55,7 +56,13 @@ class Room:
     memory: int
 
 
-def plan_room(recipe: Recipe, base: BaseModel, devices: Sequence[Device], owner: Owner | None) -> Room:
+def plan_room(
+    recipe: Recipe,
+    base: BaseModel,
+    devices: Sequence[Device],
+    owner: Owner | None,
+    weights: AskedWeights = "auto",
+) -> Room:
     """Decide where the memory of training and judging comes from.
 
     Beside an owner a margin is left to it. Judging, of which one run was measured, refuses nothing by itself; and on a
@@ -63,11 +70,12 @@ def plan_room(recipe: Recipe, base: BaseModel, devices: Sequence[Device], owner:
 
     Args:
         devices: the GPUs that the run may use, or main memory alone, as they are now.
+        weights: those that the candidate is judged with.
 
     Raises:
         InhouseError: there are fewer GPUs than the recipe asks for, or they cannot share its rows.
     """
-    needs = _Needs(recipe, base, devices[0])
+    needs = _Needs(recipe, base, devices[0], weights)
     used = devices[: needs.workers]
     if owner is not None and not (owner.memory.held and any(each.identity == owner.memory.device for each in used)):
         owner = None  # it is elsewhere
@@ -103,8 +111,8 @@ def plan_room(recipe: Recipe, base: BaseModel, devices: Sequence[Device], owner:
 class _Needs:
     """What a recipe takes, by the memory that it has: with less, more layers are computed again."""
 
-    def __init__(self, recipe: Recipe, base: BaseModel, device: Device) -> None:
-        self._recipe, self._device = recipe, device
+    def __init__(self, recipe: Recipe, base: BaseModel, device: Device, weights: AskedWeights) -> None:
+        self._recipe, self._device, self._weights = recipe, device, weights
         self._shape = shape_of(base)
         self.workers = 1
         self.workers = self._conditions(device.total).share.workers
@@ -124,7 +132,7 @@ class _Needs:
         """That of training or of judging, whichever is more; ``None`` where the base model's shape is not known."""
         if self._shape is None:
             return None
-        return max(self.training(memory), predict_judging(self._shape, self._recipe, self._device.gpu))
+        return max(self.training(memory), predict_judging(self._shape, self._recipe, self._device.gpu, self._weights))
 
     def doubt(self, memory: int) -> str:
         """A sentence where judging may take more than there is."""

@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from inhouse_retrieval import InhouseError
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
 
 Weights = Literal["full", "4bit"]
 AskedWeights = Literal["auto", "full", "4bit"]
 
 
-def weights_here(asked: AskedWeights, recipe: Recipe) -> Weights:
+def trains_in_4bit(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe, as a version's manifest keeps it, trains beside weights in 4 bit."""
+    return bool(recipe.get("trainer", {}).get("load_in_4bit"))
+
+
+def weights_here(asked: AskedWeights, trained_in_4bit: bool) -> Weights:
     """What this machine answers and judges with.
 
     Args:
-        asked: ``"auto"`` takes 4 bits on a GPU where the recipe trains in 4 bits.
+        asked: ``"auto"`` takes 4 bits on a GPU for what was trained in 4 bits.
 
     Raises:
         InhouseError: as :func:`check_weights`.
@@ -36,8 +39,8 @@ def weights_here(asked: AskedWeights, recipe: Recipe) -> Weights:
 
     device = best_device()
     if asked == "auto":
-        chosen: Weights = "4bit" if device != "cpu" and recipe.trainer.load_in_4bit else "full"
-        check_weights(chosen, device, f"The recipe {recipe.name} trains in 4 bit")
+        chosen: Weights = "4bit" if device != "cpu" and trained_in_4bit else "full"
+        check_weights(chosen, device, "The adapter is trained in 4 bit")
         return chosen
     check_weights(asked, device)
     return asked
@@ -56,11 +59,16 @@ def check_weights(weights: Weights, device: str, reason: str = "4 bit are asked 
         return
     if not device.startswith("cuda"):
         raise InhouseError(f"{reason}, which needs a GPU.", 'Leave engine.weights out, or set it to "full".')
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if not has_bitsandbytes():
         raise InhouseError(
             f"{reason}, so answers are made in 4 bit, and bitsandbytes is not installed.",
             "Install the extra with `pip install 'inhouse[gpu]'`, or set engine.weights = \"full\".",
         )
+
+
+def has_bitsandbytes() -> bool:
+    """Whether it is installed; it is not imported."""
+    return importlib.util.find_spec("bitsandbytes") is not None
 
 
 def loading_arguments(weights: Weights, device: str, dtype: Any) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def export(
     typer.echo(f"vLLM: loads ({made.vllm})" if made.vllm_loads else f"vLLM: does not load, since {made.vllm}")
     if made.trained_in_4bit:
         typer.echo(
-            f"{version} was trained and judged beside weights in 4 bit. Beside full ones, which the export is for, it "
+            f"{version} was trained beside weights in 4 bit. Beside full ones, which the export is for, it "
             'may be worse: `inhouse eval model` with weights = "full" under [engine] says how it does there.'
         )
 

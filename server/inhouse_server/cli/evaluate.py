@@ -168,7 +168,7 @@ def _lines(repo: Path, changes: int, json: bool) -> None:
     from inhouse_server.review.line_evaluation import as_text, table
     from inhouse_server.review.line_measurement import report_lines
     from inhouse_server.review.planted import found_table
-    from inhouse_training import Registry, TransformersEngine, load_tokenizer
+    from inhouse_training import Registry, TransformersEngine, load_tokenizer, trains_in_4bit, weights_here
 
     with progress_bar() as progress:
         job = training_job(repo, None, progress, "eval")
@@ -178,7 +178,8 @@ def _lines(repo: Path, changes: int, json: bool) -> None:
             raise InhouseError("There is no adapter to score lines with.", "Run `inhouse retrain` first.")
         manifest = registry.get(version).manifest
         row_tokens = manifest.recipe.get("data", {}).get("max_tokens", job.recipe.data.max_tokens)
-        engine = TransformersEngine(job.base, registry.verify)
+        weights = weights_here(job.weights, trains_in_4bit(manifest.recipe))
+        engine = TransformersEngine(job.base, registry.verify, weights=weights)
         report = report_lines(
             job.repository, engine, load_tokenizer(job.base), version, manifest.snapshot, changes, row_tokens, progress
         )

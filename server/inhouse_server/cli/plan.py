@@ -84,7 +84,7 @@ def make_plan(
 def _room_of(job: TrainingJob) -> Room | None:
     """Where the memory would come from; ``None`` where the recipe cannot run here anyway, which the forecast tells."""
     try:
-        return room_here(job.state_dir, job.recipe, job.base, job.settings.retrain.step_aside)
+        return room_here(job.state_dir, job.recipe, job.base, job.settings.retrain.step_aside, weights=job.weights)
     except InhouseError:
         return None
 

@@ -17,7 +17,7 @@ from inhouse_server.cli.terminal import tell
 from inhouse_server.owner import find_owner
 
 if TYPE_CHECKING:
-    from inhouse_training import BaseModel, Device, Owner, Recipe, Room
+    from inhouse_training import AskedWeights, BaseModel, Device, Owner, Recipe, Room
 
 LEASE_S = 30.0
 """So long after a retraining was killed the owner loads its model again."""
@@ -50,11 +50,19 @@ def owner_here(state_dir: Path, may_ask: bool) -> Owner | None:
     return Owner(told["pid"], HeldMemory(told["device"], told["held"], told["model"]), why_not)
 
 
-def room_here(state_dir: Path, recipe: Recipe, base: BaseModel, may_ask: bool, measure: Measure | None = None) -> Room:
+def room_here(
+    state_dir: Path,
+    recipe: Recipe,
+    base: BaseModel,
+    may_ask: bool,
+    measure: Measure | None = None,
+    weights: AskedWeights = "auto",
+) -> Room:
     """Where a retraining would take its memory from now; nobody is asked for anything yet.
 
     Args:
         measure: tells what is free; of this machine by default.
+        weights: those that the candidate is judged with.
 
     Raises:
         InhouseError: the GPU does not answer, or the recipe asks for GPUs that are not there.
@@ -62,7 +70,7 @@ def room_here(state_dir: Path, recipe: Recipe, base: BaseModel, may_ask: bool, m
     from inhouse_training import devices_here, plan_room
 
     owner = owner_here(state_dir, may_ask)  # first: it may still be loading
-    return plan_room(recipe, base, (measure or devices_here)(), owner)
+    return plan_room(recipe, base, (measure or devices_here)(), owner, weights)
 
 
 class RoomForTraining:
@@ -70,7 +78,7 @@ class RoomForTraining:
 
     Args:
         may_ask: whether the owner may be asked to step aside.
-        measure: as :func:`room_here` takes it.
+        measure, weights: as :func:`room_here` takes them.
         lease_s: for how long the owner believes that it is needed without hearing of it.
     """
 
@@ -83,9 +91,10 @@ class RoomForTraining:
         progress: Progress = no_progress,
         measure: Measure | None = None,
         lease_s: float = LEASE_S,
+        weights: AskedWeights = "auto",
     ) -> None:
         self._state_dir = state_dir
-        self._plan: Callable[[], Room] = lambda: room_here(state_dir, recipe, base, may_ask, measure)
+        self._plan: Callable[[], Room] = lambda: room_here(state_dir, recipe, base, may_ask, measure, weights)
         self._progress = progress
         self._lease_s = lease_s
         self._lease = secrets.token_hex(8)

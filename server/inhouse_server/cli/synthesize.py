@@ -98,7 +98,7 @@ def _load(job: TrainingJob) -> Engine:
     from inhouse_training import Registry, TransformersEngine, weights_here
 
     verify = Registry(job.state_dir / "adapters").verify
-    return TransformersEngine(job.base, verify, weights=weights_here(job.weights, job.recipe))
+    return TransformersEngine(job.base, verify, weights=weights_here(job.weights, job.recipe.trainer.load_in_4bit))
 
 
 def _say_estimate(predicted: Estimate, kinds: tuple[Kind, ...], bound: int) -> None:

@@ -61,7 +61,7 @@ class TrainingJob:
     def room(self, progress: Progress) -> RoomForTraining:
         """Room for training and judging here."""
         may_ask = self.settings.retrain.step_aside
-        return RoomForTraining(self.state_dir, self.recipe, self.base, may_ask, progress)
+        return RoomForTraining(self.state_dir, self.recipe, self.base, may_ask, progress, weights=self.weights)
 
     def build_dataset(self, progress: Progress, make_room: MakeRoom | None = None) -> tuple[Run, Dataset]:
         """Build the run's dataset, or find it built. The caller holds the runs.

@@ -60,7 +60,7 @@ class BaseModels:
         batched: Batched = "auto",
         weights: Weights = "full",
     ) -> RepositoryEngine:
-        """The engine of a repository; loads its base model unless another repository's is the same.
+        """The engine of a repository; loads its base model, with these weights, unless another repository has.
 
         Args:
             repository: its name in this process; each belongs to one registry.

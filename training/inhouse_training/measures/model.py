@@ -24,7 +24,7 @@ from ..replay import replay_source
 from ..runs import dataset_of, hold_runs, open_run, start_run
 from ..snapshot_search import Retriever, SnapshotSearch
 from ..synthesis.cache import stored_replies
-from ..weights import AskedWeights, weights_here
+from ..weights import AskedWeights, trains_in_4bit, weights_here
 from . import LATER_CHANGES, LATER_EDITS, LATER_FILES, VALIDATION, Likelihood
 from .answered import Answered, ask_all, grade_all
 from .general import general_likelihoods
@@ -100,7 +100,7 @@ def evaluate_version(
     Args:
         version: a version, or ``"current"``.
         generate: questions of each kind that every adapter answers; 0 asks none.
-        weights: those that answers are made with.
+        weights: those that answers are made with; ``"auto"``: as the version was trained.
 
     Raises:
         InhouseError: there is no such version, or it was trained on one of the changes that would judge it.
@@ -112,7 +112,7 @@ def evaluate_version(
     name = current if version == "current" else version
     if name is None:
         raise InhouseError("No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter.")
-    snapshot = registry.get(name).manifest.snapshot
+    snapshot, learned_by = registry.get(name).manifest.snapshot, registry.get(name).manifest.recipe
     run = open_run(repository, state_dir, recipe, base, retrieval)
     if _knows_later(repository, run.cut, snapshot):
         raise InhouseError(
@@ -138,7 +138,7 @@ def evaluate_version(
         generated = partial(stored_replies, state_dir)
         dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
-    engine = TransformersEngine(base, registry.verify, weights=weights_here(weights, recipe))
+    engine = TransformersEngine(base, registry.verify, weights=weights_here(weights, trains_in_4bit(learned_by)))
     settings = recipe.evaluation
     try:
         started = time.monotonic()

@@ -209,7 +209,7 @@ def _yardstick(
         return made
     changes = [change for change in map(held_out_change, plan.selection) if change is not None]
     assert len(changes) >= LEAST_HELD_OUT
-    weights = weights_here("auto", recipe)
+    weights = weights_here("auto", recipe.trainer.load_in_4bit)
     ask_for_yardstick(
         plan.directory, repository, base, plan.cut.snapshot, changes, recipe.evaluation, retrieval, weights
     )

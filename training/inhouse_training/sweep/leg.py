@@ -104,7 +104,7 @@ def _run(directory: Path, reporter: Reporter) -> None:
     curve = training_curve(run)
     result = LegResult(
         percent,
-        _score(Path(job["sweep"]), base, adapter, weights_here("auto", recipe)),
+        _score(Path(job["sweep"]), base, adapter, weights_here("auto", recipe.trainer.load_in_4bit)),
         len(curve),
         curve[-1].tokens,
         round(sum(step.seconds for step in curve), 1),
