@@ -395,9 +395,10 @@ class Workspace:
         """Of the current version; before there is one, of what the configured recipe would train."""
         from inhouse_training import load_recipe, trains_in_4bit
 
-        current = self.registry.current()
-        if current is not None:
-            return trains_in_4bit(self.registry.get(current).manifest.recipe)
+        # Where it is gone or damaged, who asks for it is told, and who asks the base model has an answer.
+        with suppress(InhouseError):
+            if (current := self.registry.current()) is not None:
+                return trains_in_4bit(self.registry.get(current).manifest.recipe)
         try:
             return load_recipe(self.settings.recipe).trainer.load_in_4bit
         except InhouseError as error:  # it trains nothing then, and questions to the base model need no recipe
