@@ -1,6 +1,7 @@
 # make demo   the main job on this repository: index, fine-tune, evaluate, promote, serve, ask
 # make test   every check: format, lint, types, import direction, tests
 # make test-long      the same with the full counts of kills; make test-editors   what needs npm, emacs and Chromium
+# make test-4bit-and-unsloth   the two tests that the others skip
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 # Few of the modules that are installed are ever imported: each is compiled when it first is, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-long test-editors lint clean
+.PHONY: setup demo test test-long test-editors test-4bit-and-unsloth lint clean
 
 setup: $(VENV)/.installed
 
@@ -44,5 +45,17 @@ test-long: lint
 test-editors: lint
 	$(BIN)/pytest -m editors
 
+# bitsandbytes and Unsloth compute on a processor, too. They lie in a folder of their own: in the environment PEFT would
+# import the one in every process, and the other wants packages for a GPU.
+EXTRAS := .extras
+$(EXTRAS)/.installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-deps --target $(EXTRAS) bitsandbytes==0.50.2 unsloth==2026.10.9 \
+	  unsloth_zoo==2026.10.9 torchao==0.18.0 diffusers einops msgspec nest-asyncio sentencepiece structlog tyro \
+	  docstring-parser typeguard shtab hf_transfer cut_cross_entropy
+	touch $@
+
+test-4bit-and-unsloth: $(EXTRAS)/.installed
+	PYTHONPATH=$(CURDIR)/$(EXTRAS) UNSLOTH_SKIP_TORCHVISION_CHECK=1 $(BIN)/pytest tests/training/test_four_bit_answers.py tests/training/test_trainers_agree.py
+
 clean:
-	rm -rf $(VENV) .inhouse
+	rm -rf $(VENV) $(EXTRAS) .inhouse

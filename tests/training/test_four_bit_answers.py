@@ -1,5 +1,5 @@
 """Answers beside weights in 4 bit. Needs bitsandbytes, which also computes on a processor, slowly; the environment of
-the tests does without, since PEFT would import it in every process: ``pip install bitsandbytes`` and call this file."""
+the tests does without, since PEFT would import it in every process: ``make test-4bit-and-unsloth``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """TRL and Unsloth on the same rows: the same loss and the same gradients, step by step.
 
 Needs Unsloth, whose packages are gigabytes and want a GPU, so the environment of the tests does without it. Releases
-from 2026.10.9 on also train on a processor; ``benchmarks/trainers_on_gpu.py`` compares the two on a GPU.
+from 2026.10.9 on also train on a processor: ``make test-4bit-and-unsloth``. ``benchmarks/trainers_on_gpu.py`` compares
+the two on a GPU.
 """
 
 from __future__ import annotations
