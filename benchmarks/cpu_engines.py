@@ -44,8 +44,8 @@ from typing import Any
 RANK = 16
 VERSION = "rank-16"
 CONTENDERS = (
-    "transformers", "inhouse", "inhouse-float32", "inhouse-warm", "llama-shipped", "llama-q8_0",
-    "llama-f16", "openvino-q8_0", "openvino-f16",
+    "transformers", "inhouse", "inhouse-float32", "inhouse-warm", "llama-shipped", "llama-q8_0", "llama-f16",
+    "openvino-q8_0", "openvino-f16",
 )  # fmt: skip
 PACKAGES = {"llama": "xllamacpp", "openvino": "openvino_genai"}
 QUESTIONS = (

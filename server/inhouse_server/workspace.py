@@ -384,7 +384,7 @@ class Workspace:
             return self._vllm
         from inhouse_training import load_engine, resolve_base_model, weights_here
 
-        weights = weights_here(engine.weights, self._trained_in_4bit())
+        weights = weights_here(engine.weights, engine.weights == "auto" and self._trained_in_4bit())
         log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
             return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)

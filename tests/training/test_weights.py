@@ -95,7 +95,7 @@ def test_judging_a_7b_model_in_4_bits_fits_a_card_of_16_gb(tiny_base: BaseModel)
 
 @pytest.mark.usefixtures("gpu")
 def test_the_owner_has_the_weights_of_its_current_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: BaseModel
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: BaseModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever the configured recipe says, which before there is a version decides, and may be gone."""
     bitsandbytes(monkeypatch, True)
@@ -118,3 +118,19 @@ def test_the_owner_has_the_weights_of_its_current_version(
         house.registry.use_base()
         house._load_engine()
     assert loaded[3:] == ["full", "full"]
+    settings.write_text(f'base_model = "{tiny_base.path}"\nrecipe = "gone.toml"\n')
+    with Workspace.open(root, "test") as house:
+        house._load_engine()
+    assert loaded[5:] == ["full"] and "gone.toml" in caplog.text
+
+
+def test_a_bitsandbytes_that_does_not_work_is_told(tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes>=0.46.1")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    with pytest.raises(InhouseError, match="does not load tiny in 4 bit: Using") as told:
+        base_model.load_model(tiny_base, "cpu", weights="4bit")
+    assert 'engine.weights = "full"' in str(told.value.remedy)
+    with pytest.raises(ImportError):  # nothing of ours to say
+        base_model.load_model(tiny_base, "cpu")

@@ -96,7 +96,7 @@ class TransformersEngine:
     ) -> None:
         self._base = base
         self._adapters = adapters
-        self.weights = weights
+        self._bits = weights
         self._tokenizer = load_tokenizer(base)
         self._model: Any = self._load(device, dtype)  # becomes a PeftModel with the first adapter
         self._causal: Any = self._model  # the same modules without the wrapper: what a forward pass runs
@@ -114,8 +114,8 @@ class TransformersEngine:
         self._kept: tuple[str, list[int], Any] | None = None  # adapter, tokens and cache of the last answer
 
     def _load(self, device: str | None, dtype: torch.dtype | None) -> Any:
-        check_weights(self.weights, device or best_device())
-        model = load_model(self._base, device, dtype, self.weights)
+        check_weights(self._bits, device or best_device())
+        model = load_model(self._base, device, dtype, self._bits)
         model.requires_grad_(False)
         if model.device.type == "cpu":
             exchange_layers(model)

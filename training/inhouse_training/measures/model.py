@@ -112,9 +112,9 @@ def evaluate_version(
     name = current if version == "current" else version
     if name is None:
         raise InhouseError("No adapter is promoted yet.", "Run 'inhouse retrain', or name a version with --adapter.")
-    snapshot, learned_by = registry.get(name).manifest.snapshot, registry.get(name).manifest.recipe
+    manifest = registry.get(name).manifest
     run = open_run(repository, state_dir, recipe, base, retrieval)
-    if _knows_later(repository, run.cut, snapshot):
+    if _knows_later(repository, run.cut, manifest.snapshot):
         raise InhouseError(
             f"{name} was trained on changes that would judge it.", "Evaluate a version of an older snapshot."
         )
@@ -128,7 +128,7 @@ def evaluate_version(
             remarks.append(f"The current adapter {current} was trained on changes that would judge it: left out.")
         else:
             names = {BASE: BASE, CURRENT: current, CANDIDATE: name}
-    learned = dataset_of(state_dir, registry.get(name).manifest)
+    learned = dataset_of(state_dir, manifest)
     if learned is None:
         remarks.append(f"The data that {name} was trained on are gone: which files it knows by heart was not measured.")
     tokenizer = load_tokenizer(base)
@@ -138,7 +138,7 @@ def evaluate_version(
         generated = partial(stored_replies, state_dir)
         dataset = build_dataset(repository, tokenizer, recipe, run.cut, run.dataset, progress, replay, generated)
     search = SnapshotSearch(repository, run.cut.snapshot) if retrieval else None
-    engine = TransformersEngine(base, registry.verify, weights=weights_here(weights, trains_in_4bit(learned_by)))
+    engine = TransformersEngine(base, registry.verify, weights=weights_here(weights, trains_in_4bit(manifest.recipe)))
     settings = recipe.evaluation
     try:
         started = time.monotonic()
@@ -158,7 +158,7 @@ def evaluate_version(
                 f"The validation conversations of {name} tell of files that it learned: as in the article, their loss "
                 "is low for that reason."
             )
-        known = known_files(repository, snapshot, trained_files(learned) if learned is not None else ())
+        known = known_files(repository, manifest.snapshot, trained_files(learned) if learned is not None else ())
         recall = measure_recall(engine, tokenizer, known, texts[LATER_FILES], names)
         scored = time.monotonic()
         answered: list[Answered] = []
@@ -168,7 +168,7 @@ def evaluate_version(
     finally:
         if search is not None:
             search.close()
-    decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, snapshot)))
+    decay = measure_decay(evaluation, days_since(run.cut, _moment(repository, manifest.snapshot)))
     return ModelEvaluation(
         run.directory, base.name, recipe.name, run.cut.snapshot, run.cut.as_of, names,
         evaluation, tuple(likelihoods), tuple(answered), recall, decay, seconds, tuple(remarks),
