@@ -88,10 +88,10 @@ def scripted_owner(root: Path) -> Iterator[OwnerAddress]:
 
 
 @contextmanager
-def saying(root: Path, speaker: Speaker) -> Iterator[OwnerAddress]:
-    """A real owner of ``root`` whose model is ``speaker``."""
+def saying(root: Path, speaker: Speaker, settings: str = "") -> Iterator[OwnerAddress]:
+    """A real owner of ``root`` whose model is ``speaker``; ``settings`` are further ones, as TOML."""
     url = f"http://127.0.0.1:{speaker.server_port}/v1"
-    (root / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n')
+    (root / "inhouse.toml").write_text(f'[engine]\nkind = "openai"\nurl = "{url}"\nmodel = "speaker"\n{settings}')
     with serving(root):
         found = find_owner(root / ".inhouse")
         assert found is not None

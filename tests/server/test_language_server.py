@@ -28,6 +28,7 @@ from inhouse_server.workspace import Workspace
 from tests.server.direct import Client
 from tests.server.editor import FULL_CAPABILITIES, Editor, editor
 from tests.server.house import INHOUSE, LONG, NAME, PRICES, make_repository, owner
+from tests.server.speaker import saying, speaking
 
 QUESTION = "How is the tax added to a price?"
 LONG_QUESTION = "Write a very long story about a shop, with many chapters."
@@ -432,6 +433,47 @@ async def test_an_editor_is_told_once_that_it_has_too_much_open(
         assert "read as they were last saved" in told["params"]["message"]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.told("window/showMessage"), 0.2)
+
+
+async def test_the_model_reads_for_the_command_and_not_at_each_save(tmp_path: Path) -> None:
+    root = make_repository(tmp_path / "house")
+    git_in(root, "branch", "-M", "main")
+    git_in(root, "checkout", "-qb", "change")
+    price, other = root / "price.py", root / "other.py"
+    price.write_text("def gross(amount):\n    return amount * 1.19\n")
+    other.write_text("def nothing():\n    return None\n")
+    remark = {"quote": "return amount * 1.19", "problem": "The rate is a magic number.", "confidence": 9}
+    with speaking() as speaker, saying(root, speaker, "[review]\nreading = true\n"):
+        speaker.reply = json.dumps({"findings": [{**remark, "better": "return amount * RATE"}]})
+        async with editor([INHOUSE, "lsp", "--repo", root]) as client:
+            await client.initialize(root, FULL_CAPABILITIES)
+
+            async def shown(there: bool) -> list[Any]:
+                told = await client.wait_for(
+                    lambda m: (
+                        m.get("method") == "textDocument/publishDiagnostics"
+                        and m["params"]["uri"] == price.as_uri()
+                        and bool(m["params"]["diagnostics"]) == there
+                    )
+                )
+                diagnostics: list[Any] = told["params"]["diagnostics"]
+                return diagnostics
+
+            result = await client.request("workspace/executeCommand", {"command": "inhouse.review"})
+            assert result["findings"] == 1, result
+            [found] = await shown(True)
+            assert (found["code"], found["range"]["start"]["line"]) == ("reading", 1)
+            asked = len(speaker.asked)
+            assert asked == 2, "one for each hunk"
+
+            # Another file is saved: nobody waits for the model, and what it said of this one stays.
+            other.write_text("def nothing():\n    return 0\n")
+            client.notify("textDocument/didSave", {"textDocument": {"uri": other.as_uri()}})
+            assert await shown(True) == [found]
+            price.write_text("RATE = 1.19\n\n\ndef gross(amount):\n    return amount * RATE\n")
+            client.notify("textDocument/didSave", {"textDocument": {"uri": price.as_uri()}})
+            assert await shown(False) == []
+            assert len(speaker.asked) == asked
 
 
 @pytest.mark.parametrize(("end", "last"), [("\n", "\n\nget_json(os)\n"), ("\r\n", "")])

@@ -3,6 +3,9 @@
 The command takes no argument. Findings appear through ``textDocument/publishDiagnostics`` at the lines that they are
 about, those of the review before are cleared, and each proven replacement is a quick fix. The result is
 ``{"findings": N, "summary": …}``. After the first review, saving a file reviews again.
+
+With ``[review] reading = true`` the model reads, too, when the command is given, which takes seconds a hunk. Saving
+does not wait for it: what it remarked stays until the file that it is about is another.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
@@ -24,6 +28,7 @@ from inhouse_server.language_server.questions import DocumentParams, Params, cur
 from inhouse_server.review.change import Change, split_lines
 from inhouse_server.review.diff import read_change
 from inhouse_server.review.finding import Finding, Review
+from inhouse_server.review.reading import READING
 from inhouse_server.review.renderers.text import also, headline
 from inhouse_server.review.reviewer import review
 from inhouse_training.plain_text import plain_line, plain_text
@@ -43,6 +48,7 @@ class ReviewedFiles:
 
     def __init__(self) -> None:
         self.findings: dict[str, dict[str, Finding]] = {}
+        self.texts: dict[str, str] = {}  # of the files that were reviewed then
         self.asked = False
         self.lock = asyncio.Lock()
         self.waiting = False
@@ -71,7 +77,7 @@ async def execute(ls: InhouseServer, params: types.ExecuteCommandParams) -> dict
         raise InhouseError("A team's server cannot read your change.", "Run 'inhouse review' in your checkout.")
     async with work(ls, "inhouse: reviewing", params.work_done_token) as job, ls.reviewed.lock:
         job.report("reading the change")
-        found, change = await run_in_thread(lambda: review_work_tree(ls.house, job))
+        found, change = await run_in_thread(lambda: review_work_tree(ls.house, job, ls.caller))
         ls.reviewed.asked = True
         publish(ls, found, change)
     text = headline(found)
@@ -87,7 +93,8 @@ async def after_save(ls: InhouseServer) -> None:
     try:
         async with ls.reviewed.lock:
             ls.reviewed.waiting = False
-            publish(ls, *await run_in_thread(lambda: review_work_tree(ls.house)))
+            found, change = await run_in_thread(lambda: review_work_tree(ls.house))
+            publish(ls, replace(found, findings=(*found.findings, *_still_read(ls.reviewed, change))), change)
     except InhouseError as error:
         logger.warning("the review after saving failed: %s", error)
     except Exception:
@@ -96,22 +103,48 @@ async def after_save(ls: InhouseServer) -> None:
         ls.reviewed.waiting = False
 
 
-def review_work_tree(house: Workspace, job: Work | None = None) -> tuple[Review, Change]:
-    """Review all that is here and not on the main branch yet, without the model; with what was reviewed.
+def _still_read(before: ReviewedFiles, change: Change) -> list[Finding]:
+    """What the model remarked on files that are as they were when it read them."""
+    texts = {file.path: file.new_text for file in change.files}
+    return [
+        finding
+        for path, findings in before.findings.items()
+        if path in texts and texts[path] == before.texts.get(path)
+        for finding in findings.values()
+        if finding.rule == READING
+    ]
+
+
+def review_work_tree(house: Workspace, job: Work | None = None, caller: str = "") -> tuple[Review, Change]:
+    """Review all that is here and not on the main branch yet; with what was reviewed.
+
+    Args:
+        job: the command under way; the model reads for that alone, if settings say that it reads.
+        caller: whose it is. Where answers wait, each hunk is read when it is this caller's turn.
 
     Raises:
-        InhouseError: the change cannot be read, or the user cancelled.
+        InhouseError: the change cannot be read, the model cannot be had, or the user cancelled.
     """
 
-    def report(stage: str, done: int, total: int | None) -> None:
+    def wanted() -> None:
         if job is not None and job.cancel.is_set():
             raise Cancelled("The review was cancelled.", "Start it again.")
+
+    def report(stage: str, done: int, total: int | None) -> None:
+        wanted()
         if job is not None:
             job.report(f"{stage} {done}/{total}" if total else stage)
 
     change = read_change(house.repository, progress=report)
     known = house.known_house(change.base_commit, report)
-    return review(change, known, house.settings.review.findings, progress=report), change
+    limit = house.settings.review.findings
+    if job is None or not house.settings.review.reading:
+        return review(change, known, limit, progress=report), change
+    with house.using_model():
+        reader = house.reader(caller)
+        found = review(change, known, limit, reader, cancel=job.cancel, progress=report)
+    wanted()  # reading ends early when it is cancelled, with what it has
+    return found, change
 
 
 def publish(ls: InhouseServer, found: Review, change: Change) -> None:
@@ -125,6 +158,7 @@ def publish(ls: InhouseServer, found: Review, change: Change) -> None:
         diagnostics = [diagnostic(ls, lines, finding) for finding in by_path.get(path, {}).values()]
         ls.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, diagnostics))
     ls.reviewed.findings = dict(by_path)
+    ls.reviewed.texts = texts
 
 
 def diagnostic(ls: InhouseServer, lines: EditorLines, finding: Finding) -> types.Diagnostic:

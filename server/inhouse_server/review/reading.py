@@ -25,6 +25,8 @@ from inhouse_training import Engine, GenerationRequest, TextDelta
 from inhouse_training.plain_text import plain_text
 from inhouse_training.review_prompt import SCHEMA
 
+READING = "reading"
+"""The rule of what the model remarks."""
 _PRECEDENTS = 3
 _REMARKS = 2
 _LEAST_CONFIDENCE = 5
@@ -193,7 +195,7 @@ def _proven(file: ReviewedFile, hunk: Hunk, reply: str, passages: Sequence[Passa
                 first,
                 last,
                 "warning",
-                "reading",
+                READING,
                 problem,
                 anchor,
                 replacement,

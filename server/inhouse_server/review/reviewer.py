@@ -17,16 +17,16 @@ from inhouse_server.review.finding import Coverage, Finding, Review, Severity
 from inhouse_server.review.house import companion_findings, spelling_findings, test_findings
 from inhouse_server.review.house_score import HOUSE_SCORE, house_score_notes
 from inhouse_server.review.past_remarks import PastRemarks, with_past_remarks
-from inhouse_server.review.reading import Search, read_hunks
+from inhouse_server.review.reading import READING, Search, read_hunks
 from inhouse_training import BASE, Engine
 from inhouse_training.plain_text import plain_text, spoils
 
 _SECRET = "it holds a secret"
 _MOST_NOTES = 20
 _SEVERITIES: tuple[Severity, ...] = ("warning", "info")
-_RANK = {"reading": 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
+_RANK = {READING: 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
 """Of findings that are equally sure, a defect goes before a habit."""
-_ABOUT_CODE = frozenset({"reading", "import-spelling", "name-style"})
+_ABOUT_CODE = frozenset({READING, "import-spelling", "name-style"})
 """Rules whose findings are about the lines that they stand at."""
 
 
