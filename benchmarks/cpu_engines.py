@@ -9,9 +9,9 @@ right). Every contender is a process of its own that waits while another has its
 all of them. The others read the same token ids that the product's engine makes of the messages.
 
 - ``transformers``: its own ``generate`` in float32, an adapter merged into the weights.
-- ``inhouse``: the product's engine as it is, with weights in bfloat16 where the processor multiplies it;
-  ``inhouse-float32``: the same with weights in float32; ``inhouse-warm`` has just answered another question about the
-  same passages.
+- ``inhouse``: the product's engine as it is, in 8 bits where it takes them; ``inhouse-warm`` has just answered another
+  question about the same passages; ``inhouse-full``: with full weights, in bfloat16 where the processor multiplies it;
+  ``inhouse-float32``: in float32 everywhere.
 - ``llama-shipped``, ``llama-q8_0``, ``llama-f16``: llama.cpp's server on the GGUF file as shipped (Q4_1), and on what
   it holds written as Q8_0 and float16; the adapter as ``inhouse adapters export --format gguf`` writes it. Prompts are
   read anew each time. Needs ``pip install xllamacpp``.
@@ -44,8 +44,8 @@ from typing import Any
 RANK = 16
 VERSION = "rank-16"
 CONTENDERS = (
-    "transformers", "inhouse", "inhouse-float32", "inhouse-warm", "llama-shipped", "llama-q8_0", "llama-f16",
-    "openvino-q8_0", "openvino-f16",
+    "transformers", "inhouse", "inhouse-warm", "inhouse-full", "inhouse-float32", "llama-shipped",
+    "llama-q8_0", "llama-f16", "openvino-q8_0", "openvino-f16",
 )  # fmt: skip
 PACKAGES = {"llama": "xllamacpp", "openvino": "openvino_genai"}
 QUESTIONS = (
@@ -143,14 +143,23 @@ def transformers_contender(name: str, files: Files, adapter: bool, threads: int)
 def inhouse_contender(name: str, files: Files, adapter: bool, threads: int) -> Answering:
     import torch
 
-    from inhouse_training import BASE, GenerationRequest, Message, TransformersEngine, resolve_base_model
-
-    engine = TransformersEngine(
-        resolve_base_model(),
-        lambda version: Path(files.peft),
-        device="cpu",
-        dtype=torch.float32 if name == "inhouse-float32" else None,
+    from inhouse_training import (
+        BASE,
+        GenerationRequest,
+        InProcessEngine,
+        Message,
+        TransformersEngine,
+        answering_weights,
+        load_engine,
+        resolve_base_model,
     )
+
+    base, adapters = resolve_base_model(), lambda version: Path(files.peft)
+    if name in ("inhouse-full", "inhouse-float32"):
+        dtype = torch.float32 if name == "inhouse-float32" else None
+        engine: InProcessEngine = TransformersEngine(base, adapters, device="cpu", dtype=dtype)
+    else:
+        engine = load_engine(base, adapters, "auto", answering_weights("auto", False, base))
     made: list[int] = []
     tokens = engine._tokens
 
@@ -218,6 +227,9 @@ def openvino_contender(name: str, files: Files, adapter: bool, threads: int) -> 
     import queue
     import threading
 
+    from inhouse_training import eight_bits  # noqa: F401  # first: OpenVINO would report that it is used
+
+    # isort: split
     import numpy as np
     import openvino as ov
     import openvino_genai as genai

@@ -57,10 +57,10 @@ class EngineSettings(_Section):
     batched: Literal["auto", "on", "off"] = Field(
         "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
     )
-    weights: Literal["auto", "full", "4bit"] = Field(
+    weights: Literal["auto", "full", "8bit", "4bit"] = Field(
         "auto",
         description="bits of the base model's weights in this process: 'auto' takes 4 on a GPU for what was trained in "
-        "4; answers and judging alike",
+        "4, answers and judging alike, and 8 for answers on a processor with AVX2",
     )
     waiting: int = Field(
         64, ge=0, description="answers that may wait in this process; beyond that who has most of them gets 429"

@@ -49,7 +49,7 @@ from inhouse_training import BASE, Engine, HeldMemory, Registry, held_by_this_pr
 if TYPE_CHECKING:
     from inhouse_server.engines.shared import BaseModels, RepositoryEngine
     from inhouse_server.vllm.engine import VllmEngine
-    from inhouse_training import TransformersEngine
+    from inhouse_training import InProcessEngine
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +209,9 @@ class Workspace:
             return
         try:
             with self.using_model():
-                self.engine()
+                engine = self.engine()
+                if self._lending is not None:
+                    cast("InProcessEngine | RepositoryEngine", engine).prepare(self.serving() or BASE)
         except SteppedAside:
             pass  # it is loaded when it comes back
         except InhouseError as error:
@@ -219,14 +221,14 @@ class Workspace:
     def _unload(self) -> None:
         """Let the model go; several repositories' is let go by what they share."""
         with self._loading:
-            engine, self._engine = cast("TransformersEngine | None", self._engine), None
+            engine, self._engine = cast("InProcessEngine | None", self._engine), None
         if engine is not None and self._models is None:
             engine.close()
 
     def held_memory(self) -> HeldMemory:
         """What this process holds of the device that its model is on; waits while the model loads or answers."""
         with self._loading:
-            engine = cast("TransformersEngine | RepositoryEngine | None", self._engine)
+            engine = cast("InProcessEngine | RepositoryEngine | None", self._engine)
         if self._lending is None or engine is None:
             return held_by_this_process(0)
         return engine.held_memory()
@@ -264,15 +266,13 @@ class Workspace:
         """Answers that the engine of this process makes at once; one while it loads."""
         if self.settings.engine.kind != "transformers":
             return None
-        engine = cast("TransformersEngine | RepositoryEngine | None", self._engine)
+        engine = cast("InProcessEngine | RepositoryEngine | None", self._engine)
         return engine.streams if engine is not None else 1
 
-    def filler(self) -> TransformersEngine | RepositoryEngine | None:
+    def filler(self) -> InProcessEngine | RepositoryEngine | None:
         """The engine that fills in; ``None`` where that is not offered, or while it loads, which nobody waits for."""
         return (
-            cast("TransformersEngine | RepositoryEngine | None", self._engine)
-            if self.offers_inline_completion
-            else None
+            cast("InProcessEngine | RepositoryEngine | None", self._engine) if self.offers_inline_completion else None
         )
 
     def serving(self) -> str | None:
@@ -332,6 +332,7 @@ class Workspace:
         held = {
             **status_json(self.root, self.settings, self.state_dir, self.index.status(), loaded),
             **self.model_servers(),
+            "weights": getattr(engine, "weights", None),
             "stepped_aside": self._lending.status() if self._lending is not None else None,
         }
         if not administrates:
@@ -382,14 +383,22 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_training import load_engine, resolve_base_model, weights_here
+        from inhouse_training import answering_weights, load_engine, resolve_base_model
 
-        weights = weights_here(engine.weights, engine.weights == "auto" and self._trained_in_4bit())
+        base = resolve_base_model(self.settings.base_model)
+        in_4bit = engine.weights == "auto" and self._trained_in_4bit()
+        weights = answering_weights(
+            engine.weights, in_4bit, base, self._current_adapter(), together=engine.batched == "on"
+        )
         log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
             return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
-        base = resolve_base_model(self.settings.base_model)
         return load_engine(base, self.registry.verify, engine.batched, weights)
+
+    def _current_adapter(self) -> Path | None:
+        """The folder of the current version, if there is one and it is there."""
+        current = self.registry.current()
+        return self.registry.root / current if current is not None and self.registry.has(current) else None
 
     def _trained_in_4bit(self) -> bool:
         """Of the current version; before there is one, of what the configured recipe would train."""

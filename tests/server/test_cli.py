@@ -28,7 +28,7 @@ from inhouse_server.cli.terminal import how_far
 from inhouse_server.settings import Settings
 from inhouse_server.version import VERSION
 from inhouse_server.workspace import Workspace
-from inhouse_training import BaseModel
+from inhouse_training import BaseModel, answering_weights
 
 from .command_line import inhouse
 from .conftest import git, make_repository
@@ -593,6 +593,10 @@ def test_commands_ask_the_owner_when_one_runs(tmp_path: Path, base_model: BaseMo
             assert [place["path"] for place in users["definitions"]] == ["shipping.py"]
             answer = json_of("ask", "When do couriers come?", "--repo", str(root))
             assert answer["provenance"]["base_model"] == base_model.name and answer["citations"]
+            weights = answering_weights("auto", False, base_model)
+            assert json_of("status", "--repo", str(root))["weights"] == weights
+            told = inhouse("status", "--repo", str(root)).stdout
+            assert f"{base_model.name}, loaded{' in 8 bits' if weights == '8bit' else ''}\n" in told
             refused = inhouse("ask", "x", "--adapter", "nobody", "--repo", str(root))
             assert (refused.returncode, "nobody" in refused.stderr) == (1, True)
         finally:

@@ -20,6 +20,7 @@ from inhouse_training import (
     Message,
     Registry,
     TextDelta,
+    Weights,
     load_tokenizer,
     resolve_base_model,
 )
@@ -77,11 +78,14 @@ def test_what_they_share_is_lent_as_a_whole(base: BaseModel, tmp_path: Path) -> 
         assert says(models.engine(str(base.path), "one", models._registries["one"]), BASE) == told
 
 
-def test_an_adapter_answers_for_its_own_repository_alone(base: BaseModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["full", "8bit"])
+def test_an_adapter_answers_for_its_own_repository_alone(base: BaseModel, tmp_path: Path, weights: Weights) -> None:
     models = BaseModels(64)
     mine, (first, second) = registry_with(base, tmp_path / "shop", 4, 8)
     theirs, (third,) = registry_with(base, tmp_path / "harbour", 16)
-    shop, harbour = models.engine(str(base.path), "shop", mine), models.engine(str(base.path), "harbour", theirs)
+    shop = models.engine(str(base.path), "shop", mine, weights=weights)
+    harbour = models.engine(str(base.path), "harbour", theirs, weights=weights)
+    assert shop.weights == weights
     plain, answers = says(shop, BASE), [says(shop, first), says(harbour, third), says(shop, second)]
     assert len({plain, *answers}) == 4, "mixed answers could not be told"
     assert (set(shop.loaded_adapters), harbour.loaded_adapters) == ({first, second}, (third,))
@@ -96,12 +100,16 @@ def test_an_adapter_answers_for_its_own_repository_alone(base: BaseModel, tmp_pa
     assert [says(shop, BASE), says(shop, first), says(harbour, third), says(shop, second)] == [plain, *answers]
 
 
-def test_a_version_that_two_repositories_have_is_looked_up_in_each(base: BaseModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["full", "8bit"])
+def test_a_version_that_two_repositories_have_is_looked_up_in_each(
+    base: BaseModel, tmp_path: Path, weights: Weights
+) -> None:
     models = BaseModels(64)
     mine, (version,) = registry_with(base, tmp_path / "shop", 4)
     theirs, (same,) = registry_with(base, tmp_path / "harbour", 4)
     assert version == same, "named by content"
-    shop, harbour = models.engine(str(base.path), "shop", mine), models.engine(str(base.path), "harbour", theirs)
+    shop = models.engine(str(base.path), "shop", mine, weights=weights)
+    harbour = models.engine(str(base.path), "harbour", theirs, weights=weights)
     assert says(shop, version)
     (theirs.root / version / "adapter_model.safetensors").write_bytes(b"no weights")
     assert harbour.loaded_adapters == ()

@@ -268,7 +268,7 @@ def test_a_broken_adapter_is_refused_and_the_others_stay(
 def test_truncated_weights_without_a_registry(
     base_model: BaseModel, engine: TransformersEngine, tmp_path: Path
 ) -> None:
-    from inhouse_training.transformers_engine import check_adapter
+    from inhouse_training.adapter_check import check_adapter
 
     folder = write_adapter(tmp_path / "cut", 60)
     check_adapter(folder, base_model, engine._causal)

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .golden import keep_golden as keep_golden
     from .golden import make_golden as make_golden
     from .golden import read_golden as read_golden
+    from .in_process_engine import InProcessEngine as InProcessEngine
     from .interval import INTERVAL as INTERVAL
     from .interval import parse_interval as parse_interval
     from .machines import Machine as Machine
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from .transformers_engine import TransformersEngine as TransformersEngine
     from .weights import AskedWeights as AskedWeights
     from .weights import Weights as Weights
+    from .weights import answering_weights as answering_weights
     from .weights import trains_in_4bit as trains_in_4bit
     from .weights import weights_here as weights_here
 
@@ -254,8 +256,10 @@ _MODULE_OF = {
     "ScoredRow": "engine",
     "TextDelta": "engine",
     "AskedWeights": "weights",
+    "InProcessEngine": "in_process_engine",
     "TransformersEngine": "transformers_engine",
     "Weights": "weights",
+    "answering_weights": "weights",
     "trains_in_4bit": "weights",
     "weights_here": "weights",
     "build_answer_prompt": "prompts",

@@ -494,7 +494,7 @@ def load_tokenizer(base: BaseModel) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.path, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise _unreadable(base, error) from None
+        raise unreadable(base, error) from None
     if not tokenizer.chat_template:
         raise InhouseError(
             f"The base model {base.name} has no chat template, so it cannot answer questions.",
@@ -553,10 +553,11 @@ def load_model(base: BaseModel, device: str | None = None, dtype: Any = None, we
             raise InhouseError(
                 f"The base model {base.name} does not fit this machine's memory.", "Choose a smaller base model."
             ) from None
-        raise _unreadable(base, error) from None
+        raise unreadable(base, error) from None
 
 
-def _unreadable(base: BaseModel, error: Exception) -> InhouseError:
+def unreadable(base: BaseModel, error: Exception) -> InhouseError:
+    """What is said of a base model whose files are not what they should be."""
     return InhouseError(
         f"The base model {base.name} cannot be read from {base.path}: {str(error).strip().splitlines()[0]}",
         "Delete that folder, so that it is fetched again.",

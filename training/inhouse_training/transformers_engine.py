@@ -1,10 +1,4 @@
-"""The in-process engine: transformers, adapters by name, one answer at a time.
-
-One loop does the decoding, since three promises need its inside: a cancelled answer stops within one token
-(or one block of the prompt), an answer ends on the adapter that it began with, and memory stays bounded
-(logits only where they are read). Greedy answers copy from the prompt by prompt-lookup decoding, which pays
-on code.
-"""
+"""The in-process engine: transformers, adapters by name, one answer at a time."""
 
 from __future__ import annotations
 
@@ -12,55 +6,35 @@ from . import lean as lean  # first: it decides what transformers takes along
 
 # isort: split
 import contextlib
-import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers.cache_utils import Cache, DynamicCache
 
 from inhouse_retrieval import InhouseError
 
-from .base_model import BaseModel, best_device, load_model, load_tokenizer
+from .adapter_check import check_adapter, refused
+from .base_model import BaseModel, best_device, load_model
 from .batched import greedy_batch
-from .chat_template import template_digest
 from .cpu import CACHED, PackedLinear, exchange_layers, is_plain_linear
-from .decoding import Constrained, FairLock, GrowingLayer, PromptLookup, Sampler, TextStream, likeliest
+from .decoding import GrowingLayer
 from .devices import HeldMemory, give_back_memory, held_by_this_process
-from .engine import (
-    BASE,
-    Finished,
-    GenerationEvent,
-    GenerationRequest,
-    Message,
-    RowScore,
-    ScoredRow,
-    TextDelta,
-)
+from .engine import BASE, Message, RowScore, ScoredRow
 from .exchanged_attention import attending, why_not_exchanged
-from .fill_in import FillIn, fill_in_ids, fill_in_tokens
-from .prompts import chat_ids, end_of_turn_ids, literal_ids, raw_row
-from .registry import MANIFEST_NAME
+from .in_process_engine import Conversation, InProcessEngine
+from .prompts import chat_ids
 from .scoring import TokenIds, TokenScores, no_token_scores, row_scores, token_scores
 from .weights import Weights, check_weights
 
 log = logging.getLogger(__name__)
 
-PREFILL_BLOCK = 512
-"""Prompt tokens per forward pass: cancellation is looked at in between, and attention scratch space stays
-small."""
-LOOKUP_TOKENS = 8
-"""Copied tokens of a step at first. More cost more when they are refused; fewer gain less on long copies."""
-LONGEST_LOOKUP = 32
-"""After a copy of which all was right, the next one is twice as long, up to this."""
-SHORTEST_PREFIX = 16
-"""Tokens that a prompt must have in common with the conversation before, for what was read of it to be used again."""
 ADAPTERS_KEPT = 4
 SCORE_TOKENS = 2048
 """Padded tokens per batch when scoring."""
@@ -72,13 +46,13 @@ ANSWER_TOKENS_GPU = 32_768
 """The same on a GPU: 4 GB of keys and values for a model of 7B."""
 
 
-class TransformersEngine:
+class TransformersEngine(InProcessEngine):
     """Implements :class:`~inhouse_training.engine.Engine` with a model in this process.
 
     Args:
         base: a resolved base model.
-        adapters: gives the verified folder of an adapter version, or raises InhouseError;
-        ``Registry.verify`` is one. device, dtype: as in :func:`~inhouse_training.base_model.load_model`.
+        adapters: see :class:`~inhouse_training.in_process_engine.InProcessEngine`.
+        device, dtype: as in :func:`~inhouse_training.base_model.load_model`.
         weights: see :mod:`~inhouse_training.weights`.
 
     Raises:
@@ -94,24 +68,20 @@ class TransformersEngine:
         dtype: torch.dtype | None = None,
         weights: Weights = "full",
     ) -> None:
-        self._base = base
-        self._adapters = adapters
+        super().__init__(base, adapters)
         self._bits = weights
-        self._tokenizer = load_tokenizer(base)
         self._model: Any = self._load(device, dtype)  # becomes a PeftModel with the first adapter
         self._causal: Any = self._model  # the same modules without the wrapper: what a forward pass runs
         self._loaded: OrderedDict[str, None] = OrderedDict()
         self._active: str | None = BASE
         self._mergeable = False
         self._weights: dict[str, Path] = {}  # file of each tensor of the base
-        self._turn = FairLock()
-        self._ends = end_of_turn_ids(self._tokenizer) | _generation_ends(self._model)
+        self._ends |= generation_ends(self._model.generation_config)
         layers = getattr(self._model.config, "layer_types", None) or ["full_attention"]
         self._plain_attention = set(layers) == {"full_attention"} and not getattr(
             self._model.config, "sliding_window", None
         )
         self._attends_in_parts = self._model.device.type == "cpu" and not why_not_exchanged(self._model)
-        self._kept: tuple[str, list[int], Any] | None = None  # adapter, tokens and cache of the last answer
 
     def _load(self, device: str | None, dtype: torch.dtype | None) -> Any:
         check_weights(self._bits, device or best_device())
@@ -122,17 +92,12 @@ class TransformersEngine:
         return model
 
     @property
-    def base_model(self) -> str:
-        return self._base.name
+    def weights(self) -> Weights:
+        return self._bits
 
     @property
     def context_tokens(self) -> int:
         return int(self._causal.config.max_position_embeddings)
-
-    @property
-    def streams(self) -> int:
-        """Answers that are made at once."""
-        return 1
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
@@ -152,7 +117,8 @@ class TransformersEngine:
         """Those that live as long as the engine, and the keys and values of the last answer."""
         yield from self._causal.parameters()
         yield from self._causal.buffers()
-        for layer in self._kept[2].layers if self._kept is not None else ():
+        kept = self._kept[1] if self._kept is not None else None
+        for layer in kept.cache.layers if isinstance(kept, _CachedConversation) else ():
             yield from (layer.keys, layer.values)
 
     def close(self) -> None:
@@ -162,90 +128,6 @@ class TransformersEngine:
             self._active = None
             self._loaded.clear()
         give_back_memory()
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        return len(chat_ids(self._tokenizer, messages, add_generation_prompt=True))
-
-    def stream(self, request: GenerationRequest, cancel: Event) -> Iterator[GenerationEvent]:
-        """Generate; see the protocol. The engine belongs to this answer until the iterator ends or is
-        closed."""
-        prompt = chat_ids(self._tokenizer, request.messages, add_generation_prompt=True)
-        room = self.context_tokens - len(prompt)
-        if room < 1:
-            raise InhouseError(
-                f"The prompt takes {len(prompt)} tokens, and {self._base.name} reads {self.context_tokens}.",
-                "Shorten the question or the conversation.",
-            )
-        yield from self._generate(prompt, request, min(request.max_tokens, room), cancel, self._ends)
-
-    def fill_in(self, asked: FillIn, cancel: Event) -> Iterator[GenerationEvent]:
-        """Write what stands between two pieces of a file, as :meth:`stream` answers.
-
-        Everybody who asks goes first: it waits for them, and ends as cancelled as soon as one comes.
-
-        Raises:
-            InhouseError: the base model was not trained for it, or the adapter is unknown or corrupt.
-        """
-        tokens = fill_in_tokens(self._base.path)
-        if tokens is None:
-            raise InhouseError(f"{self._base.name} was not trained to fill in.", "Take a base model that was.")
-        opening = raw_row(self._tokenizer, "", ends=False)[0]
-        prompt, ends = fill_in_ids(
-            tokens, opening, self._tokenizer, asked, lambda text: literal_ids(self._tokenizer, text)
-        )
-        request = GenerationRequest((), asked.adapter, asked.max_tokens, stop=asked.stop)
-        limit = min(asked.max_tokens, self.context_tokens - len(prompt))
-        yield from self._generate(prompt, request, limit, _OrWanted(cancel, self._turn), self._ends | ends, True)
-
-    def _generate(
-        self,
-        prompt: list[int],
-        request: GenerationRequest,
-        limit: int,
-        cancel: Event,
-        ends: frozenset[int],
-        patient: bool = False,
-    ) -> Iterator[GenerationEvent]:
-        with self._turn.hold(cancel, patient, request.caller) as held:
-            if not held or limit < 1:
-                yield Finished("length" if held else "cancelled", len(prompt), 0)
-                return
-            request.begun()
-            self._activate(request.adapter)
-            yield from self._events(self._tokens(prompt, request, limit, cancel), prompt, request, cancel, ends)
-
-    def _events(
-        self,
-        made: Generator[int, None, None],
-        prompt: list[int],
-        request: GenerationRequest,
-        cancel: Event,
-        ends: frozenset[int],
-    ) -> Iterator[GenerationEvent]:
-        """The text of an answer's tokens, which are closed in the end."""
-        text = TextStream(self._tokenizer, request.stop)
-        reason: Literal["stop", "length", "cancelled"] = "length"
-        count = 0
-        with contextlib.closing(made) as tokens:
-            for token in tokens:
-                if token in ends:
-                    reason = "stop"
-                    break
-                count += 1
-                delta = text.push(token)
-                if delta:
-                    yield TextDelta(delta)
-                if text.stopped:
-                    reason = "stop"
-                    break
-                if cancel.is_set():
-                    break
-        if reason != "stop" and cancel.is_set():
-            reason = "cancelled"
-        rest = text.close()
-        if rest:
-            yield TextDelta(rest)
-        yield Finished(reason, len(prompt), count)
 
     def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
         """Negative log-likelihood of labelled tokens; see the protocol. Answers may be given between two
@@ -357,7 +239,7 @@ class TransformersEngine:
         """Add an adapter into the weights of the base's files, in float32, and round the sum once, as the base itself
         is rounded. An adapter that is more than two matrices a layer stays beside the weights."""
         layers = {name: each for name, each in self._causal.named_modules() if adapter in getattr(each, "lora_A", ())}
-        plain = all(f"{name}.weight" in self._weights and _is_plain(each, adapter) for name, each in layers.items())
+        plain = all(f"{name}.weight" in self._weights and is_plain(each, adapter) for name, each in layers.items())
         if not self._mergeable or not plain or self._model.peft_config[adapter].bias != "none":
             return
         with self._base_weights() as weight_of:
@@ -409,10 +291,11 @@ class TransformersEngine:
                 if adapter in self._model.peft_config:
                     self._model.delete_adapter(adapter)
             else:  # half of the adapter may sit in the model already
+                self._kept = None  # it holds that model
                 device, dtype = self._causal.device, self._causal.dtype
                 self._model = self._causal = None
                 self._model = self._causal = self._load(str(device), dtype)
-            raise _refused(adapter, str(error).splitlines()[0]) from error
+            raise refused(adapter, str(error).splitlines()[0]) from error
         self._model.eval()
         self._loaded[adapter] = None
         log.info("adapter %s loaded in %.2f s", adapter, time.perf_counter() - started)
@@ -432,103 +315,16 @@ class TransformersEngine:
         outer = self._causal.get_output_embeddings()
         return all(f"{name}.weight" in self._weights or self._causal.get_submodule(name) is outer for name in linear)
 
-    # ------------------------------------------------------------------------------------------------------
-    # Decoding. The caller holds the turn.
+    def _new_conversation(self) -> Conversation:
+        return _CachedConversation(self._causal, self._empty_cache(), self._plain_attention, self._attending)
 
-    def _tokens(
-        self, prompt: list[int], request: GenerationRequest, limit: int, cancel: Event
-    ) -> Generator[int, None, None]:
-        """At most ``limit`` new token ids, the end token included; ends early when cancelled."""
-        device = self._causal.device
-        read, cache = self._begin(prompt, request.adapter)
-        own = self._chooser(request)
-        choose = own or likeliest
-        # A copied token would have to be checked against the schema before it is known to be chosen.
-        lookup = PromptLookup(prompt) if own is None and self._plain_attention else None
-
-        def forward(ids: list[int], keep: int) -> torch.Tensor:
-            # Inference mode belongs to a thread, and a generator may be resumed by another: never across a
-            # yield.
-            with torch.inference_mode(), self._attending():
-                try:
-                    output = self._causal(
-                        input_ids=torch.tensor([ids], device=device),
-                        past_key_values=cache,
-                        use_cache=True,
-                        logits_to_keep=keep,
-                    )
-                except BaseException:
-                    read.clear()  # a cache that is half written is not used again
-                    raise
-                logits: torch.Tensor = output.logits[0]
-            read.extend(ids)
-            return logits
-
-        try:
-            logits = torch.empty(0)
-            while len(read) < len(prompt):
-                if cancel.is_set():
-                    return
-                logits = forward(prompt[len(read) : len(read) + PREFILL_BLOCK], 1)
-            token = choose(logits)[0]
-            made, length = 0, LOOKUP_TOKENS
-            while True:
-                yield token
-                made += 1
-                if made >= limit or cancel.is_set():
-                    return
-                # Leave room: what is copied must not run over the limit.
-                draft = lookup.propose(token, min(length, limit - made - 1)) if lookup else []
-                chosen = choose(forward([token, *draft], len(draft) + 1))
-                agreed = 0
-                while agreed < len(draft) and draft[agreed] == chosen[agreed]:
-                    agreed += 1
-                if agreed < len(draft):
-                    cache.crop(agreed - len(draft))
-                    del read[agreed - len(draft) :]
-                    length = LOOKUP_TOKENS
-                elif draft:
-                    length = min(2 * length, LONGEST_LOOKUP)
-                for copied in draft[:agreed]:
-                    yield copied
-                    made += 1
-                    if cancel.is_set():
-                        return
-                    if lookup:
-                        lookup.append(copied)
-                token = chosen[agreed]
-        finally:
-            if self._plain_attention and read:
-                self._kept = (request.adapter, read, cache)
-
-    def _begin(self, prompt: list[int], adapter: str) -> tuple[list[int], Any]:
-        """What of ``prompt`` has been read already, and the cache that holds it; that of the last answer is used up.
-
-        At least one token is left to be read: what follows it comes from the forward pass.
-        """
-        kept, self._kept = self._kept, None
-        if kept and kept[0] == adapter:
-            _, read, cache = kept
-            pairs = zip(read, prompt[:-1], strict=False)
-            same = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(read), len(prompt) - 1))
-            if same >= SHORTEST_PREFIX:
-                if same < len(read):
-                    cache.crop(same - len(read))
-                return read[:same], cache
-        return [], self._empty_cache()
-
-    def forget(self) -> None:
-        """Read the next prompt from its beginning, whatever it has in common with the last one."""
-        with self._turn.hold(Event()):
-            self._kept = None
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self._causal.device
+        return device
 
     def _attending(self) -> contextlib.AbstractContextManager[None]:
         return attending(self._causal.config, CACHED) if self._attends_in_parts else contextlib.nullcontext()
-
-    def _chooser(self, request: GenerationRequest) -> Callable[[torch.Tensor], list[int]] | None:
-        """How this request chooses tokens, where it is not just the likeliest ones."""
-        sampler = Sampler(request, self._causal.device) if request.temperature > 0 else None
-        return Constrained(self._tokenizer, request.schema, sampler or likeliest) if request.schema else sampler
 
     def _empty_cache(self) -> Any:
         # Other kinds of attention (sliding windows, linear layers) keep the cache that their model asks for.
@@ -550,23 +346,39 @@ class TransformersEngine:
         return logits
 
 
-class _OrWanted(Event):
-    """Set when another event is, or while somebody waits who goes first; only :meth:`is_set` is asked."""
+class _CachedConversation:
+    """A conversation whose keys and values are in a cache of transformers."""
 
-    def __init__(self, cancel: Event, turn: FairLock) -> None:
-        super().__init__()
-        self._cancel = cancel
-        self._turn = turn
+    def __init__(self, model: Any, cache: Any, can_forget: bool, attending: Callable[[], Any]) -> None:
+        self.read: list[int] = []
+        self.can_forget = can_forget
+        self.cache = cache
+        self._model = model
+        self._attending = attending
 
-    def is_set(self) -> bool:
-        return self._cancel.is_set() or self._turn.wanted
+    def forward(self, ids: list[int], keep: int) -> torch.Tensor:
+        # Inference mode belongs to a thread, and a generator may be resumed by another: never across a yield.
+        with torch.inference_mode(), self._attending():
+            try:
+                output = self._model(
+                    input_ids=torch.tensor([ids], device=self._model.device),
+                    past_key_values=self.cache,
+                    use_cache=True,
+                    logits_to_keep=keep,
+                )
+            except BaseException:
+                self.read.clear()  # a cache that is half written is not used again
+                raise
+            logits: torch.Tensor = output.logits[0]
+        self.read.extend(ids)
+        return logits
+
+    def forget(self, count: int) -> None:
+        self.cache.crop(-count)
+        del self.read[-count:]
 
 
-# ----------------------------------------------------------------------------------------------------------
-# Adapters on disk
-
-
-def _is_plain(layer: Any, adapter: str) -> bool:
+def is_plain(layer: Any, adapter: str) -> bool:
     """Whether an adapter of this layer is two matrices and a factor, and nothing else."""
     return (
         is_plain_linear(getattr(layer, "base_layer", None))
@@ -582,58 +394,7 @@ def _write(layer: torch.nn.Linear, weight: torch.Tensor) -> None:
         layer.pack()
 
 
-def check_adapter(folder: Path, base: BaseModel, model: Any) -> None:
-    """Read an adapter's files against a model before any of it touches that model.
-
-    Raises:
-        InhouseError: made for another base or chat template, truncated, not finite, or of another shape.
-    """
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        manifest_file = folder / MANIFEST_NAME
-        manifest = json.loads(manifest_file.read_text(encoding="utf-8")) if manifest_file.exists() else {}
-        if manifest.get("base_sha256", base.sha256) != base.sha256:
-            raise InhouseError(
-                f"The adapter {folder.name} was made for another base model ({manifest.get('base_model')}, "
-                f"{str(manifest['base_sha256'])[:12]}…) than {base.name} ({base.sha256[:12]}…).",
-                "Promote an adapter of this base model, or configure the base model of the adapter.",
-            )
-        if manifest.get("chat_template") and manifest["chat_template"] != template_digest(base.path):
-            raise InhouseError(
-                f"The adapter {folder.name} was trained with another chat template than {base.name} has now.",
-                f"Put the template in {base.path} back, or retrain.",
-            )
-        modules = dict(model.named_modules())
-        with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
-            names = list(tensors.keys())
-            for name in names:
-                problem = _tensor_problem(name, tensors.get_tensor(name), modules)
-                if problem:
-                    raise _refused(folder.name, problem)
-        if not names or config.get("peft_type") != "LORA":
-            raise _refused(folder.name, "it holds no LoRA weights")
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        raise _refused(folder.name, str(error).splitlines()[0]) from error
-
-
-def _tensor_problem(name: str, tensor: torch.Tensor, modules: dict[str, Any]) -> str | None:
-    path, kind, _ = name.removeprefix("base_model.model.").partition(".lora_")
-    module = modules.get(path)
-    if not kind or module is None:
-        return f"it changes {path}, which this base model does not have"
-    # A module that already carries adapters keeps its own features under the same names.
-    sides = {"A": (1, "in_features"), "B": (0, "out_features")}
-    side = sides.get(name.partition(".lora_")[2].partition(".")[0])
-    if side and hasattr(module, side[1]) and tensor.shape[side[0]] != getattr(module, side[1]):
-        return f"{name} has shape {tuple(tensor.shape)}, which does not fit this base model"
-    return None if bool(torch.isfinite(tensor).all()) else f"{name} is not finite"
-
-
-def _refused(adapter: str, reason: str) -> InhouseError:
-    return InhouseError(f"The adapter {adapter} is refused: {reason}.", "Promote another version, or train a new one.")
-
-
-def _generation_ends(model: Any) -> frozenset[int]:
-    """End tokens that the model's generation settings name beside the tokenizer's."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
+def generation_ends(settings: Any) -> frozenset[int]:
+    """End tokens that a model's generation settings name beside the tokenizer's."""
+    ends = getattr(settings, "eos_token_id", None)
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -55,7 +55,7 @@ def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
         ("Repository", held["root"]),
         ("At work now", Holder(**held["busy"]).doing if held["busy"] else ""),
         ("Index", _index(held)),
-        ("Base model", f"{held['base_model']}{', loaded' if held['model_loaded'] else ''}"),
+        ("Base model", f"{held['base_model']}{_loaded(held)}"),
         ("Stepped aside", _aside(held.get("stepped_aside"))),
         ("Adapter", held["adapter"] or "none: the base model answers"),
         ("Adapters loaded", ", ".join(held["adapters_loaded"])),
@@ -67,6 +67,13 @@ def _lines(held: dict[str, Any]) -> list[tuple[str, str]]:
         ("Owner process", held["owner"] or _no_owner(held)),
     ]
     return [(label, plain(value)) for label, value in lines if value]
+
+
+def _loaded(held: dict[str, Any]) -> str:
+    if not held["model_loaded"]:
+        return ""
+    bits = {"8bit": " in 8 bits", "4bit": " in 4 bits"}.get(held.get("weights") or "", "")
+    return f", loaded{bits}"
 
 
 def _no_owner(held: dict[str, Any]) -> str:

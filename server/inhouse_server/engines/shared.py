@@ -26,7 +26,7 @@ from inhouse_training import (
 )
 
 if TYPE_CHECKING:
-    from inhouse_training import TransformersEngine
+    from inhouse_training import InProcessEngine
     from inhouse_training.base_model import BaseModel
     from inhouse_training.batching.engine import Batched
     from inhouse_training.fill_in import FillIn
@@ -49,7 +49,7 @@ class BaseModels:
         self.lending = Lending()
         self.lending.holds(self._unload, lambda: None)  # the repositories load them again
         self._loading = Lock()
-        self._loaded: dict[tuple[BaseModel, Batched, Weights], TransformersEngine] = {}
+        self._loaded: dict[tuple[BaseModel, Batched, Weights], InProcessEngine] = {}
         self._registries: dict[str, Registry] = {}
 
     def engine(
@@ -99,13 +99,17 @@ class BaseModels:
 class RepositoryEngine:
     """Implements :class:`~inhouse_training.engine.Engine` for one repository, on a model that several may share."""
 
-    def __init__(self, model: TransformersEngine, repository: str) -> None:
+    def __init__(self, model: InProcessEngine, repository: str) -> None:
         self._model = model
         self._prefix = f"{repository}/"
 
     @property
     def base_model(self) -> str:
         return self._model.base_model
+
+    @property
+    def weights(self) -> Weights:
+        return self._model.weights
 
     @property
     def context_tokens(self) -> int:
@@ -134,8 +138,12 @@ class RepositoryEngine:
         return self._model.stream(replace(request, adapter=self._named(request.adapter)), cancel)
 
     def fill_in(self, asked: FillIn, cancel: Event) -> Iterator[GenerationEvent]:
-        """Write what stands between two pieces of a file; see :meth:`TransformersEngine.fill_in`."""
+        """Write what stands between two pieces of a file; see :meth:`InProcessEngine.fill_in`."""
         return self._model.fill_in(replace(asked, adapter=self._named(asked.adapter)), cancel)
+
+    def prepare(self, adapter: str) -> None:
+        """Have what answers with this adapter ready; see :meth:`InProcessEngine.prepare`."""
+        self._model.prepare(self._named(adapter))
 
     def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
         """Negative log-likelihood of labelled tokens; see the protocol."""

@@ -27,7 +27,7 @@ from inhouse_training.fill_in import FillIn
 if TYPE_CHECKING:
     from inhouse_server.engines.shared import RepositoryEngine
     from inhouse_server.language_server.server import InhouseServer
-    from inhouse_training import TransformersEngine
+    from inhouse_training import InProcessEngine
 
 PAUSE_S = 0.075
 """What the editor asks for by itself waits this long for the next key stroke: who types does not want it."""
@@ -111,7 +111,7 @@ async def _noted(ls: InhouseServer, gap: Gap, cancel: Event) -> str:
 
 
 def _fill_in(
-    ls: InhouseServer, engine: TransformersEngine | RepositoryEngine, gap: Gap, cancel: Event
+    ls: InhouseServer, engine: InProcessEngine | RepositoryEngine, gap: Gap, cancel: Event
 ) -> tuple[str, Work | None]:
     settings = ls.house.settings.inline_completion
     asked = FillIn(

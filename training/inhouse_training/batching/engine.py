@@ -18,6 +18,7 @@ from inhouse_retrieval import InhouseError
 from ..base_model import BaseModel
 from ..engine import BASE, Finished, GenerationEvent, GenerationRequest
 from ..exchanged_attention import why_not_exchanged
+from ..in_process_engine import InProcessEngine
 from ..transformers_engine import TransformersEngine
 from ..weights import Weights
 from .adapters import StackedAdapters, layers_of
@@ -159,18 +160,27 @@ class _MoreThanLora(Exception):
 
 def load_engine(
     base: BaseModel, adapters: Callable[[str], Path], batched: Batched, weights: Weights = "full"
-) -> TransformersEngine:
+) -> InProcessEngine:
     """The engine for this machine.
 
     Args:
-        batched: ``"auto"`` makes answers together on a GPU, where the base model allows it.
+        batched: ``"auto"`` makes answers together on a GPU, where the base model allows it; in 8 bits they are made one
+            at a time.
         weights: see :mod:`~inhouse_training.weights`.
 
     Raises:
-        InhouseError: as :class:`BatchedEngine`.
+        InhouseError: as :class:`BatchedEngine` and :class:`~inhouse_training.eight_bits.engine.EightBitEngine`.
     """
     from ..base_model import best_device
 
+    if weights == "8bit":
+        from ..eight_bits.engine import EightBitEngine
+
+        if batched == "on":
+            raise InhouseError(
+                "Answers in 8 bits are made one at a time.", 'Set engine.batched = "auto", or engine.weights = "full".'
+            )
+        return EightBitEngine(base, adapters)
     if batched == "on" or (batched == "auto" and best_device() == "cuda" and _allows(base)):
         return BatchedEngine(base, adapters, weights=weights)
     return TransformersEngine(base, adapters, weights=weights)
