@@ -90,6 +90,7 @@ def test_judging_a_7b_model_in_4_bits_fits_a_card_of_16_gb(tiny_base: BaseModel)
     whole: Recipe = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"load_in_4bit": False})})
     assert predict_judging(shape, recipe, gpu=True) < 14.7 * GIB < predict_judging(shape, whole, gpu=True)
     assert predict_judging(shape, recipe, True, "full") == predict_judging(shape, whole, True)
+    assert predict_judging(shape, recipe, True, "8bit") == predict_judging(shape, recipe, True)
     assert predict_judging(shape, whole, True, "4bit") == predict_judging(shape, recipe, True)
 
 

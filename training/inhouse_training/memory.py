@@ -319,12 +319,12 @@ def predict_judging(shape: Shape, recipe: Recipe, gpu: bool, weights: AskedWeigh
     answers takes. Reckoned; one run was measured (docs/measurements.md).
 
     Args:
-        weights: of the base model; ``"auto"``: as the recipe trains.
+        weights: of the base model; ``"auto"`` and ``"8bit"``, which is about answers: as the recipe trains.
     """
     from . import scoring, transformers_engine
 
     number = 2 if gpu else 4
-    in_4bit = gpu and (recipe.trainer.load_in_4bit if weights == "auto" else weights == "4bit")
+    in_4bit = gpu and (weights == "4bit" or (weights != "full" and recipe.trainer.load_in_4bit))
     base = int(shape.linear_parameters * (_FOUR_BIT if in_4bit else number)) + shape.other_parameters * number
     adapters = 2 * 4 * shape.adapter_parameters(recipe)  # in float32, as their files have them
     scored = transformers_engine.SCORE_TOKENS_GPU if gpu else transformers_engine.SCORE_TOKENS
