@@ -43,6 +43,8 @@ TOKEN_FILE = "token"
 OWNER_LOCK = "owner.lock"
 SERVE = "serve"
 _HEALTH_BYTES = 1 << 16
+LOOK_S = 2.0
+"""How often it is looked whether another version is current."""
 IDLE_EXIT_S = 900.0
 """A detached owner without an editor or a request for this long exits."""
 COMES_BACK_S = 10.0
@@ -448,7 +450,17 @@ def _begin(workspace: Workspace, stopping: threading.Event) -> None:
     """What goes on beside the answers; daemons: an owner that is told to stop waits neither for a model that is loading
     nor for a refresh."""
     threading.Thread(target=_follow, args=(workspace, stopping), name="follow", daemon=True).start()
-    threading.Thread(target=workspace.load, name="load", daemon=True).start()
+    threading.Thread(target=_keep_loaded, args=(workspace, stopping), name="load", daemon=True).start()
+
+
+def _keep_loaded(workspace: Workspace, stopping: threading.Event) -> None:
+    """Load the model, and make what answers with each version that is promoted later ready before it is asked."""
+    while True:
+        serving = workspace.serving()
+        workspace.load()
+        while workspace.serving() == serving:
+            if stopping.wait(LOOK_S):
+                return
 
 
 def _follow(workspace: Workspace, stopping: threading.Event) -> None:

@@ -12,11 +12,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
 
 from inhouse_retrieval.errors import Busy, InhouseError
+from inhouse_server import owner as owner_module
 from inhouse_server.holder import HOLDER_FILE, Holder, note_holder, noting, read_holder
 from inhouse_server.owner import (
     ADDRESS_FILE,
@@ -300,3 +302,22 @@ def test_why_an_owner_cannot_start_is_said_soon(tmp_path: Path) -> None:
     with pytest.raises(InhouseError, match=r"The owner process cannot start: .*none\.pem"):
         ensure_owner(root, timeout_s=60)
     assert time.monotonic() - began < 50
+
+
+def test_what_is_promoted_is_made_ready_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner_module, "LOOK_S", 0.01)
+    loaded: list[str] = []
+    versions = ["one", "one", "one", "two", "two", "two"]
+    stopping = threading.Event()
+
+    class Stub:
+        def serving(self) -> str:
+            if len(versions) == 1:
+                stopping.set()
+            return versions.pop(0) if len(versions) > 1 else versions[0]
+
+        def load(self) -> None:
+            loaded.append(versions[0])
+
+    owner_module._keep_loaded(cast(Workspace, Stub()), stopping)
+    assert loaded == ["one", "two"]

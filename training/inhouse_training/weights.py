@@ -113,7 +113,10 @@ def check_weights(weights: Weights, device: str, reason: str = "4 bit are asked 
         if device != "cpu":
             raise InhouseError("8 bits are computed on a processor only.", "Leave engine.weights out.")
         if problem := openvino_problem():
-            raise InhouseError(f"8 bits are asked for. {problem}", 'Set engine.weights = "full", or install it anew.')
+            raise InhouseError(
+                f"8 bits are asked for. {problem}",
+                "Run `pip install 'openvino>=2026.4,<2026.5'`, or set engine.weights = \"full\".",
+            )
         return
     if not device.startswith("cuda"):
         raise InhouseError(f"{reason}, which needs a GPU.", 'Leave engine.weights out, or set it to "full".')

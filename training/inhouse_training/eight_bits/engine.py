@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import numpy as np
 import openvino as ov
@@ -74,6 +74,8 @@ class EightBitEngine(InProcessEngine):
         self._core = ov.Core()
         self._models: OrderedDict[str, _Model] = OrderedDict()
         self._caches: dict[str, ov.Tensor] = {}
+        self._ahead: dict[str, _Model] = {}  # one at most, made before it is asked
+        self._building = Lock()
         self._active: _Model | None = None
         self._most_read = 0  # tokens of the longest conversation
 
@@ -87,18 +89,20 @@ class EightBitEngine(InProcessEngine):
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
-        return tuple(each for each in self._models.copy() if each != BASE)
+        return tuple(each for each in (*self._models.copy(), *self._ahead) if each != BASE)
 
     def held_memory(self) -> HeldMemory:
         """What this process holds of the main memory; waits for the answer under way."""
         with self._turn.hold(Event()):
+            models = (*self._models.values(), *self._ahead.values())
             caches = sum(each.byte_size for each in self._caches.values())
             read = caches * self._most_read // (self._blocks() * _BLOCK)  # what was never written takes no memory
-            return held_by_this_process(sum(each.nbytes for each in self._models.values()) + read)
+            return held_by_this_process(sum(each.nbytes for each in models) + read)
 
     def close(self) -> None:
         with self._turn.hold(Event()):
             self._models.clear()
+            self._ahead = {}
             self._caches.clear()
             self._active = self._kept = None
         give_back_memory()
@@ -127,9 +131,16 @@ class EightBitEngine(InProcessEngine):
         self._active = None  # until it is there
         if adapter not in self._models:
             self._make_room()
-            self._models[adapter] = self._load(adapter)
+            with self._building:
+                self._models[adapter] = self._ahead.pop(adapter) if adapter in self._ahead else self._load(adapter)
         self._models.move_to_end(adapter)
         self._active = self._models[adapter]
+
+    def prepare(self, adapter: str) -> None:
+        """See the base class. Answers with other versions are made meanwhile."""
+        with self._building:
+            if adapter not in self._models and adapter not in self._ahead:
+                self._ahead = {adapter: self._load(adapter)}  # whoever was made ahead before and not asked, makes room
 
     def _make_room(self) -> None:
         """For one more model, which is as large as those that are there."""
