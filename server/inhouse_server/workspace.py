@@ -392,8 +392,18 @@ class Workspace:
         )
         log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
-            return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
-        return load_engine(base, self.registry.verify, engine.batched, weights)
+            return self._ready(
+                self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
+            )
+        return self._ready(load_engine(base, self.registry.verify, engine.batched, weights))
+
+    def _ready(self, engine: InProcessEngine | RepositoryEngine) -> Engine:
+        """With what answers now: only then does the model count as loaded."""
+        try:
+            engine.prepare(self.registry.current() or BASE)
+        except InhouseError as error:
+            log.error("%s", error)  # whoever asks that version is told; others have an answer
+        return engine
 
     def _current_adapter(self) -> Path | None:
         """The folder of the current version, if there is one and it is there."""
