@@ -187,7 +187,9 @@ class Workspace:
         """
         with self._loading:
             if self._engine is None:
-                self._engine = self._load_engine()
+                engine = self._load_engine()
+                self._make_ready(engine)  # only then does the model count as loaded
+                self._engine = engine
             return self._engine
 
     @property
@@ -204,19 +206,30 @@ class Workspace:
         return self._lending.use() if self._lending is not None else nullcontext()
 
     def load(self) -> None:
-        """Load the model, so that the next question does not wait for it; not while its memory is lent."""
+        """Load the model, and make what answers now ready, so that the next question waits for neither; not while its
+        memory is lent."""
         if self._closed:
             return
         try:
             with self.using_model():
+                loaded = self._engine is not None
                 engine = self.engine()
-                if self._lending is not None:
-                    cast("InProcessEngine | RepositoryEngine", engine).prepare(self.serving() or BASE)
+                if loaded:
+                    self._make_ready(engine)
         except SteppedAside:
             pass  # it is loaded when it comes back
         except InhouseError as error:
             # The first question meets the same problem and tells the user; here it goes to the log.
             log.error("%s", error)
+
+    def _make_ready(self, engine: Engine) -> None:
+        """What answers now, where it is a model of this process."""
+        if self._lending is None:
+            return
+        try:
+            cast("InProcessEngine | RepositoryEngine", engine).prepare(self.registry.current() or BASE)
+        except InhouseError as error:
+            log.error("%s", error)  # whoever asks that version is told; others have an answer
 
     def _unload(self) -> None:
         """Let the model go; several repositories' is let go by what they share."""
@@ -392,18 +405,8 @@ class Workspace:
         )
         log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
-            return self._ready(
-                self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
-            )
-        return self._ready(load_engine(base, self.registry.verify, engine.batched, weights))
-
-    def _ready(self, engine: InProcessEngine | RepositoryEngine) -> Engine:
-        """With what answers now: only then does the model count as loaded."""
-        try:
-            engine.prepare(self.registry.current() or BASE)
-        except InhouseError as error:
-            log.error("%s", error)  # whoever asks that version is told; others have an answer
-        return engine
+            return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
+        return load_engine(base, self.registry.verify, engine.batched, weights)
 
     def _current_adapter(self) -> Path | None:
         """The folder of the current version, if there is one and it is there."""
