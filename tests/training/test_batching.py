@@ -28,10 +28,11 @@ from inhouse_training import (
     TransformersEngine,
     load_model,
 )
-from inhouse_training.batching.engine import BatchedEngine, load_engine
+from inhouse_training.batching.engine import BatchedEngine
 from inhouse_training.batching.pool import Place, Places
 from inhouse_training.batching.scheduler import Asked
 from inhouse_training.decoding import FairLock, likeliest
+from inhouse_training.engine_choice import load_engine
 from inhouse_training.exchanged_attention import why_not_exchanged
 
 from .adapters import random_adapter

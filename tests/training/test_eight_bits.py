@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from inhouse_retrieval import InhouseError
+from inhouse_server.workspace import Workspace
 from inhouse_training import (
     BASE,
+    AdapterManifest,
     BaseModel,
     Finished,
     GenerationRequest,
@@ -27,6 +29,7 @@ from inhouse_training import (
     TransformersEngine,
     answering_weights,
     load_engine,
+    resolve_base_model,
     weights,
 )
 from inhouse_training import (
@@ -38,6 +41,7 @@ from inhouse_training.eight_bits.graph import GROUP, rounded, why_not
 
 from .adapters import random_adapter
 from .conftest import make_tiny
+from .history import make_history
 
 QUESTION = (Message("user", "What is a git commit?"),)
 CODE = "def add(a: int, b: int) -> int:\n    return a + b\n\n\nclass Point:\n    x: int\n    y: int\n" * 12
@@ -276,6 +280,20 @@ def test_an_adapter_that_is_more_has_full_weights(
     assert answering_weights("auto", False, tiny_base, plain) == "8bit", "whoever asks for it is told"
 
 
+def test_weights_in_several_files_are_the_same(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import AutoModelForCausalLM
+
+    whole = BaseModel("whole", make_tiny(tmp_path / "whole", tokenizer), "0" * 64, "")
+    AutoModelForCausalLM.from_pretrained(whole.path).save_pretrained(tmp_path / "cut", max_shard_size="1MB")
+    tokenizer.save_pretrained(tmp_path / "cut")
+    cut = BaseModel("cut", tmp_path / "cut", "0" * 64, "")
+    assert len(list(cut.path.glob("*.safetensors"))) > 1
+    (cut.path / "stray.safetensors").write_bytes(b"of another time")
+    ids = tokenizer(CODE)["input_ids"][:40]
+    found, wanted = (logits_of(EightBitEngine(base, no_adapter), ids) for base in (cut, whole))
+    assert torch.equal(found, wanted)
+
+
 def test_a_damaged_base_is_said_plainly(tmp_path: Path, tokenizer: Any) -> None:
     base = BaseModel("damaged", make_tiny(tmp_path, tokenizer), "0" * 64, "")
     file = tmp_path / "model.safetensors"
@@ -287,6 +305,10 @@ def test_a_damaged_base_is_said_plainly(tmp_path: Path, tokenizer: Any) -> None:
     save_file({**tensors, "model.layers.1.mlp.up_proj.weight": missing[:-32].clone()}, file, {"format": "pt"})
     with pytest.raises(InhouseError, match="OpenVINO does not compute"):
         EightBitEngine(base, no_adapter).prepare(BASE)
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(InhouseError, match="damaged cannot be read"):
+        EightBitEngine(base, no_adapter)
+    (tmp_path / "generation_config.json").unlink()
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(InhouseError, match="cannot be read"):
         EightBitEngine(base, no_adapter)
@@ -353,6 +375,20 @@ def test_a_processor_answers_in_8_bits(
     assert answering_weights("auto", False, tiny_base) == "full"
     with pytest.raises(InhouseError, match="on a processor only"):
         answering_weights("8bit", False, tiny_base)
+
+
+def test_a_model_counts_as_loaded_when_what_answers_is_ready(
+    tmp_path: Path, tiny_base: BaseModel, processor: Callable[..., None]
+) -> None:
+    processor()
+    root = make_history(tmp_path / "shop", commits=2).root
+    (root / "inhouse.toml").write_text(f'base_model = "{tiny_base.path}"\n')
+    with Workspace.open(root, "test") as house:
+        manifest = AdapterManifest(tiny_base.name, resolve_base_model(str(tiny_base.path)).sha256, "abc")
+        made = house.registry.add(random_adapter(tiny_base, tmp_path / "made"), manifest)
+        house.registry.promote(made.version, "")
+        assert isinstance(house.engine(), EightBitEngine)
+        assert house.held_memory().model > 0 and house.engine().loaded_adapters == (made.version,)
 
 
 def test_judging_does_not_ask_for_8_bits(processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .base_model import load_tokenizer as load_tokenizer
     from .base_model import resolve_base_model as resolve_base_model
     from .batching.engine import BatchedEngine as BatchedEngine
-    from .batching.engine import load_engine as load_engine
     from .dataset import Dataset as Dataset
     from .dataset import build_dataset as build_dataset
     from .dataset import repository_name as repository_name
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from .engine import RowScore as RowScore
     from .engine import ScoredRow as ScoredRow
     from .engine import TextDelta as TextDelta
+    from .engine_choice import load_engine as load_engine
     from .export import Export as Export
     from .export import export_adapter as export_adapter
     from .finetune import training_curve as training_curve
@@ -149,7 +149,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "BatchedEngine": "batching.engine",
-    "load_engine": "batching.engine",
+    "load_engine": "engine_choice",
     "SweepForecast": "sweep.forecast",
     "forecast_sweep": "sweep.forecast",
     "SweepPlan": "sweep.job",

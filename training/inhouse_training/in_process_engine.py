@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from threading import Event
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -134,6 +134,15 @@ class InProcessEngine(ABC):
     @abstractmethod
     def _device(self) -> torch.device:
         """Where logits are."""
+
+    def _check_lengths(self, rows: Sequence[ScoredRow]) -> None:
+        """Refuse rows that the model cannot read whole."""
+        longest = max((len(row.input_ids) for row in rows), default=0)
+        if longest > self.context_tokens:
+            raise InhouseError(
+                f"A row of {longest} tokens is longer than the {self.context_tokens} that {self._base.name} reads.",
+                "Cut the rows shorter.",
+            )
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(chat_ids(self._tokenizer, messages, add_generation_prompt=True))
@@ -306,3 +315,9 @@ class _OrWanted(Event):
 
     def is_set(self) -> bool:
         return self._cancel.is_set() or self._turn.wanted
+
+
+def generation_ends(settings: Any) -> frozenset[int]:
+    """End tokens that a model's generation settings name beside the tokenizer's."""
+    ends = getattr(settings, "eos_token_id", None)
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -15,20 +15,18 @@ from threading import Event
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers.cache_utils import Cache, DynamicCache
-
-from inhouse_retrieval import InhouseError
 
 from .adapter_check import check_adapter, refused
 from .base_model import BaseModel, best_device, load_model
+from .base_tensors import BaseTensors
 from .batched import greedy_batch
 from .cpu import CACHED, PackedLinear, exchange_layers, is_plain_linear
 from .decoding import GrowingLayer
 from .devices import HeldMemory, give_back_memory, held_by_this_process
 from .engine import BASE, Message, RowScore, ScoredRow
 from .exchanged_attention import attending, why_not_exchanged
-from .in_process_engine import Conversation, InProcessEngine
+from .in_process_engine import Conversation, InProcessEngine, generation_ends
 from .prompts import chat_ids
 from .scoring import TokenIds, TokenScores, no_token_scores, row_scores, token_scores
 from .weights import Weights, check_weights
@@ -74,8 +72,7 @@ class TransformersEngine(InProcessEngine):
         self._causal: Any = self._model  # the same modules without the wrapper: what a forward pass runs
         self._loaded: OrderedDict[str, None] = OrderedDict()
         self._active: str | None = BASE
-        self._mergeable = False
-        self._weights: dict[str, Path] = {}  # file of each tensor of the base
+        self._files: BaseTensors | None = None  # where adapters are added into the weights; else they stay beside
         self._ends |= generation_ends(self._model.generation_config)
         layers = getattr(self._model.config, "layer_types", None) or ["full_attention"]
         self._plain_attention = set(layers) == {"full_attention"} and not getattr(
@@ -173,13 +170,7 @@ class TransformersEngine(InProcessEngine):
         order = sorted(
             (i for i in range(len(rows)) if len(rows[i].input_ids) > 1), key=lambda i: len(rows[i].input_ids)
         )
-        for i in order[-1:]:
-            if len(rows[i].input_ids) > self.context_tokens:
-                raise InhouseError(
-                    f"A row of {len(rows[i].input_ids)} tokens is longer than the {self.context_tokens} that "
-                    f"{self._base.name} reads.",
-                    "Cut the rows shorter.",
-                )
+        self._check_lengths(rows)
         at_once = SCORE_TOKENS_GPU if self._causal.device.type == "cuda" else SCORE_TOKENS
         while order:
             longest = len(rows[order[-1]].input_ids)
@@ -239,38 +230,26 @@ class TransformersEngine(InProcessEngine):
         """Add an adapter into the weights of the base's files, in float32, and round the sum once, as the base itself
         is rounded. An adapter that is more than two matrices a layer stays beside the weights."""
         layers = {name: each for name, each in self._causal.named_modules() if adapter in getattr(each, "lora_A", ())}
-        plain = all(f"{name}.weight" in self._weights and is_plain(each, adapter) for name, each in layers.items())
-        if not self._mergeable or not plain or self._model.peft_config[adapter].bias != "none":
+        if self._files is None or self._model.peft_config[adapter].bias != "none":
             return
-        with self._base_weights() as weight_of:
+        if not all(f"{name}.weight" in self._files.names and _is_plain(each, adapter) for name, each in layers.items()):
+            return
+        with self._files.opened() as tensor_of, torch.no_grad():
             for name, layer in layers.items():
                 down, up = layer.lora_A[adapter].weight.float(), layer.lora_B[adapter].weight.float()
-                _write(layer.base_layer, weight_of(name).float() + up @ down * layer.scaling[adapter])
+                _write(layer.base_layer, tensor_of(f"{name}.weight").float() + up @ down * layer.scaling[adapter])
                 layer.merged_adapters.append(adapter)
 
     def _unmerge(self) -> None:
         """Put the base's own weights back, bit for bit: subtracting what was added would leave rounding
         errors."""
         merged = [(name, each) for name, each in self._causal.named_modules() if getattr(each, "merged", False)]
-        with self._base_weights() as weight_of:
+        if self._files is None or not merged:
+            return
+        with self._files.opened() as tensor_of, torch.no_grad():
             for name, layer in merged:
-                _write(layer.base_layer, weight_of(name))
+                _write(layer.base_layer, tensor_of(f"{name}.weight"))
                 layer.merged_adapters.clear()
-
-    @contextlib.contextmanager
-    def _base_weights(self) -> Iterator[Callable[[str], torch.Tensor]]:
-        """Gives the weight of a layer, by the layer's name, as the base's files have it."""
-        with contextlib.ExitStack() as files, torch.no_grad():
-            opened: dict[Path, Any] = {}
-
-            def weight_of(layer: str) -> torch.Tensor:
-                file = self._weights[f"{layer}.weight"]
-                if file not in opened:
-                    opened[file] = files.enter_context(safe_open(file, framework="pt"))
-                weight: torch.Tensor = opened[file].get_tensor(f"{layer}.weight")
-                return weight
-
-            yield weight_of
 
     def _load_adapter(self, adapter: str) -> None:
         from peft import PeftModel
@@ -280,7 +259,7 @@ class TransformersEngine(InProcessEngine):
         started = time.perf_counter()
         try:
             if self._model is self._causal:
-                self._mergeable = self._can_merge()
+                self._files = self._files_to_merge()
                 self._model = PeftModel.from_pretrained(
                     self._causal, folder, adapter_name=adapter, autocast_adapter_dtype=False
                 )
@@ -303,17 +282,16 @@ class TransformersEngine(InProcessEngine):
             oldest, _ = self._loaded.popitem(last=False)
             self._model.delete_adapter(oldest)
 
-    def _can_merge(self) -> bool:
-        """Whether adapters are added into the weights: on a CPU, where the small extra products of LoRA cost
-        half as much again, and where the base's weights can be read again from its files."""
+    def _files_to_merge(self) -> BaseTensors | None:
+        """The base's files if adapters are added into the weights: on a CPU, where the small extra products of LoRA
+        cost half as much again, and where the base's weights can be read again."""
         if self._causal.device.type != "cpu":
-            return False
-        for file in self._base.path.glob("*.safetensors"):
-            with safe_open(file, framework="pt") as tensors:
-                self._weights.update(dict.fromkeys(tensors.keys(), file))
+            return None
+        files = BaseTensors(self._base)
         linear = [name for name, each in self._causal.named_modules() if isinstance(each, torch.nn.Linear)]
         outer = self._causal.get_output_embeddings()
-        return all(f"{name}.weight" in self._weights or self._causal.get_submodule(name) is outer for name in linear)
+        there = all(f"{name}.weight" in files.names or self._causal.get_submodule(name) is outer for name in linear)
+        return files if there else None
 
     def _new_conversation(self) -> Conversation:
         return _CachedConversation(self._causal, self._empty_cache(), self._plain_attention, self._attending)
@@ -378,7 +356,7 @@ class _CachedConversation:
         del self.read[-count:]
 
 
-def is_plain(layer: Any, adapter: str) -> bool:
+def _is_plain(layer: Any, adapter: str) -> bool:
     """Whether an adapter of this layer is two matrices and a factor, and nothing else."""
     return (
         is_plain_linear(getattr(layer, "base_layer", None))
@@ -392,9 +370,3 @@ def _write(layer: torch.nn.Linear, weight: torch.Tensor) -> None:
     layer.weight.copy_(weight)
     if isinstance(layer, PackedLinear):
         layer.pack()
-
-
-def generation_ends(settings: Any) -> frozenset[int]:
-    """End tokens that a model's generation settings name beside the tokenizer's."""
-    ends = getattr(settings, "eos_token_id", None)
-    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

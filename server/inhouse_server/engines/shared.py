@@ -28,7 +28,7 @@ from inhouse_training import (
 if TYPE_CHECKING:
     from inhouse_training import InProcessEngine
     from inhouse_training.base_model import BaseModel
-    from inhouse_training.batching.engine import Batched
+    from inhouse_training.engine_choice import Batched
     from inhouse_training.fill_in import FillIn
     from inhouse_training.weights import Weights
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,7 +18,6 @@ from inhouse_retrieval import InhouseError
 from ..base_model import BaseModel
 from ..engine import BASE, Finished, GenerationEvent, GenerationRequest
 from ..exchanged_attention import why_not_exchanged
-from ..in_process_engine import InProcessEngine
 from ..transformers_engine import TransformersEngine
 from ..weights import Weights
 from .adapters import StackedAdapters, layers_of
@@ -29,7 +28,6 @@ from .scheduler import Asked, Scheduler
 
 log = logging.getLogger(__name__)
 
-Batched = Literal["auto", "on", "off"]
 STREAMS = 32
 """Answers under way at once; further requests wait."""
 STREAMS_CPU = 8
@@ -156,46 +154,6 @@ class BatchedEngine(TransformersEngine):
 
 class _MoreThanLora(Exception):
     """An adapter that cannot stand in a batch beside others."""
-
-
-def load_engine(
-    base: BaseModel, adapters: Callable[[str], Path], batched: Batched, weights: Weights = "full"
-) -> InProcessEngine:
-    """The engine for this machine.
-
-    Args:
-        batched: ``"auto"`` makes answers together on a GPU, where the base model allows it; in 8 bits they are made one
-            at a time.
-        weights: see :mod:`~inhouse_training.weights`.
-
-    Raises:
-        InhouseError: as :class:`BatchedEngine` and :class:`~inhouse_training.eight_bits.engine.EightBitEngine`.
-    """
-    from ..base_model import best_device
-
-    if weights == "8bit":
-        from ..eight_bits.engine import EightBitEngine
-
-        if batched == "on":
-            raise InhouseError(
-                "Answers in 8 bits are made one at a time.", 'Set engine.batched = "auto", or engine.weights = "full".'
-            )
-        return EightBitEngine(base, adapters)
-    if batched == "on" or (batched == "auto" and best_device() == "cuda" and _allows(base)):
-        return BatchedEngine(base, adapters, weights=weights)
-    return TransformersEngine(base, adapters, weights=weights)
-
-
-def _allows(base: BaseModel) -> bool:
-    """Whether the answers of a base model can be made together; reads its configuration, not its weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, local_files_only=True))
-    reason = why_not_exchanged(model)
-    if reason:
-        log.warning("answers of %s are made one at a time: %s", base.name, reason)
-    return not reason
 
 
 def _head_width(config: Any) -> int:

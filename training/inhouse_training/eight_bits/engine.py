@@ -1,7 +1,7 @@
 """The engine of a machine without a GPU: weights in 8 bits, computed by OpenVINO, one answer at a time.
 
-Each version of an adapter, and the base without one, is a model of its own: an adapter beside weights in 8 bits would
-cost half as much time again. Changing between them costs nothing once they are there; making one takes seconds.
+Each version of an adapter, and the base without one, is a model of its own: beside the weights an adapter would slow
+each token. Changing between them costs nothing once they are there; making one takes seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -21,14 +22,14 @@ from transformers import GenerationConfig
 from inhouse_retrieval import InhouseError
 
 from ..base_model import BaseModel, unreadable
+from ..base_tensors import BaseTensors, config_of, hollow_model
 from ..devices import HeldMemory, give_back_memory, held_by_this_process
 from ..engine import BASE, RowScore, ScoredRow
-from ..in_process_engine import PREFILL_BLOCK, Conversation, InProcessEngine
+from ..in_process_engine import PREFILL_BLOCK, Conversation, InProcessEngine, generation_ends
 from ..prompts import IGNORED
-from ..transformers_engine import generation_ends
 from ..weights import Weights
 from .graph import KEPT, LOGITS, build, why_not
-from .tensors import Tensors, config_of, shape_of
+from .tensors import weights_with
 
 log = logging.getLogger(__name__)
 
@@ -63,21 +64,20 @@ class EightBitEngine(InProcessEngine):
         if reason := why_not(self._config):
             raise InhouseError(f"{base.name} is not answered in 8 bits. {reason}", 'Set engine.weights = "full".')
         try:
-            rotary = type(shape_of(self._config).model.rotary_emb)(self._config)
+            rotary = type(hollow_model(self._config).model.rotary_emb)(self._config)
             if (base.path / "generation_config.json").exists():
                 self._ends |= generation_ends(GenerationConfig.from_pretrained(base.path))
         except (OSError, ValueError, KeyError) as error:
             raise unreadable(base, error) from None
         self._rope = (rotary.inv_freq.float(), float(rotary.attention_scaling))
         self._ends |= generation_ends(self._config)
-        self._tensors = Tensors(base)
+        self._tensors = BaseTensors(base)
         self._core = ov.Core()
         self._models: OrderedDict[str, _Model] = OrderedDict()
-        self._caches: dict[str, ov.Tensor] = {}
+        self._blocks = _Blocks(self.context_tokens)
         self._ahead: dict[str, _Model] = {}  # one at most, made before it is asked
         self._building = Lock()
         self._active: _Model | None = None
-        self._most_read = 0  # tokens of the longest conversation
 
     @property
     def weights(self) -> Weights:
@@ -95,27 +95,19 @@ class EightBitEngine(InProcessEngine):
         """What this process holds of the main memory; waits for the answer under way."""
         with self._turn.hold(Event()):
             models = (*self._models.values(), *self._ahead.values())
-            caches = sum(each.byte_size for each in self._caches.values())
-            read = caches * self._most_read // (self._blocks() * _BLOCK)  # what was never written takes no memory
-            return held_by_this_process(sum(each.nbytes for each in models) + read)
+            return held_by_this_process(sum(each.nbytes for each in models) + self._blocks.nbytes)
 
     def close(self) -> None:
         with self._turn.hold(Event()):
             self._models.clear()
             self._ahead = {}
-            self._caches.clear()
+            self._blocks = _Blocks(0)
             self._active = self._kept = None
         give_back_memory()
 
     def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
         """Negative log-likelihood of labelled tokens; see the protocol. Answers may be given between two rows."""
-        for row in rows:
-            if len(row.input_ids) > self.context_tokens:
-                raise InhouseError(
-                    f"A row of {len(row.input_ids)} tokens is longer than the {self.context_tokens} that "
-                    f"{self._base.name} reads.",
-                    "Cut the rows shorter.",
-                )
+        self._check_lengths(rows)
         scores = []
         for row in rows:
             with self._turn.hold(Event()):
@@ -155,9 +147,9 @@ class EightBitEngine(InProcessEngine):
         started = time.perf_counter()
         folder = None if adapter == BASE else self._adapters(adapter)
         try:
-            with self._tensors.opened(adapter, folder) as weight_of, torch.inference_mode():
+            with weights_with(self._base, self._tensors, adapter, folder) as weight_of, torch.inference_mode():
                 graph = build(self._config, weight_of, self._tensors.names, *self._rope)
-            made = _Model(self._core, graph, self._blocks(), self._caches)
+            made = _Model(self._core, graph, self._blocks)
             del graph
         except RuntimeError as error:
             raise _not_computed(error) from error
@@ -165,43 +157,55 @@ class EightBitEngine(InProcessEngine):
         log.info("%s in 8 bits made in %.1f s", adapter, time.perf_counter() - started)
         return made
 
-    def _blocks(self) -> int:
-        return -(-self.context_tokens // _BLOCK)
-
     def _new_conversation(self) -> Conversation:
         # What the blocks hold of another conversation is overwritten.
         self._kept = None
         assert self._active is not None
-        return _PagedConversation(self._active, self._has_read)
-
-    def _has_read(self, tokens: int) -> None:
-        self._most_read = max(self._most_read, tokens)
+        return _PagedConversation(self._active)
 
 
 _BLOCK = 32
 """Tokens of a block of keys and values: OpenVINO's own on a CPU."""
 
 
-class _Model:
-    """A compiled graph and the blocks that it reads and writes, which are those of all models of an engine.
+class _Blocks:
+    """Keys and values of one conversation of at most ``tokens`` tokens, for whichever model of an engine has its turn.
 
-    Args:
-        blocks: room for so many. caches: tensors by the name of their input; filled by the first model.
+    Attributes:
+        written: tokens of the longest conversation so far. What was never written takes no memory.
     """
 
-    def __init__(self, core: ov.Core, graph: ov.Model, blocks: int, caches: dict[str, ov.Tensor]) -> None:
+    def __init__(self, tokens: int) -> None:
+        self.written = 0
+        self._count = -(-tokens // _BLOCK)
+        self._tensors: dict[str, ov.Tensor] = {}
+
+    def of(self, given: Any) -> ov.Tensor:
+        """The tensor of a model's input, the same for all models."""
+        if given.any_name not in self._tensors:
+            shape = [self._count, *(each.get_length() for each in list(given.partial_shape)[1:])]
+            self._tensors[given.any_name] = ov.Tensor(given.element_type, ov.Shape(shape))
+        return self._tensors[given.any_name]
+
+    @property
+    def nbytes(self) -> int:
+        """Of what was written."""
+        whole = sum(each.byte_size for each in self._tensors.values())
+        return whole * self.written // (self._count * _BLOCK) if whole else 0
+
+
+class _Model:
+    """A compiled graph, and the blocks that it reads and writes."""
+
+    def __init__(self, core: ov.Core, graph: ov.Model, blocks: _Blocks) -> None:
         threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
         self.nbytes = sum(each.get_byte_size() for each in graph.get_ops() if each.get_type_name() == "Constant")
         compiled = core.compile_model(graph, "CPU", _COMPILED | threads)
         self._request = compiled.create_infer_request()
+        self._blocks = blocks
         for given in compiled.inputs:
-            name = given.any_name
-            if "_cache." not in name:
-                continue
-            if name not in caches:
-                shape = [blocks, *(each.get_length() for each in list(given.partial_shape)[1:])]
-                caches[name] = ov.Tensor(given.element_type, ov.Shape(shape))
-            self._request.set_tensor(name, caches[name])
+            if "_cache." in given.any_name:
+                self._request.set_tensor(given.any_name, blocks.of(given))
 
     def forward(self, ids: Sequence[int], before: int, kept: Sequence[int]) -> torch.Tensor:
         """Logits [kept, vocabulary] after the tokens of ``ids`` that ``kept`` counts; ``before`` them so many were
@@ -222,6 +226,7 @@ class _Model:
             self._request.infer(given, share_inputs=True)
         except RuntimeError as error:
             raise _not_computed(error) from error
+        self._blocks.written = max(self._blocks.written, end)
         # The tensor is overwritten by the next step.
         return torch.from_numpy(self._request.get_tensor(LOGITS).data.copy())
 
@@ -231,15 +236,13 @@ class _PagedConversation:
 
     can_forget = True
 
-    def __init__(self, model: _Model, has_read: Callable[[int], None]) -> None:
+    def __init__(self, model: _Model) -> None:
         self.read: list[int] = []
         self._model = model
-        self._has_read = has_read
 
     def forward(self, ids: list[int], keep: int) -> torch.Tensor:
         logits = self._model.forward(ids, len(self.read), range(len(ids) - keep, len(ids)))
         self.read.extend(ids)
-        self._has_read(len(self.read))
         return logits
 
     def forget(self, count: int) -> None:

@@ -9,7 +9,6 @@ be forgotten by not counting it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import openvino as ov
 import torch
 from openvino import opset13 as op
 from openvino._offline_transformations import paged_attention_transformation
+
+from ..base_tensors import TensorOf
 
 GROUP = 32
 """Weights that share a factor."""
@@ -32,9 +33,6 @@ FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """``model_type`` of those that differ only in biases, norms of queries and keys, and tied tables."""
 _ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Whose frequencies do not depend on the length of the text."""
-
-WeightOf = Callable[[str], torch.Tensor]
-"""The tensor of a name in the base's files, in float32, with whatever an adapter adds to it."""
 
 
 def why_not(config: Any) -> str | None:
@@ -55,10 +53,11 @@ def why_not(config: Any) -> str | None:
     return None
 
 
-def build(config: Any, weight_of: WeightOf, names: frozenset[str], frequencies: torch.Tensor, scale: float) -> ov.Model:
+def build(config: Any, weight_of: TensorOf, names: frozenset[str], frequencies: torch.Tensor, scale: float) -> ov.Model:
     """The graph of a model, ready to be compiled for a CPU.
 
     Args:
+        weight_of: in float32, with whatever an adapter adds.
         names: of all tensors that there are.
         frequencies: of the rotary embedding, float32 [half the width of a head].
         scale: by which its sines and cosines are multiplied.
@@ -79,7 +78,7 @@ def build(config: Any, weight_of: WeightOf, names: frozenset[str], frequencies: 
 class _Builder:
     """One graph. Hidden states are float32 [1, tokens, width] until attention is paged, [tokens, 1, width] then."""
 
-    def __init__(self, config: Any, weight_of: WeightOf, names: frozenset[str]) -> None:
+    def __init__(self, config: Any, weight_of: TensorOf, names: frozenset[str]) -> None:
         self._config = config
         self._weight_of = weight_of
         self._names = names

@@ -1,4 +1,4 @@
-"""The weights of a base model one at a time, with an adapter's added, so that never more than one is held in full."""
+"""The weights of a base model with an adapter's added, one at a time, so that never more than one is held in full."""
 
 from __future__ import annotations
 
@@ -14,31 +14,10 @@ from safetensors import SafetensorError, safe_open
 from inhouse_retrieval import InhouseError
 
 from ..adapter_check import check_adapter, refused
-from ..base_model import BaseModel, unreadable
+from ..base_model import BaseModel
+from ..base_tensors import BaseTensors, TensorOf, config_of, hollow_model
 from ..engine import BASE
-from .graph import TABLE, WeightOf, why_not
-
-
-def config_of(base: BaseModel) -> Any:
-    """A base model's configuration.
-
-    Raises:
-        InhouseError: it cannot be read.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(base.path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise unreadable(base, error) from None
-
-
-def shape_of(config: Any) -> Any:
-    """A model without its weights, which are on torch's ``meta`` device."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+from .graph import TABLE, why_not
 
 
 def why_not_in_8_bits(base: BaseModel, adapter: Path | None = None) -> str | None:
@@ -55,7 +34,7 @@ def why_not_in_8_bits(base: BaseModel, adapter: Path | None = None) -> str | Non
     config = config_of(base)
     if reason := why_not(config):
         return reason
-    names = Tensors(base).names
+    names = BaseTensors(base).names
     if TABLE not in names:
         return f"Its files hold no {TABLE}."
     return None if adapter is None else _more_than_lora(adapter, names, config)
@@ -82,87 +61,51 @@ def _more_than_lora(folder: Path, names: frozenset[str], config: Any) -> str | N
     return None
 
 
-class Tensors:
-    """The tensors of a base model's files, float32.
-
-    Attributes:
-        names: of all of them.
+@contextlib.contextmanager
+def weights_with(base: BaseModel, tensors: BaseTensors, adapter: str, folder: Path | None) -> Iterator[TensorOf]:
+    """Gives the weights of a base model by name, float32, with what the adapter in ``folder`` adds.
 
     Raises:
-        InhouseError: the files cannot be read.
+        InhouseError: the adapter is corrupt, made for another base, or more than two matrices a linear layer.
     """
+    added = _of_adapter(base, tensors.names, adapter, folder) if folder is not None else {}
+    with tensors.opened() as tensor_of:
 
-    def __init__(self, base: BaseModel) -> None:
-        self._base = base
-        self._files: dict[str, Path] = {}
-        try:
-            for file in _files_of(base.path):
-                with safe_open(file, framework="pt") as tensors:
-                    self._files.update(dict.fromkeys(tensors.keys(), file))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise unreadable(base, error) from None
-        self.names = frozenset(self._files)
+        def weight_of(name: str) -> torch.Tensor:
+            weight = tensor_of(name).float()
+            if name in added:
+                down, up, factor = added[name]
+                weight = weight.addmm(up, down, alpha=factor)
+            return weight
 
-    @contextlib.contextmanager
-    def opened(self, adapter: str, folder: Path | None) -> Iterator[WeightOf]:
-        """Gives them by name, with what the adapter in ``folder`` adds.
-
-        Raises:
-            InhouseError: the adapter is corrupt, made for another base, or more than two matrices a linear layer.
-        """
-        added = self._of_adapter(adapter, folder) if folder is not None else {}
-        with contextlib.ExitStack() as files:
-            opened: dict[Path, Any] = {}
-
-            def weight_of(name: str) -> torch.Tensor:
-                file = self._files.get(name)
-                if file is None:
-                    raise unreadable(self._base, ValueError(f"it holds no {name}"))
-                try:
-                    if file not in opened:
-                        opened[file] = files.enter_context(safe_open(file, framework="pt"))
-                    weight: torch.Tensor = opened[file].get_tensor(name).float()
-                except (OSError, SafetensorError) as error:
-                    raise unreadable(self._base, error) from None
-                if name in added:
-                    down, up, factor = added[name]
-                    weight = weight.addmm(up, down, alpha=factor)
-                return weight
-
-            yield weight_of
-
-    def _of_adapter(self, adapter: str, folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-        """For each weight that an adapter changes two matrices, float32, and the factor of their product."""
-        from peft import PeftModel
-
-        config = config_of(self._base)
-        model = shape_of(config)
-        check_adapter(folder, self._base, model)
-        if reason := _more_than_lora(folder, self.names, config):
-            raise InhouseError(f"{reason} In 8 bits that cannot be answered with.", 'Set engine.weights = "full".')
-        try:
-            PeftModel.from_pretrained(
-                model, folder, adapter_name=BASE, autocast_adapter_dtype=False, low_cpu_mem_usage=True
-            )
-            layers = {name: each for name, each in model.named_modules() if BASE in getattr(each, "lora_A", ())}
-            with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
-                if len(tensors.keys()) != 2 * len(layers):
-                    raise ValueError("its configuration names other layers than its weights are of")
-                return {
-                    f"{name}.weight": (
-                        *(tensors.get_tensor(f"base_model.model.{name}.lora_{each}.weight").float() for each in "AB"),
-                        layer.scaling[BASE],
-                    )
-                    for name, layer in layers.items()
-                }
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise refused(adapter, str(error).splitlines()[0]) from error
+        yield weight_of
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """The files of weights that transformers reads, too."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.exists() or not index.exists():
-        return [whole]
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(shards))]
+def _of_adapter(
+    base: BaseModel, names: frozenset[str], adapter: str, folder: Path
+) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """For each weight that an adapter changes two matrices, float32, and the factor of their product."""
+    from peft import PeftModel
+
+    config = config_of(base)
+    model = hollow_model(config)
+    check_adapter(folder, base, model)
+    if reason := _more_than_lora(folder, names, config):
+        raise InhouseError(f"{reason} In 8 bits that cannot be answered with.", 'Set engine.weights = "full".')
+    try:
+        PeftModel.from_pretrained(
+            model, folder, adapter_name=BASE, autocast_adapter_dtype=False, low_cpu_mem_usage=True
+        )
+        layers = {name: each for name, each in model.named_modules() if BASE in getattr(each, "lora_A", ())}
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
+            if len(tensors.keys()) != 2 * len(layers):
+                raise ValueError("its configuration names other layers than its weights are of")
+            return {
+                f"{name}.weight": (
+                    *(tensors.get_tensor(f"base_model.model.{name}.lora_{each}.weight").float() for each in "AB"),
+                    layer.scaling[BASE],
+                )
+                for name, layer in layers.items()
+            }
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise refused(adapter, str(error).splitlines()[0]) from error
