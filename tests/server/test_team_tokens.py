@@ -425,10 +425,11 @@ def test_questions_of_an_editor_are_counted_and_noted(workspace: Workspace, stor
     assert noted[1:3] == [("Ada", "LSP", "inhouse/ask", 400), ("Ada", "LSP", "inhouse/ask", 429)]
 
 
-def test_a_token_has_so_many_requests_open_and_no_more(workspace: Workspace, store: TokenStore) -> None:
+def test_a_token_has_so_many_requests_open_and_no_more(tmp_path: Path) -> None:
     """Whether they come over HTTP or over an editor's connection, which counts as one while nothing is asked there."""
     asked, at_home = {"question": "Speak without end."}, {"inhouseCheckout": AT_HOME}
-    with spoken_for(workspace, requests_at_once=3) as (client, speaker):
+    with spoken_for(tmp_path / "team", "requests_at_once = 3") as (workspace, client, speaker):
+        store = TokenStore(workspace.state_dir / "tokens.json")
         ada, grace = (bearer(store.create(name, [Scope.ASK], DAY)[0]) for name in ("Ada", "Grace"))
         with client.websocket_connect(LSP, headers=ada) as session, client.websocket_connect(LSP, headers=ada) as other:
             for number, each in enumerate((session, other)):
@@ -457,18 +458,17 @@ AT_HOME = {"rootUri": "file:///home/ada", "answersUri": "file:///a", "commit": N
 
 
 @contextmanager
-def spoken_for(workspace: Workspace, **limits: int) -> Iterator[tuple[TestClient, Speaker]]:
-    """A client of ``workspace`` with these limits, whose model is a script."""
-    settings = workspace.settings
+def spoken_for(root: Path, limits: str) -> Iterator[tuple[Workspace, TestClient, Speaker]]:
+    """A repository at ``root`` with these ``limits``, and a client of it, whose model is a script."""
+    make_repository(root)
     with speaking() as speaker:
-        url = f"http://127.0.0.1:{speaker.server_port}/v1"
-        changed = {
-            "server": settings.server.model_copy(update=limits),
-            "engine": settings.engine.model_copy(update={"kind": "openai", "url": url, "model": "speaker"}),
-        }
-        workspace.settings = settings.model_copy(update=changed)
-        with TestClient(build_app(workspace, OWNER_TOKEN, "127.0.0.1", PORT), ADDRESS) as client:
-            yield client, speaker
+        engine = f'[engine]\nkind = "openai"\nurl = "http://127.0.0.1:{speaker.server_port}/v1"\nmodel = "speaker"\n'
+        (root / "inhouse.toml").write_text(f"{engine}[server]\nrequests_per_minute = 1000\n{limits}\n")
+        with (
+            Workspace.open(root, "test") as held,
+            TestClient(build_app(held, OWNER_TOKEN, "127.0.0.1", PORT), ADDRESS) as client,
+        ):
+            yield held, client, speaker
 
 
 def until(holds: Callable[[], bool]) -> None:
