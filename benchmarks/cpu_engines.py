@@ -26,6 +26,7 @@ time means something, and only with ``--threads 1``: threads that wait for each 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -35,7 +36,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
@@ -161,15 +162,16 @@ def inhouse_contender(name: str, files: Files, adapter: bool, threads: int) -> A
     else:
         engine = load_engine(base, adapters, "auto", answering_weights("auto", False, base))
     made: list[int] = []
-    tokens = engine._tokens
+    events = engine._events
 
-    def seen(*given: Any) -> Iterator[int]:
+    def seen(tokens: Generator[int, None, None]) -> Generator[int, None, None]:
         """The engine's own tokens; the protocol tells only text."""
-        for token in tokens(*given):
-            made.append(token)
-            yield token
+        with contextlib.closing(tokens):
+            for token in tokens:
+                made.append(token)
+                yield token
 
-    engine._tokens = seen  # type: ignore[method-assign,assignment]
+    engine._events = lambda tokens, *rest: events(seen(tokens), *rest)  # type: ignore[method-assign]
 
     def ask(messages: list[tuple[str, str]], count: int) -> Iterator[list[int]]:
         made.clear()

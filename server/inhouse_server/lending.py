@@ -66,6 +66,7 @@ class Lending:
         self._changed = threading.Condition()
         self._lease: _Lease | None = None
         self._uses = 0
+        self._changing = False
         self._away_for = ""  # the lease for which the models are gone
         self._holders: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
@@ -75,12 +76,14 @@ class Lending:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Around whatever uses the model.
+        """Around whatever uses the model, and uses it once.
 
         Raises:
             SteppedAside: its memory is lent.
         """
         with self._changed:
+            while self._changing:
+                self._changed.wait()
             if (lease := self._current()) is not None:
                 raise SteppedAside(lease.pid)
             self._uses += 1
@@ -89,6 +92,22 @@ class Lending:
         finally:
             with self._changed:
                 self._uses -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Around what changes the model: those who use it end first, and those who come meanwhile wait."""
+        with self._changed:
+            while self._changing:
+                self._changed.wait()
+            self._changing = True
+            while self._uses:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._changing = False
                 self._changed.notify_all()
 
     def lend(self, name: str, pid: int, seconds: float) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class EngineSettings(_Section):
         description="'transformers' runs in this process; 'openai' asks a compatible server, 'vllm' several",
     )
     batched: Literal["auto", "on", "off"] = Field(
-        "auto", description="answers of several requests made together in this process; 'auto' does so on a GPU"
+        "auto",
+        description="answers of several requests made together in this process; 'auto' does so on a GPU and in 8 bits",
     )
     weights: Literal["auto", "full", "8bit", "4bit"] = Field(
         "auto",

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from inhouse_server.engines.shared import BaseModels, RepositoryEngine
     from inhouse_server.vllm.engine import VllmEngine
     from inhouse_training import InProcessEngine
+    from inhouse_training.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -207,10 +208,11 @@ class Workspace:
 
     def load(self) -> None:
         """Load the model, and make what answers now ready, so that the next question waits for neither; not while its
-        memory is lent."""
+        memory is lent. Where what answers now is answered with other weights, the model is loaded anew."""
         if self._closed:
             return
         try:
+            self._let_other_weights_go()
             with self.using_model():
                 loaded = self._engine is not None
                 engine = self.engine()
@@ -221,6 +223,14 @@ class Workspace:
         except InhouseError as error:
             # The first question meets the same problem and tells the user; here it goes to the log.
             log.error("%s", error)
+
+    def _let_other_weights_go(self) -> None:
+        engine = cast("InProcessEngine | RepositoryEngine | None", self._engine)
+        if self._lending is None or engine is None or engine.weights == self._weights():
+            return
+        log.info("the model is loaded anew: %s is answered with other weights", self.registry.current() or BASE)
+        with self._lending.alone():
+            self._unload()
 
     def _make_ready(self, engine: Engine) -> None:
         """What answers now, where it is a model of this process."""
@@ -396,17 +406,25 @@ class Workspace:
 
             self._vllm = VllmEngine.of(engine, self.registry, self.state_dir)
             return self._vllm
-        from inhouse_training import answering_weights, load_engine, resolve_base_model
+        from inhouse_training import load_engine, resolve_base_model
 
-        base = resolve_base_model(self.settings.base_model)
-        in_4bit = engine.weights == "auto" and self._trained_in_4bit()
-        weights = answering_weights(
-            engine.weights, in_4bit, base, self._current_adapter(), together=engine.batched == "on"
-        )
+        base, weights = resolve_base_model(self.settings.base_model), self._weights()
         log.info("loading %s, weights: %s", self.settings.base_model, weights)
         if self._models is not None:
             return self._models.engine(self.settings.base_model, self.name, self.registry, engine.batched, weights)
         return load_engine(base, self.registry.verify, engine.batched, weights)
+
+    def _weights(self) -> Weights:
+        """What answers now is answered with.
+
+        Raises:
+            InhouseError: the base model cannot be had, or not with the weights that are asked for.
+        """
+        from inhouse_training import answering_weights, resolve_base_model
+
+        asked = self.settings.engine.weights
+        base = resolve_base_model(self.settings.base_model)
+        return answering_weights(asked, asked == "auto" and self._trained_in_4bit(), base, self._current_adapter())
 
     def _current_adapter(self) -> Path | None:
         """The folder of the current version, if there is one and it is there."""

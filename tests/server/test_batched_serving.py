@@ -29,14 +29,17 @@ PATIENCE_S = 300
 """For what takes a second on a machine with nothing else to do."""
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OwnerAddress, Registry, str]]:
+@pytest.fixture(scope="module", params=["full", "8bit"])
+def house(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[OwnerAddress, Registry, str]]:
     """An owner of a small random model that answers together, and an adapter of it that is not promoted."""
     folder = tmp_path_factory.mktemp("batched")
     root = make_repository(folder / "shop")
     model = make_tiny(folder / "tiny", load_tokenizer(resolve_base_model()), initializer_range=0.2)
     (root / "inhouse.toml").write_text(
         f"base_model = '{model}'\n[answer]\npassages = 0\n[engine]\nbatched = 'on'\nwaiting = {WAITING}\n"
+        f"weights = '{request.param}'\n"
     )
     base = resolve_base_model(str(model))
     registry = Registry(root / ".inhouse" / "adapters")

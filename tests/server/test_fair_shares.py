@@ -25,7 +25,7 @@ from inhouse_server.access import Scope, TokenStore
 from inhouse_server.admission import Place
 from inhouse_server.http_api import build_app
 from inhouse_server.workspace import Workspace
-from inhouse_training import BatchedEngine, GenerationEvent, GenerationRequest, load_tokenizer, resolve_base_model
+from inhouse_training import GenerationEvent, GenerationRequest, load_tokenizer, resolve_base_model
 
 from ..training.conftest import make_tiny
 from .conftest import git, make_repository
@@ -106,8 +106,8 @@ class House:
     def wait_for_waiting(self, count: int) -> None:
         """Until so many of them wait at the engine."""
         engine: Any = self._workspace._engine
-        batched = isinstance(engine, BatchedEngine)
-        _wait_for(lambda: engine._scheduler.waiting if batched else len(engine._turn._queue), count)
+        together = hasattr(engine, "_scheduler")
+        _wait_for(lambda: engine._scheduler.waiting if together else len(engine._turn._queue), count)
 
 
 def _wait_for(counted: Callable[[], int], count: int) -> None:
@@ -118,20 +118,22 @@ def _wait_for(counted: Callable[[], int], count: int) -> None:
 
 
 @contextmanager
-def house(root: Path, model: Path, batched: str, waiting: int) -> Iterator[House]:
+def house(root: Path, model: Path, batched: str, waiting: int, weights: str = "auto") -> Iterator[House]:
     make_repository(root)
     (root / "inhouse.toml").write_text(
-        f"base_model = '{model}'\n[answer]\npassages = 0\n[engine]\nbatched = '{batched}'\nwaiting = {waiting}\n"
-        f"{OF_LIMITS}"
+        f"base_model = '{model}'\n[answer]\npassages = 0\n"
+        f"[engine]\nbatched = '{batched}'\nweights = '{weights}'\nwaiting = {waiting}\n{OF_LIMITS}"
     )
     with Workspace.open(root, "test") as workspace, listening(workspace) as served:
         workspace.engine()
         yield House(workspace, served)
 
 
-@pytest.mark.parametrize(("batched", "at_once"), [("off", 1), ("on", 8)])
+@pytest.mark.parametrize(
+    ("weights", "batched", "at_once"), [("full", "off", 1), ("full", "on", 8), ("8bit", "off", 1), ("8bit", "on", 8)]
+)
 def test_one_question_waits_for_one_answer_of_another_token_however_many_that_asked(
-    tmp_path: Path, model: Path, batched: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, weights: str, batched: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[str] = []
     begin = Place.begin
@@ -140,7 +142,7 @@ def test_one_question_waits_for_one_answer_of_another_token_however_many_that_as
         began.append(place.caller)
         begin(place)
 
-    with house(tmp_path / "shop", model, batched, 64) as served, ThreadPoolExecutor(EAGER + 1) as pool:
+    with house(tmp_path / "shop", model, batched, 64, weights) as served, ThreadPoolExecutor(EAGER + 1) as pool:
         with served.answering_without_end("other", at_once):
             monkeypatch.setattr(Place, "begin", recorded)
             asked = [pool.submit(served.ask, "eager") for _ in range(EAGER)]

@@ -72,6 +72,35 @@ def test_answers_under_way_end_before_the_model_goes() -> None:
     answering.join()
 
 
+def test_who_changes_the_model_waits_for_its_users_and_keeps_the_next_ones_waiting() -> None:
+    lending, told, ending = Lending(), list[str](), threading.Event()
+
+    def use(name: str, until: threading.Event | None = None) -> None:
+        with lending.use():
+            told.append(f"{name} begins")
+            if until is not None:
+                until.wait(PATIENCE_S)
+            told.append(f"{name} ends")
+
+    def change() -> None:
+        with lending.alone():
+            told.append("changed")
+
+    threads = [threading.Thread(target=use, args=("first", ending)), threading.Thread(target=change)]
+    threads[0].start()
+    until(lambda: told == ["first begins"])
+    threads[1].start()
+    until(lambda: lending._changing)
+    threads.append(threading.Thread(target=use, args=("second",)))
+    threads[2].start()
+    time.sleep(0.05)
+    assert told == ["first begins"]
+    ending.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert told == ["first begins", "first ends", "changed", "second begins", "second ends"]
+
+
 def test_a_lease_that_is_not_renewed_ends_by_itself() -> None:
     lending = Lending()
     model = Model(lending)

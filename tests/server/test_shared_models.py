@@ -115,3 +115,17 @@ def test_a_version_that_two_repositories_have_is_looked_up_in_each(
     assert harbour.loaded_adapters == ()
     with pytest.raises(InhouseError, match="is damaged"):
         says(harbour, version)
+
+
+def test_weights_that_no_repository_uses_any_more_are_let_go(base: BaseModel, tmp_path: Path) -> None:
+    models = BaseModels(64)
+    of_shop, of_harbour = registry_with(base, tmp_path / "shop", 4)[0], registry_with(base, tmp_path / "harbour", 8)[0]
+    shop = models.engine(str(base.path), "shop", of_shop, weights="8bit")
+    harbour = models.engine(str(base.path), "harbour", of_harbour, weights="8bit")
+    told = says(harbour, BASE)
+    models.engine(str(base.path), "shop", of_shop, weights="full")
+    assert [each.weights for each in models._loaded.values()] == ["8bit", "full"]
+    assert says(harbour, BASE) == told, "the other one goes on"
+    models.engine(str(base.path), "harbour", of_harbour, weights="full")
+    assert [each.weights for each in models._loaded.values()] == ["full"]
+    assert shop.held_memory().model == 0

@@ -24,13 +24,14 @@ log = logging.getLogger(__name__)
 SWAPS, REQUESTS = 20, 1000
 
 
-def make_house(folder: Path, batched: str) -> tuple[Path, Registry, list[str]]:
+def make_house(folder: Path, weights: str, batched: str) -> tuple[Path, Registry, list[str]]:
     """A repository that a small random model answers for, with three adapters that are not promoted."""
     root = make_repository(folder / "shop")
     model = make_tiny(folder / "tiny", load_tokenizer(resolve_base_model()), initializer_range=0.2)
     # Without passages: those may change while the index grows, and the answer with them.
     (root / "inhouse.toml").write_text(
-        f"base_model = '{model}'\n[answer]\npassages = 0\nmax_tokens = {TOKENS}\n[engine]\nbatched = '{batched}'\n"
+        f"base_model = '{model}'\n[answer]\npassages = 0\nmax_tokens = {TOKENS}\n"
+        f"[engine]\nbatched = '{batched}'\nweights = '{weights}'\n"
     )
     base = resolve_base_model(str(model))
     registry = Registry(root / ".inhouse" / "adapters")
@@ -51,9 +52,11 @@ def damage(registry: Registry, version: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("batched", ["off", "on"])
-def test_no_answer_suffers_from_swaps_a_damaged_version_and_a_killed_owner(tmp_path: Path, batched: str) -> None:
-    root, registry, (first, second, damaged) = make_house(tmp_path, batched)
+@pytest.mark.parametrize(("weights", "batched"), [("full", "off"), ("full", "on"), ("8bit", "on")])
+def test_no_answer_suffers_from_swaps_a_damaged_version_and_a_killed_owner(
+    tmp_path: Path, weights: str, batched: str
+) -> None:
+    root, registry, (first, second, damaged) = make_house(tmp_path, weights, batched)
     damage(registry, damaged)
     with Supervised(root) as service:
         owner = service.address()
@@ -85,8 +88,8 @@ def test_no_answer_suffers_from_swaps_a_damaged_version_and_a_killed_owner(tmp_p
                     assert cut.text and cut.error and cut.ended is None, "its client sees that it is not whole"
                 load.wait_for(REQUESTS * (swap + 1) // SWAPS)
         seconds = time.monotonic() - began
-    told = "batched %s: %d right, %d cut by the kill, %d wrong, %.0f s; by version %s"
-    log.info(told, batched, load.answered, len(load.cut) + 1, len(load.wrong), seconds, dict(load.right))
+    told = "weights %s, batched %s: %d right, %d cut by the kill, %d wrong, %.0f s; by version %s"
+    log.info(told, weights, batched, load.answered, len(load.cut) + 1, len(load.wrong), seconds, dict(load.right))
     assert load.wrong == [], load.expected
     assert len(load.cut) <= CLIENTS and all(answer.error for answer in load.cut)
     assert set(load.right) == {first, second, None} and min(load.right.values()) >= REQUESTS // 10

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -35,7 +36,7 @@ from inhouse_training import (
 from inhouse_training import (
     base_model as base_models,
 )
-from inhouse_training.eight_bits import engine as module
+from inhouse_training.eight_bits import model, versions
 from inhouse_training.eight_bits.engine import EightBitEngine
 from inhouse_training.eight_bits.graph import GROUP, rounded, why_not
 
@@ -159,20 +160,23 @@ def test_the_next_question_is_read_from_where_it_differs(
 ) -> None:
     engine = EightBitEngine(base_model, no_adapter)
     read: list[int] = []
-    run = module._Model.forward
+    run = model.Model.forward
 
-    def counted(model: Any, ids: Any, before: int, kept: Any) -> torch.Tensor:
-        read.append(len(ids))
-        return run(model, ids, before, kept)
+    def counted(made: Any, pieces: Sequence[model.Piece]) -> torch.Tensor:
+        read.append(sum(len(each.ids) for each in pieces))
+        return run(made, pieces)
 
-    monkeypatch.setattr(module._Model, "forward", counted)
+    monkeypatch.setattr(model.Model, "forward", counted)
     prompt = (Message("user", CODE + "What does it do?"),)
     first = say(engine, messages=prompt, max_tokens=8)
     whole, read[:] = sum(read), []
     say(engine, messages=prompt, max_tokens=8)
     assert read[0] == 1 and sum(read) < 40 < whole
-    engine.score([ScoredRow((1, 2, 3), (-100, 2, 3))])  # the blocks hold something else then
+    engine.score([ScoredRow((1, 2, 3), (-100, 2, 3))])  # in blocks of its own
     read[:] = []
+    assert say(engine, messages=prompt, max_tokens=8)[0] == first[0]
+    assert sum(read) < 40
+    engine.forget()
     assert say(engine, messages=prompt, max_tokens=8)[0] == first[0]
     assert sum(read) >= first[1].prompt_tokens
 
@@ -198,10 +202,11 @@ def test_few_versions_stay_in_memory(tmp_path: Path, tiny_base: BaseModel, monke
     for name in ("a", "b", "c"):
         engine._activate(name)
     assert engine.loaded_adapters == ("a", "b", "c"), "small ones may be many"
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    monkeypatch.setattr(versions, "KEPT_BYTES", 0)
     engine._activate("d")
     assert engine.loaded_adapters == ("c", "d"), "the oldest made room first"
-    say(engine, adapter="d", max_tokens=2)
+    # What fills in has a conversation by itself, which holds its model.
+    list(engine._generate([1, 2, 3], GenerationRequest((), "d"), 2, Event(), frozenset(), True))
     kept = engine._kept
     engine._activate("e")
     assert engine._kept is kept is not None
@@ -233,6 +238,7 @@ def test_a_version_is_made_ready_while_another_answers(tmp_path: Path, tiny_base
     assert engine.loaded_adapters == ("old", "new", "last"), "what was made and never asked makes room"
 
 
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:Model has `tie_word_embeddings")
 def test_what_is_more_than_lora_is_refused(tmp_path: Path, tiny_base: BaseModel, tokenizer: Any) -> None:
     tied = BaseModel("tied", make_tiny(tmp_path / "tied", tokenizer, tie_word_embeddings=True), "0" * 64, "")
     folders = {
@@ -360,10 +366,7 @@ def test_a_processor_answers_in_8_bits(
     processor()
     assert answering_weights("auto", True, tiny_base) == "8bit", "what was trained in 4 bit, too"
     assert answering_weights("full", False, tiny_base) == "full"
-    assert answering_weights("auto", False, tiny_base, together=True) == "full"
     assert isinstance(load_engine(tiny_base, no_adapter, "auto", "8bit"), EightBitEngine)
-    with pytest.raises(InhouseError, match="one at a time"):
-        load_engine(tiny_base, no_adapter, "on", "8bit")
     processor(flags=frozenset({"sse4_2"}))
     assert answering_weights("auto", False, tiny_base) == "full"
     assert answering_weights("8bit", False, tiny_base) == "8bit", "who asks for it has it"
@@ -389,6 +392,40 @@ def test_a_model_counts_as_loaded_when_what_answers_is_ready(
         house.registry.promote(made.version, "")
         assert isinstance(house.engine(), EightBitEngine)
         assert house.held_memory().model > 0 and house.engine().loaded_adapters == (made.version,)
+
+
+def test_a_version_that_needs_other_weights_has_the_model_loaded_anew(
+    tmp_path: Path, tiny_base: BaseModel, processor: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    processor()
+    caplog.set_level("INFO")
+    root = make_history(tmp_path / "shop", commits=2).root
+    (root / "inhouse.toml").write_text(f'base_model = "{tiny_base.path}"\n')
+    with Workspace.open(root, "test") as house:
+        manifest = AdapterManifest(tiny_base.name, resolve_base_model(str(tiny_base.path)).sha256, "abc")
+        plain, more = (
+            house.registry.add(random_adapter(tiny_base, tmp_path / name, **kind), manifest).version
+            for name, kind in (("plain", {}), ("more", {"use_dora": True}))
+        )
+        house.registry.promote(plain, "")
+        before = house.engine()
+        house.load()
+        assert house.engine() is before, "the same weights"
+        answering = before.stream(GenerationRequest(QUESTION, plain, max_tokens=40), Event())
+        with house.using_model():
+            next(answering)
+            house.registry.promote(more, "")
+            loading = threading.Thread(target=house.load)
+            loading.start()
+            assert sum(isinstance(each, TextDelta) for each in answering) > 5, "an answer under way ends first"
+            assert loading.is_alive()
+        loading.join(60)
+        assert isinstance(house.engine(), TransformersEngine)
+        assert say(house.engine(), adapter=more, max_tokens=4)[1].completion_tokens
+        assert f"the model is loaded anew: {more} is answered with other weights" in caplog.text
+        house.registry.rollback()
+        house.load()
+        assert isinstance(house.engine(), EightBitEngine) and house.engine().loaded_adapters == (plain,)
 
 
 def test_judging_does_not_ask_for_8_bits(processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,10 @@ from .fair_queue import FairQueue
 
 LOOKUP_NGRAM = 3
 """The longest run of tokens that is looked for in the prompt; shorter ones follow when it is not there."""
+LOOKUP_TOKENS = 8
+"""Copied tokens of a step at first. More cost more when they are refused; fewer gain less on long copies."""
+LONGEST_LOOKUP = 32
+"""After a copy of which all was right, the next one is twice as long, up to this."""
 GREEDY_BELOW = 1e-5
 """Temperatures below this take the likeliest token, as in vLLM: float32 cannot hold logits divided by them."""
 _CACHE_STEP = 512
@@ -91,6 +95,30 @@ class PromptLookup:
             if start is not None and len(self._ids) >= size:
                 return self._ids[start : start + count]
         return []
+
+
+class Drafts:
+    """What one answer may copy next, and how much at once."""
+
+    def __init__(self, prompt: list[int]) -> None:
+        self._lookup = PromptLookup(prompt)
+        self._length = LOOKUP_TOKENS
+
+    def propose(self, token: int, most: int) -> list[int]:
+        """Note ``token``, which was chosen, and guess at most ``most`` tokens after it."""
+        return self._lookup.propose(token, min(self._length, most))
+
+    def checked(self, draft: Sequence[int], chosen: Sequence[int]) -> int:
+        """How many tokens of ``draft`` were ``chosen`` by the model too, one after the other; these are noted."""
+        agreed = 0
+        while agreed < len(draft) and draft[agreed] == chosen[agreed]:
+            self._lookup.append(draft[agreed])
+            agreed += 1
+        if agreed < len(draft):
+            self._length = LOOKUP_TOKENS
+        elif draft:
+            self._length = min(2 * self._length, LONGEST_LOOKUP)
+        return agreed
 
 
 def likeliest(logits: torch.Tensor) -> list[int]:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from inhouse_retrieval import InhouseError
-
 from .base_model import BaseModel
 from .in_process_engine import InProcessEngine
 from .weights import Weights
@@ -24,8 +22,8 @@ def load_engine(
     """The engine for this machine.
 
     Args:
-        batched: ``"auto"`` makes answers together on a GPU, where the base model allows it; in 8 bits they are made one
-            at a time.
+        batched: ``"auto"`` makes answers together on a GPU, where the base model allows it, and in 8 bits; ``"off"``
+            makes them one at a time.
         weights: see :mod:`~inhouse_training.weights`.
 
     Raises:
@@ -35,13 +33,9 @@ def load_engine(
     from .base_model import best_device
 
     if weights == "8bit":
-        from .eight_bits.engine import EightBitEngine
+        from .eight_bits.engine import STREAMS, EightBitEngine
 
-        if batched == "on":
-            raise InhouseError(
-                "Answers in 8 bits are made one at a time.", 'Set engine.batched = "auto", or engine.weights = "full".'
-            )
-        return EightBitEngine(base, adapters)
+        return EightBitEngine(base, adapters, streams=1 if batched == "off" else STREAMS)
     from .batching.engine import BatchedEngine
     from .transformers_engine import TransformersEngine
 

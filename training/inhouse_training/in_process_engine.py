@@ -1,9 +1,9 @@
-"""What the engines of this process have in common: one answer at a time, whose turn it is, and the decoding loop.
+"""What the engines of this process have in common: whose turn it is, and how one answer is decoded by itself.
 
-One loop does the decoding, since three promises need its inside: a cancelled answer stops within one token
-(or one block of the prompt), an answer ends on the adapter that it began with, and memory stays bounded
-(logits only where they are read). Greedy answers copy from the prompt by prompt-lookup decoding, which pays
-on code.
+Engines that make answers together decode in :mod:`~inhouse_training.batching.scheduler` instead. One loop does the
+decoding, since three promises need its inside: a cancelled answer stops within one token (or one block of the prompt),
+an answer ends on the adapter that it began with, and memory stays bounded (logits only where they are read). Greedy
+answers copy from the prompt by prompt-lookup decoding, which pays on code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from inhouse_retrieval import InhouseError
 
 from .base_model import BaseModel, load_tokenizer
-from .decoding import Constrained, FairLock, PromptLookup, Sampler, TextStream, likeliest
+from .decoding import Constrained, Drafts, FairLock, Sampler, TextStream, likeliest
 from .devices import HeldMemory
 from .engine import BASE, Finished, GenerationEvent, GenerationRequest, Message, RowScore, ScoredRow, TextDelta
 from .fill_in import FillIn, fill_in_ids, fill_in_tokens
@@ -33,10 +33,6 @@ from .weights import Weights
 PREFILL_BLOCK = 512
 """Prompt tokens per forward pass: cancellation is looked at in between, and attention scratch space stays
 small."""
-LOOKUP_TOKENS = 8
-"""Copied tokens of a step at first. More cost more when they are refused; fewer gain less on long copies."""
-LONGEST_LOOKUP = 32
-"""After a copy of which all was right, the next one is twice as long, up to this."""
 SHORTEST_PREFIX = 16
 """Tokens that a prompt must have in common with the conversation before, for what was read of it to be used again."""
 
@@ -240,7 +236,7 @@ class InProcessEngine(ABC):
         own = self._chooser(request)
         choose = own or likeliest
         # A copied token would have to be checked against the schema before it is known to be chosen.
-        lookup = PromptLookup(prompt) if own is None and conversation.can_forget else None
+        drafts = Drafts(prompt) if own is None and conversation.can_forget else None
         try:
             logits = torch.empty(0)
             while len(read) < len(prompt):
@@ -248,30 +244,23 @@ class InProcessEngine(ABC):
                     return
                 logits = conversation.forward(prompt[len(read) : len(read) + PREFILL_BLOCK], 1)
             token = choose(logits)[0]
-            made, length = 0, LOOKUP_TOKENS
+            made = 0
             while True:
                 yield token
                 made += 1
                 if made >= limit or cancel.is_set():
                     return
                 # Leave room: what is copied must not run over the limit.
-                draft = lookup.propose(token, min(length, limit - made - 1)) if lookup else []
+                draft = drafts.propose(token, limit - made - 1) if drafts else []
                 chosen = choose(conversation.forward([token, *draft], len(draft) + 1))
-                agreed = 0
-                while agreed < len(draft) and draft[agreed] == chosen[agreed]:
-                    agreed += 1
+                agreed = drafts.checked(draft, chosen) if drafts else 0
                 if agreed < len(draft):
                     conversation.forget(len(draft) - agreed)
-                    length = LOOKUP_TOKENS
-                elif draft:
-                    length = min(2 * length, LONGEST_LOOKUP)
                 for copied in draft[:agreed]:
                     yield copied
                     made += 1
                     if cancel.is_set():
                         return
-                    if lookup:
-                        lookup.append(copied)
                 token = chosen[agreed]
         finally:
             if conversation.can_forget and read:

@@ -60,7 +60,6 @@ def answering_weights(
     trained_in_4bit: bool,
     base: BaseModel,
     adapter: Path | None = None,
-    together: bool = False,
 ) -> Weights:
     """What this machine answers with: what it judges with, and on a processor 8 bits.
 
@@ -68,7 +67,6 @@ def answering_weights(
         asked: ``"auto"`` takes 8 bits on a processor that says it has AVX2, if the base model can be had in them, with
             the adapter that is current.
         adapter: its folder; ``None`` where there is none.
-        together: whether answers must be made together, which is done with full weights only.
 
     Raises:
         InhouseError: as :func:`check_weights`.
@@ -79,7 +77,7 @@ def answering_weights(
         check_weights(asked, best_device())
         return asked
     chosen = weights_here(asked, trained_in_4bit)
-    if asked != "auto" or together or best_device() != "cpu" or "avx2" not in cpu_flags():
+    if asked != "auto" or best_device() != "cpu" or "avx2" not in cpu_flags():
         return chosen
     if reason := openvino_problem() or _why_not_in_8_bits(base, adapter):
         log.warning("%s is answered with full weights, not in 8 bits, so more slowly: %s", base.name, reason)

@@ -51,6 +51,7 @@ class BaseModels:
         self._loading = Lock()
         self._loaded: dict[tuple[BaseModel, Batched, Weights], InProcessEngine] = {}
         self._registries: dict[str, Registry] = {}
+        self._used: dict[str, tuple[BaseModel, Batched, Weights]] = {}  # by each repository
 
     def engine(
         self,
@@ -60,7 +61,8 @@ class BaseModels:
         batched: Batched = "auto",
         weights: Weights = "full",
     ) -> RepositoryEngine:
-        """The engine of a repository; loads its base model, with these weights, unless another repository has.
+        """The engine of a repository; loads its base model, with these weights, unless another repository has. What it
+        used before, and no other repository uses, is let go.
 
         Args:
             repository: its name in this process; each belongs to one registry.
@@ -75,9 +77,12 @@ class BaseModels:
         with self._loading:
             if self._registries.setdefault(repository, registry) is not registry:
                 raise AssertionError(f"two registries cannot both be of {repository!r}")
-            if (base, batched, weights) not in self._loaded:
-                self._loaded[base, batched, weights] = load_engine(base, self._folder, batched, weights)
-            return RepositoryEngine(self._loaded[base, batched, weights], repository)
+            wanted = self._used[repository] = (base, batched, weights)
+            for unused in [each for each in self._loaded if each not in self._used.values()]:
+                self._loaded.pop(unused).close()
+            if wanted not in self._loaded:
+                self._loaded[wanted] = load_engine(base, self._folder, batched, weights)
+            return RepositoryEngine(self._loaded[wanted], repository)
 
     def _unload(self) -> None:
         with self._loading:

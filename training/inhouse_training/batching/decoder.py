@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from ..exchanged_attention import attending
 from .adapters import StackedAdapters
 from .attention import PACKED, Bounds, Packed, Piece
+from .steps import Chosen, Reading, Writing
 
 log = logging.getLogger(__name__)
 
@@ -25,60 +25,8 @@ SHORTEST_GRAPH = 1024
 """Tokens that the conversations of a recorded step may have at least; longer ones are recorded in powers of two."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Tokens of one prompt that are read next; their last one is token ``done + len(ids)`` of the conversation.
-
-    Attributes:
-        start: where the conversation begins in the pool. adapter: its row in the stack.
-        last: whether the prompt ends here.
-    """
-
-    ids: Sequence[int]
-    done: int
-    start: int
-    adapter: int
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """One answer's next step.
-
-    Attributes:
-        token: what is read, or ``None`` when that is the token chosen for row ``source`` of the step before.
-        done: tokens of the conversation so far. start, adapter: as in :class:`Reading`.
-    """
-
-    token: int | None
-    source: int
-    done: int
-    start: int
-    adapter: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The likeliest tokens after a step, perhaps still being computed.
-
-    Attributes:
-        logits: [rows, vocabulary], until the next step.
-    """
-
-    logits: torch.Tensor
-    _tokens: torch.Tensor
-    _ready: Any
-
-    def tokens(self) -> list[int]:
-        """Waits until they are there."""
-        if self._ready is not None:
-            self._ready.synchronize()
-        tokens: list[int] = self._tokens.tolist()
-        return tokens
-
-
 class Decoder:
-    """Runs a model over a pool. Belongs to whoever holds the engine's turn.
+    """Implements :class:`~inhouse_training.batching.steps.Runs` with a model of transformers; drafts are not read.
 
     Args:
         pool: [layers, 2, tokens, key-value heads, width of a head]; its last token is room for rows without a meaning.
@@ -104,11 +52,12 @@ class Decoder:
 
     @property
     def ahead(self) -> bool:
-        """Whether a step may begin before the tokens of the one before are known here."""
         return self._flash
 
+    def copy(self, start: int, to: int, count: int) -> None:
+        self._pool[:, :, to : to + count] = self._pool[:, :, start : start + count]
+
     def read(self, readings: Sequence[Reading]) -> torch.Tensor:
-        """Read pieces of prompts. Logits of the next token of those that end here, in the order given."""
         order = sorted(range(len(readings)), key=lambda at: readings[at].start)
         pieces: list[Piece] = []
         ids: list[int] = []
@@ -132,11 +81,6 @@ class Decoder:
         return self._forward(numbers[0], numbers[1], numbers[3], packed, keep)[: len(ends)]
 
     def write(self, rows: Sequence[Writing]) -> Chosen:
-        """One step of each answer; returns once it is under way.
-
-        Args:
-            rows: in ascending order of their start.
-        """
         size = next(each for each in self._sizes if each >= len(rows))
         table = [
             [0 if row.token is None else row.token for row in rows],

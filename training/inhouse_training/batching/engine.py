@@ -24,7 +24,7 @@ from .adapters import StackedAdapters, layers_of
 from .attention import has_flash
 from .decoder import Decoder
 from .pool import Places
-from .scheduler import Asked, Scheduler
+from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -115,31 +115,28 @@ class BatchedEngine(TransformersEngine):
         if cancel.is_set():
             yield Finished("cancelled", len(prompt), 0)
             return
-        room = self._pool.shape[2] - 1 - len(prompt)
-        if room < 1:
-            raise InhouseError(
-                f"The prompt takes {len(prompt)} tokens, and there is memory for {self._pool.shape[2] - 1}.",
-                "Shorten the question or the conversation.",
-            )
-        choose = self._chooser(request)
-        asked = Asked(prompt, request.adapter, min(limit, room), ends, choose, cancel, request.caller, request.begun)
-        self._scheduler.submit(asked)
+        asked = self._scheduler.ask(prompt, request, limit, ends, self._chooser(request), cancel)
         try:
             yield from self._events(asked.tokens(), prompt, request, cancel, ends)
         except _MoreThanLora:
             yield from super()._generate(prompt, request, limit, cancel, ends)
 
+    def forget(self) -> None:
+        with self._turn.hold(Event()):
+            self._scheduler.forget()
+        super().forget()
+
     # ------------------------------------------------------------------------------------------------------
     # The scheduler calls these with the turn held.
 
-    def _ready(self) -> tuple[Decoder, StackedAdapters, torch.Tensor]:
+    def _ready(self) -> tuple[Decoder, StackedAdapters]:
         self._activate(BASE)
         if self._decoder is None or self._decoded is not self._causal:
             config, model = self._causal.config, self._causal
             flash = has_flash(model.device, model.dtype, _head_width(config))
             self._decoder = Decoder(model, self._pool, self._stack, self._streams, flash)
             self._decoded = model
-        return self._decoder, self._stack, self._pool
+        return self._decoder, self._stack
 
     def _stack_adapter(self, adapter: str, in_use: frozenset[str]) -> None:
         self._activate(adapter)

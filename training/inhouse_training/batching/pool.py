@@ -36,15 +36,23 @@ class Place:
 
 
 class Places:
-    """Hands out places of a pool of ``tokens`` tokens. Belongs to one thread."""
+    """Hands out places of a pool of ``tokens`` tokens. Belongs to one thread.
 
-    def __init__(self, tokens: int) -> None:
+    Args:
+        block: tokens that lie together: places begin and end between blocks, of which ``tokens`` is a multiple.
+        kept: ended conversations that are remembered at most.
+    """
+
+    def __init__(self, tokens: int, block: int = 1, kept: int = KEPT) -> None:
         self.tokens = tokens
+        self._block = block
+        self._keep = kept
         self._taken: list[Place] = []
         self._kept: list[Place] = []  # the one that ended last is last
 
     def take(self, size: int, adapter: str) -> Place | None:
         """A place of ``size`` tokens; ``None`` while there is none. Kept conversations make room, oldest first."""
+        size = self._whole(size)
         start = self._gap(size)
         while start is None and self._kept:
             self._kept.pop(0)
@@ -59,9 +67,13 @@ class Places:
         """End a conversation that has read and written ``ids``."""
         self._taken.remove(place)
         place.ids = np.asarray(ids, np.int64)
-        place.size = len(ids)
-        if place.size >= SHORTEST_PREFIX:
-            self._kept = [*self._kept[1 - KEPT :], place]
+        place.size = self._whole(len(ids))
+        if len(ids) >= SHORTEST_PREFIX:
+            self._kept = [*self._kept, place][-self._keep :]
+
+    def forget(self) -> None:
+        """Keep nothing of the conversations that have ended."""
+        self._kept = []
 
     def clear(self) -> None:
         """Forget everything."""
@@ -84,6 +96,9 @@ class Places:
             if same >= SHORTEST_PREFIX and same > best[1]:
                 best = (other.start, same)
         return best
+
+    def _whole(self, size: int) -> int:
+        return -(-size // self._block) * self._block
 
     def _gap(self, size: int) -> int | None:
         at = 0

@@ -12,23 +12,27 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
 import numpy as np
 import torch
 
-from ..decoding import FairLock, likeliest
+from inhouse_retrieval import InhouseError
+
+from ..decoding import Drafts, FairLock, likeliest
+from ..engine import GenerationRequest
 from ..fair_queue import FairQueue
-from .adapters import StackedAdapters
-from .decoder import Chosen, Decoder, Reading, Writing
 from .pool import Place, Places
+from .steps import Chosen, Reading, Runs, Versions, Writing
 
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 0.25
 """Reading prompts holds answers under way up no longer than this, and one block."""
+SMALLER_BLOCK = 4
+"""A model that does not go ahead reads blocks so many times smaller while answers are written."""
 IDLE_S = 30.0
 """After so long without a request the thread ends; the next request starts another."""
 
@@ -41,6 +45,7 @@ class Asked:
         choose: picks tokens from logits [1, vocabulary]; ``None`` takes the likeliest.
         ends: tokens after which nothing is written.
         begun: called in the scheduler's thread when it waits no more.
+        drafts: what it copies from itself, where the model reads drafts.
         cached: tokens of the conversation in the pool. ordered: tokens of the answer that were asked of the model.
     """
 
@@ -52,6 +57,7 @@ class Asked:
     cancel: Event
     caller: str
     begun: Callable[[], None]
+    drafts: Drafts | None = None
     left: bool = False
     place: Place | None = None
     cached: int = 0
@@ -75,6 +81,22 @@ class Asked:
             self.fail(error)
         else:
             self.give(chosen)
+
+    def take(self, draft: Sequence[int], logits: torch.Tensor, tokens: Sequence[int]) -> None:
+        """Take what a step made: after the token that it read, and after each of ``draft``, the likeliest one.
+
+        Args:
+            logits: [1 + draft, vocabulary].
+        """
+        if not draft or self.drafts is None:
+            self.choose_from(logits, tokens[0])
+            return
+        agreed = self.drafts.checked(draft, tokens)
+        self.cached += agreed
+        self.ordered += agreed
+        for token in (*draft[:agreed], tokens[agreed]):
+            if not self.over:
+                self.give(token)
 
     def give(self, token: int) -> None:
         self.made.append(token)
@@ -112,7 +134,8 @@ class Scheduler:
         turn: the engine's lock. It is held from the first request until there is none, or until somebody else waits.
         prepare: called with the turn held, before anything runs; gives what runs it.
         load: called with the turn held; puts an adapter into the stack, or raises.
-        streams: answers under way at most. block: tokens of prompts in one forward pass.
+        streams: answers under way at most. block: tokens of prompts in one forward pass at most.
+        drafts: tokens that all answers under way may copy in one step; 0 where the model reads no drafts.
 
     Attributes:
         tokens_read, tokens_copied: of prompts so far, by the model and from another conversation's place.
@@ -121,11 +144,12 @@ class Scheduler:
     def __init__(
         self,
         turn: FairLock,
-        prepare: Callable[[], tuple[Decoder, StackedAdapters, torch.Tensor]],
+        prepare: Callable[[], tuple[Runs, Versions]],
         load: Callable[[str, frozenset[str]], None],
         places: Places,
         streams: int,
         block: int,
+        drafts: int = 0,
     ) -> None:
         self._turn = turn
         self._prepare = prepare
@@ -133,12 +157,15 @@ class Scheduler:
         self._places = places
         self._streams = streams
         self._block = block
+        self._drafts = drafts
         self._changed = threading.Condition()
         self._arriving: FairQueue[Asked] = FairQueue()
         self._threads: list[threading.Thread] = []  # one, or none
         self._reading: list[Asked] = []
         self._writing: list[Asked] = []
-        self._ahead: tuple[list[Asked], Chosen] | None = None  # a step whose tokens are not known here yet
+        self._ahead: tuple[list[Asked], list[Writing], Chosen] | None = (
+            None  # a step whose tokens are not known here yet
+        )
         self._wrote_at = 0.0
         self.tokens_read = 0
         self.tokens_copied = 0
@@ -146,8 +173,37 @@ class Scheduler:
         # Python ends daemon threads in the middle of what they do, which aborts a process that is in torch's code.
         weakref.finalize(self, _leave, self._exiting, self._changed, self._threads)
 
+    def ask(
+        self,
+        prompt: list[int],
+        request: GenerationRequest,
+        limit: int,
+        ends: frozenset[int],
+        choose: Callable[[torch.Tensor], list[int]] | None,
+        cancel: Event,
+    ) -> Asked:
+        """Let a request be answered with at most ``limit`` tokens; they come to :meth:`Asked.tokens`.
+
+        Args:
+            ends, choose: as in :class:`Asked`.
+
+        Raises:
+            InhouseError: the pool is too small for the prompt.
+        """
+        room = self._places.tokens - len(prompt)
+        if room < 1:
+            raise InhouseError(
+                f"The prompt takes {len(prompt)} tokens, and there is memory for {self._places.tokens}.",
+                "Shorten the question or the conversation.",
+            )
+        asked = Asked(
+            prompt, request.adapter, min(limit, room), ends, choose, cancel, request.caller, request.begun,
+            Drafts(prompt) if self._drafts and choose is None else None,
+        )  # fmt: skip
+        self.submit(asked)
+        return asked
+
     def submit(self, asked: Asked) -> None:
-        """Let a request be answered; its tokens come to :meth:`Asked.tokens`."""
         with self._changed:
             self._arriving.push(asked.caller, asked)
             if not self._threads:
@@ -170,6 +226,15 @@ class Scheduler:
         """Answers that have begun and not ended."""
         return len(self._reading) + len(self._writing)
 
+    @property
+    def in_use(self) -> frozenset[str]:
+        """Versions of the answers under way; with the turn held."""
+        return frozenset(each.adapter for each in (*self._reading, *self._writing))
+
+    def forget(self) -> None:
+        """Keep nothing of what ended conversations have read; with the turn held."""
+        self._places.forget()
+
     # ------------------------------------------------------------------------------------------------------
     # Everything below runs in the scheduler's thread.
 
@@ -188,9 +253,9 @@ class Scheduler:
     def _work(self) -> None:
         """Answer until nobody is left, or somebody else wants the model."""
         try:
-            decoder, stack, pool = self._prepare()
+            decoder, stack = self._prepare()
             with torch.inference_mode():
-                while self._step(decoder, stack, pool):
+                while self._step(decoder, stack):
                     if self._turn.wanted or self._exiting.is_set():
                         self._settle()
                         break
@@ -198,13 +263,13 @@ class Scheduler:
             log.exception("answers under way have failed")
             self._fail_all(error)
 
-    def _step(self, decoder: Decoder, stack: StackedAdapters, pool: torch.Tensor) -> bool:
+    def _step(self, decoder: Runs, stack: Versions) -> bool:
         """Whether there is more to do."""
         self._drop_unwanted()
         self._admit(stack)
         paused = time.monotonic() - self._wrote_at > LONGEST_PAUSE_S
         if self._reading:
-            self._read_block(decoder, stack, pool)
+            self._read_block(decoder, stack)
         if (self._writing or self._ahead) and (not self._reading or paused or not decoder.ahead):
             self._write(decoder, stack)
             self._wrote_at = time.monotonic()
@@ -228,14 +293,14 @@ class Scheduler:
                 assert each.place is not None
                 self._places.give_back(each.place, [*each.prompt, *each.made][: each.cached])
 
-    def _admit(self, stack: StackedAdapters) -> None:
+    def _admit(self, stack: Versions) -> None:
         """Begin with those whose turn it is, as long as there is room for them."""
         while self.under_way < self._streams:
             with self._changed:
                 first = self._arriving.first()
             if first is None:
                 return
-            in_use = frozenset(each.adapter for each in (*self._reading, *self._writing))
+            in_use = self.in_use
             try:
                 if not stack.has(first.adapter):
                     if not stack.can_add(in_use):
@@ -256,21 +321,22 @@ class Scheduler:
             self._reading.append(first)
             first.begun()
 
-    def _read_block(self, decoder: Decoder, stack: StackedAdapters, pool: torch.Tensor) -> None:
-        room, block, readings = self._block, [], []
+    def _read_block(self, decoder: Runs, stack: Versions) -> None:
+        size = self._block if decoder.ahead or not self._writing else self._block // SMALLER_BLOCK
+        room, block, readings = size, [], []
         for each in self._reading:
             if room == 0:
                 break
             assert each.place is not None
             if each.cached == 0:
-                each.cached = self._copy_beginning(each, pool)
+                each.cached = self._copy_beginning(each, decoder)
             ids = each.prompt[each.cached : each.cached + room]
             last = each.cached + len(ids) == len(each.prompt)
             readings.append(Reading(ids, each.cached, each.place.start, stack.row(each.adapter), last))
             block.append(each)
             room -= len(ids)
         logits = decoder.read(readings)
-        self.tokens_read += self._block - room
+        self.tokens_read += size - room
         ended = []
         for each, reading in zip(block, readings, strict=True):
             each.cached += len(reading.ids)
@@ -285,18 +351,17 @@ class Scheduler:
                 self._writing.append(each)
             self._release_ended()
 
-    def _copy_beginning(self, asked: Asked, pool: torch.Tensor) -> int:
+    def _copy_beginning(self, asked: Asked, decoder: Runs) -> int:
         assert asked.place is not None
         start, count = self._places.same_beginning(asked.prompt, asked.place)
         if count:
             self.tokens_copied += count
-            to = asked.place.start
-            pool[:, :, to : to + count] = pool[:, :, start : start + count]
+            decoder.copy(start, asked.place.start, count)
         return count
 
-    def _write(self, decoder: Decoder, stack: StackedAdapters) -> None:
-        """One more token of each answer. Where the GPU goes ahead, those of the step before are handed out while it
-        works."""
+    def _write(self, decoder: Runs, stack: Versions) -> None:
+        """One more token of each answer, and what it copies. Where the GPU goes ahead, those of the step before are
+        handed out while it works."""
         if any(each.choose for each in self._writing):
             self._settle()
         known = self._ahead[0] if self._ahead else []
@@ -304,11 +369,13 @@ class Scheduler:
         rows.sort(key=lambda each: each.place.start)  # type: ignore[union-attr]
         before, self._ahead = self._ahead, None
         if rows:
-            chosen = decoder.write([_writing(each, known, stack) for each in rows])
+            share = self._drafts // len(rows)
+            writings = [_writing(each, known, stack, share) for each in rows]
+            chosen = decoder.write(writings)
             for each in rows:
                 each.ordered += 1
                 each.cached += 1
-            self._ahead = (rows, chosen)
+            self._ahead = (rows, writings, chosen)
         if before:
             _hand_out(*before)
         if self._ahead and (not decoder.ahead or any(each.choose for each in rows)):
@@ -342,19 +409,27 @@ def _leave(exiting: Event, changed: threading.Condition, threads: list[threading
             thread.join(5.0)
 
 
-def _writing(asked: Asked, known: list[Asked], stack: StackedAdapters) -> Writing:
+def _writing(asked: Asked, known: list[Asked], stack: Versions, share: int) -> Writing:
     assert asked.place is not None
     ahead = asked.ordered > len(asked.made)
+    draft: list[int] = []
+    if asked.drafts is not None:
+        # What is copied must not run over the limit.
+        draft = asked.drafts.propose(asked.made[-1], min(share, asked.limit - len(asked.made) - 1))
     return Writing(
         None if ahead else asked.made[-1],
         known.index(asked) if ahead else -1,
         asked.cached,
         asked.place.start,
         stack.row(asked.adapter),
+        draft,
     )
 
 
-def _hand_out(rows: list[Asked], chosen: Chosen) -> None:
-    for at, (each, token) in enumerate(zip(rows, chosen.tokens(), strict=True)):
+def _hand_out(rows: list[Asked], writings: list[Writing], chosen: Chosen) -> None:
+    tokens, at = chosen.tokens(), 0
+    for each, writing in zip(rows, writings, strict=True):
+        end = at + 1 + len(writing.draft)
         if not each.over and not each.unwanted:
-            each.choose_from(chosen.logits[at : at + 1], token)
+            each.take(writing.draft, chosen.logits[at:end], tokens[at:end])
+        at = end
