@@ -3,8 +3,8 @@
     python benchmarks/planted_by_rules.py CLONE [--requests 300] [--at SNAPSHOT] [--exclude PATTERN …]
 
 The breaks and the untouched lines are those of `house_score.py prepare` with the same arguments; the rules
-(`import-spelling` and `name-style`) know the snapshot only. A break counts as found when a remark stands at its line.
-No model, no GPU; a minute or two for each repository.
+(`import-spelling`, `name-style` and `error-type`) know the snapshot only. A break counts as found when a remark stands
+at its line. No model, no GPU; a minute or two for each repository.
 
 Imports and names are broken only where the house has a habit, which is what these rules look for, so that the share of
 those says that nothing gets lost on the way rather than how many breaks of real life would be found.

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from inhouse_retrieval.defined_names import DefinedName
 from inhouse_retrieval.defined_names import defined_names as names_in
+from inhouse_retrieval.reading import is_test
 from inhouse_server.review.import_forms import (
     ImportForm,
     RepositoryFiles,
@@ -22,6 +23,7 @@ from inhouse_server.review.import_forms import (
     written_imports,
 )
 from inhouse_server.review.imports import Import, import_language, imports, is_defined_by, is_same_module, is_used
+from inhouse_server.review.raised import raised_errors
 
 IMPORTED = 5
 """Imports of a name that make a spelling usual …"""
@@ -29,6 +31,10 @@ IMPORT_SHARE = 0.9
 """… when they are this share of all imports of that name."""
 NAMES = 40
 NAME_SHARE = 0.97
+RAISED = 30
+"""Errors raised outside of tests that show a habit …"""
+RAISED_SHARE = 0.95
+"""… when this share of them is not of the language's general kind."""
 PLACES = 3
 
 _SNAKE = re.compile(r"_*[a-z][a-z0-9]*(_[a-z0-9]+)+_*")
@@ -77,6 +83,9 @@ class Conventions:
         self._methods: set[tuple[str, str]] = set()
         self._own: Counter[tuple[str, str, str]] = Counter()
         self._aliases: dict[tuple[str, str, str], _Spellings] = defaultdict(_Spellings)
+        self._raised: dict[str, _Spellings] = defaultdict(_Spellings)
+        self._general: Counter[str] = Counter()
+        self._classes: set[tuple[str, str]] = set()
         written: list[tuple[str, WrittenImport]] = []
         paths: list[str] = []
         for path, text in texts:
@@ -91,7 +100,14 @@ class Conventions:
                     self._aliases[language, *found.subject].add(found.alias, path, found.line)
                 else:
                     self._own[language, *found.subject] += 1
+            for raised in () if is_test(path) else raised_errors(path, text):
+                if raised.is_general:
+                    self._general[language] += 1
+                else:
+                    self._raised[language].add(raised.name, path, raised.line)
             for defined in defined_names(path, text):
+                if defined.kind == "class":
+                    self._classes.add((language, defined.name))
                 if defined.kind == "method":
                     self._methods.add((_kind(path), defined.name))
                 if style := name_style(defined.name):
@@ -175,6 +191,19 @@ class Conventions:
         style = name_style(name)
         usual = self._names[_kind(path)].usual(NAMES, NAME_SHARE) if style and _kind(path) in self._names else None
         return usual if usual is not None and usual.spelling != style else None
+
+    def usual_error(self, path: str) -> Usual | None:
+        """The error that is raised most in files of this language, of the house's own if it has any, with how many are
+        as specific as it, where few are of the general kind; ``None`` in tests."""
+        language = import_language(path)
+        if is_test(path) or language not in self._raised:
+            return None
+        spellings, general = self._raised[language], self._general[language]
+        specific = spellings.counts.total()
+        if specific + general < RAISED or specific < RAISED_SHARE * (specific + general):
+            return None
+        name = max(spellings.counts, key=lambda each: ((language, each) in self._classes, spellings.counts[each], each))
+        return Usual(name, specific, specific + general, tuple(spellings.places[name]))
 
     def is_method(self, path: str, name: str) -> bool:
         """Whether the base has a method of this name in a file of this kind: then others call it so."""

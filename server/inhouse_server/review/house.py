@@ -16,6 +16,7 @@ from inhouse_server.review.conventions import (
 )
 from inhouse_server.review.finding import Finding, Precedent
 from inhouse_server.review.import_findings import import_findings, usual_places
+from inhouse_server.review.raised import raised_errors
 
 _NAMED = 3
 _TESTS_FOR = 20
@@ -99,8 +100,9 @@ def test_findings(change: Change, history: History) -> list[Finding]:
 
 
 def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Finding], dict[str, int]]:
-    """Imports and names that the house spells another way, and why replacements were dropped, by reason."""
+    """Imports, names and errors that the house spells another way, and why replacements were dropped, by reason."""
     findings, dropped = import_findings(change, conventions)
+    findings += _error_findings(change, conventions)
     named = {file.path: list(defined_names(file.path, file.new_text)) for file in change.files if file.hunks}
     dictated = DictatedNames(defined for names in named.values() for defined in names)
     for file in change.files:
@@ -112,6 +114,30 @@ def spelling_findings(change: Change, conventions: Conventions) -> tuple[list[Fi
             if usual is not None:
                 findings.append(_name_finding(file, defined.line, defined.name, usual))
     return findings, dropped
+
+
+def _error_findings(change: Change, conventions: Conventions) -> list[Finding]:
+    findings = []
+    for file in change.files:
+        added = {number for hunk in file.hunks for number in hunk.added}
+        usual = conventions.usual_error(file.path) if added else None
+        if usual is None:
+            continue
+        for raised in raised_errors(file.path, file.new_text):
+            if not raised.is_general or raised.line not in added:
+                continue
+            message = (
+                f"`{raised.name}` does not say what went wrong: {usual.count} of {usual.of} errors raised in this "
+                f"language here do, such as `{usual.spelling}`."
+            )
+            findings.append(
+                Finding(
+                    file.path, raised.line, raised.line, "info", "error-type", message,
+                    file.shown(raised.line, raised.line), precedents=usual_places(usual, "raises one that does"),
+                    score=usual.count / (usual.of + 1), key=raised.name,
+                )
+            )  # fmt: skip
+    return findings
 
 
 def _name_finding(file: ReviewedFile, number: int, name: str, usual: Usual) -> Finding:

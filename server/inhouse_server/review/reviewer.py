@@ -24,9 +24,9 @@ from inhouse_training.plain_text import plain_text, spoils
 _SECRET = "it holds a secret"
 _MOST_NOTES = 20
 _SEVERITIES: tuple[Severity, ...] = ("warning", "info")
-_RANK = {READING: 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4}
+_RANK = {READING: 0, "import-spelling": 1, "companion": 2, "tests": 3, "name-style": 4, "error-type": 5}
 """Of findings that are equally sure, a defect goes before a habit."""
-_ABOUT_CODE = frozenset({READING, "import-spelling", "name-style"})
+_ABOUT_CODE = frozenset({READING, "import-spelling", "name-style", "error-type"})
 """Rules whose findings are about the lines that they stand at."""
 
 
