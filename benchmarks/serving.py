@@ -36,11 +36,13 @@ from typing import Any
 
 import torch
 
-from inhouse_training import transformers_engine
+from inhouse_training import in_process_engine, transformers_engine
 from inhouse_training.base_model import BaseModel
-from inhouse_training.batching.decoder import Decoder, Reading, Writing
+from inhouse_training.batching.decoder import Decoder
 from inhouse_training.batching.engine import BatchedEngine
+from inhouse_training.batching.steps import Reading, Writing
 from inhouse_training.engine import BASE, Finished, GenerationRequest, Message, TextDelta
+from inhouse_training.weights import Weights
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-7b": {
@@ -96,14 +98,16 @@ def words_tokenizer(base: BaseModel) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(base.path)
 
 
-def make_model(base: BaseModel, device: str | None = None, dtype: Any = None) -> Any:
-    """Random weights, made where they are used. Stands for reading them from a file."""
+def make_model(base: BaseModel, device: str | None, dtype: Any, weights: Weights) -> Any:
+    """Random weights, made where they are used. Stands for reading them from a file, in full."""
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     set_seed(1)
     config = AutoConfig.from_pretrained(base.path)
     with torch.device(device or "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    if device == "cpu":  # there an adapter is added to what the files hold
+        model.save_pretrained(base.path)
     return model.eval()
 
 
@@ -263,7 +267,7 @@ def check(engine: BatchedEngine) -> dict[str, float]:
     lengths, versions, starts = (300, 180), (VERSION, BASE), (0, 400)
     differences: dict[str, float] = {}
     with engine._turn.hold(Event()), torch.inference_mode():
-        decoder, stack, _ = engine._ready()
+        decoder, stack = engine._ready()
         assert isinstance(decoder, Decoder)
         rows = [stack.row(version) for version in versions]
         cut = [prompt[:length] for prompt, length in zip(prompts, lengths, strict=True)]
@@ -332,7 +336,7 @@ def main() -> None:
     started = time.perf_counter()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("inhouse_training").setLevel(logging.INFO)
-    transformers_engine.load_tokenizer = words_tokenizer  # type: ignore[attr-defined]
+    in_process_engine.load_tokenizer = words_tokenizer  # type: ignore[attr-defined]
     transformers_engine.load_model = make_model  # type: ignore[attr-defined]  # the engine itself is the product's
     machine = "CPU" if tiny else torch.cuda.get_device_name()
     say("machine", {"device": machine, "torch": torch.__version__, "shape": arguments.shape}, started)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import threading
 import time
@@ -395,6 +397,14 @@ def test_the_machine_and_the_setting_choose_the_engine(base: BaseModel, monkeypa
     monkeypatch.setattr("inhouse_training.base_model.best_device", lambda: "cpu")
     assert type(load_engine(base, Path, "auto")) is TransformersEngine
     assert why_not_exchanged(load_model(base, "cpu")) == ""
+
+
+def test_what_the_figures_are_measured_with_still_runs() -> None:
+    command = [sys.executable, "benchmarks/serving.py", "--tiny"]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = {name for line in ended.stdout.splitlines() for name in json.loads(line)}
+    assert told >= {"check", "alone", "burst", "steady", "generate"}
 
 
 def test_places_are_given_to_who_fits_and_kept_until_their_room_is_needed() -> None:
