@@ -5,6 +5,7 @@
 A model of the named shape with random weights in bfloat16 and a LoRA adapter of rank 64 on all seven kinds of linear
 layers is served by the product's engine. Every prompt is another one, so that nothing is saved by what was read before.
 
+- ``reading``: tokens of prompts a second, by how many are read in one pass, when nobody writes.
 - ``alone``: one request after another.
 - ``burst``: all streams ask at the same moment.
 - ``steady``: each stream asks again as soon as it has its answer, as in the rounds after the burst.
@@ -291,6 +292,31 @@ def check(engine: BatchedEngine) -> dict[str, float]:
     return differences
 
 
+def reading(engine: BatchedEngine, length: int) -> dict[str, int]:
+    """Tokens of prompts a second when nobody writes, by how many are read in one pass."""
+    rates = {}
+    with engine._turn.hold(Event()), torch.inference_mode():
+        decoder, stack = engine._ready()
+        row = stack.row(VERSION)
+        prompts = torch.randint(5, engine._causal.config.vocab_size, (8, length)).tolist()
+        pieces = [(number, done) for number in range(len(prompts)) for done in range(0, length, length // 4)]
+        for at_once in (2, 4, 8):
+            for _ in range(2):  # the first time warms up
+                began = time.perf_counter()
+                for first in range(0, len(pieces), at_once):
+                    decoder.read(
+                        [
+                            Reading(prompts[number][done : done + length // 4], done, number * length, row, False)
+                            for number, done in pieces[first : first + at_once]
+                        ]
+                    )
+                if engine._causal.device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds = time.perf_counter() - began
+            rates[f"{at_once * (length // 4)} at once"] = round(len(prompts) * length / seconds)
+    return rates
+
+
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return round(float((one.float() - other.float()).abs().max() / other.float().std()), 4)
 
@@ -350,6 +376,8 @@ def main() -> None:
         prompts = Prompts(engine, shape["vocab_size"])
         rounds(engine, prompts, streams, 1, 40, 8)  # loads the adapter
         say("check", check(engine), started)
+        say("reading", reading(engine, length), started)
+        engine.forget()  # it was overwritten
         ask(engine, prompts.next(length, 4))
         part = Part(engine)
         alone = [ask(engine, prompts.next(length, tokens)) for _ in range(2 if tiny else 3)]

@@ -99,7 +99,8 @@ def seen(checkout: Path, code_server: Path, package: Path, tmp_path_factory: pyt
 def make_shop(root: Path) -> Path:
     """A repository whose six clients import one way, and an unsaved branch where a new one imports another way."""
     root = make_repository(root)
-    (root / "inhouse.toml").write_text("[answer]\nmax_tokens = 120\n")
+    # In full weights the story that is to be stopped is long.
+    (root / "inhouse.toml").write_text("[answer]\nmax_tokens = 120\n[engine]\nweights = 'full'\n")
     for number in range(6):
         (root / f"c{number}.py").write_text("from house.http import get_json\n\nget_json()\n")
     git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
