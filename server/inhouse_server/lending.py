@@ -76,7 +76,7 @@ class Lending:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Around whatever uses the model, and uses it once.
+        """Around whatever uses the model; not to be entered once more within itself.
 
         Raises:
             SteppedAside: its memory is lent.

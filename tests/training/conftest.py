@@ -50,6 +50,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> BaseM
     return BaseModel("tiny", path, "0" * 64, "")
 
 
+@pytest.fixture(scope="session")
+def grouped(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> BaseModel:
+    """As the tiny one, but four query heads share two key-value heads, as in most models of today."""
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "initializer_range": 0.2}
+    return BaseModel("tiny", make_tiny(tmp_path_factory.mktemp("grouped"), tokenizer, **sizes), "0" * 64, "")
+
+
 def make_tiny(path: Path, tokenizer: Any, **sizes: Any) -> Path:
     """The folder of a base model of two random layers."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed

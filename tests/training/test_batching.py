@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,6 @@ from inhouse_retrieval import InhouseError
 from inhouse_training import (
     BASE,
     BaseModel,
-    Finished,
-    GenerationEvent,
-    GenerationRequest,
     Message,
     ScoredRow,
     TextDelta,
@@ -38,21 +34,11 @@ from inhouse_training.engine_choice import load_engine
 from inhouse_training.exchanged_attention import why_not_exchanged
 
 from .adapters import random_adapter
-from .conftest import make_tiny
-
-WORDS = "def total(self): return sum(line.price for line in self.lines) # class Order import json yield from with"
+from .answers import WORDS, alone, request, text_of, together, unknown
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> BaseModel:
-    """Four query heads share two key-value heads, as in most models of today."""
-    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "initializer_range": 0.2}
-    path = make_tiny(tmp_path_factory.mktemp("grouped"), tokenizer, **sizes)
-    return BaseModel("tiny", path, "0" * 64, "")
-
-
-@pytest.fixture(scope="module")
-def folders(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(grouped: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Versions of different ranks, on different layers; "magnitudes" is more than LoRA."""
     made = tmp_path_factory.mktemp("adapters")
     kinds: dict[str, dict[str, Any]] = {
@@ -63,59 +49,17 @@ def folders(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "five": {"r": 8, "rank_pattern": {"q_proj": 4}},
         "magnitudes": {"use_dora": True},
     }
-    return {name: random_adapter(base, made / name, **changed) for name, changed in kinds.items()}
-
-
-def unknown(folders: dict[str, Path], version: str) -> Path:
-    if version not in folders:
-        raise InhouseError(f"There is no adapter version {version}.", "Name another.")
-    return folders[version]
+    return {name: random_adapter(grouped, made / name, **changed) for name, changed in kinds.items()}
 
 
 @pytest.fixture(scope="module")
-def serial(base: BaseModel, folders: dict[str, Path]) -> TransformersEngine:
-    return TransformersEngine(base, lambda name: unknown(folders, name), device="cpu", dtype=torch.float32)
+def serial(grouped: BaseModel, folders: dict[str, Path]) -> TransformersEngine:
+    return TransformersEngine(grouped, lambda name: unknown(folders, name), device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
-def batched(base: BaseModel, folders: dict[str, Path]) -> BatchedEngine:
-    return BatchedEngine(base, lambda name: unknown(folders, name), device="cpu", dtype=torch.float32, streams=4)
-
-
-def request(number: int, adapter: str = BASE, tokens: int = 24, words: int = 30) -> GenerationRequest:
-    text = " ".join((WORDS.split() * 100)[number : number + words])
-    return GenerationRequest((Message("user", text),), adapter=adapter, max_tokens=tokens)
-
-
-def text_of(events: Iterator[GenerationEvent]) -> tuple[str, Finished]:
-    *deltas, last = events
-    assert isinstance(last, Finished)
-    return "".join(each.text for each in deltas if isinstance(each, TextDelta)), last
-
-
-def alone(serial: TransformersEngine, asked: GenerationRequest) -> tuple[str, Finished]:
-    return text_of(serial.stream(asked, Event()))
-
-
-def together(
-    engine: BatchedEngine, asked: list[GenerationRequest], pause_s: float = 0.0
-) -> list[tuple[str, Finished] | Exception]:
-    """Each request in a thread of its own, each some time after the one before."""
-    got: dict[int, tuple[str, Finished] | Exception] = {}
-
-    def ask(at: int) -> None:
-        try:
-            got[at] = text_of(engine.stream(asked[at], Event()))
-        except Exception as error:
-            got[at] = error
-
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(len(asked))]
-    for thread in threads:
-        thread.start()
-        time.sleep(pause_s)
-    for thread in threads:
-        thread.join(60)
-    return [got[at] for at in range(len(asked))]
+def batched(grouped: BaseModel, folders: dict[str, Path]) -> BatchedEngine:
+    return BatchedEngine(grouped, lambda name: unknown(folders, name), device="cpu", dtype=torch.float32, streams=4)
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.01])
@@ -201,9 +145,9 @@ def test_one_that_waits_is_cancelled_without_having_begun(batched: BatchedEngine
     [(["one"] * 5, [3, 4, 5, 6, 7]), (["eager", "eager", "eager", "modest", "other"], [6, 7, 3, 4, 5])],
 )
 def test_callers_begin_in_turn_and_those_of_one_in_the_order_of_their_arrival(
-    base: BaseModel, monkeypatch: pytest.MonkeyPatch, callers: list[str], order: list[int]
+    grouped: BaseModel, monkeypatch: pytest.MonkeyPatch, callers: list[str], order: list[int]
 ) -> None:
-    engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=1)
+    engine = BatchedEngine(grouped, Path, device="cpu", dtype=torch.float32, streams=1)
     blocking = engine.stream(replace(request(0, tokens=1500), caller=callers[0]), Event())
     next(blocking)
     began, told = list[int](), list[int]()
@@ -360,10 +304,10 @@ def test_a_failure_of_the_model_reaches_everybody_and_the_next_one_is_answered(
 
 
 def test_more_requests_than_the_pool_holds_take_turns(
-    base: BaseModel, serial: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    grouped: BaseModel, serial: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inhouse_training.batching.engine.ROOM", 0)
-    engine = BatchedEngine(base, Path, device="cpu", dtype=torch.float32, streams=8)
+    engine = BatchedEngine(grouped, Path, device="cpu", dtype=torch.float32, streams=8)
     taken: list[bool] = []
     take = Places.take
 
@@ -391,12 +335,12 @@ def test_models_whose_answers_cannot_be_made_together_are_refused(tmp_path: Path
         BatchedEngine(BaseModel("windowed", tmp_path, "0" * 64, ""), Path, device="cpu", dtype=torch.float32)
 
 
-def test_the_machine_and_the_setting_choose_the_engine(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(load_engine(base, Path, "on")) is BatchedEngine
-    assert type(load_engine(base, Path, "off")) is TransformersEngine
+def test_the_machine_and_the_setting_choose_the_engine(grouped: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(load_engine(grouped, Path, "on")) is BatchedEngine
+    assert type(load_engine(grouped, Path, "off")) is TransformersEngine
     monkeypatch.setattr("inhouse_training.base_model.best_device", lambda: "cpu")
-    assert type(load_engine(base, Path, "auto")) is TransformersEngine
-    assert why_not_exchanged(load_model(base, "cpu")) == ""
+    assert type(load_engine(grouped, Path, "auto")) is TransformersEngine
+    assert why_not_exchanged(load_model(grouped, "cpu")) == ""
 
 
 def test_what_the_figures_are_measured_with_still_runs() -> None:

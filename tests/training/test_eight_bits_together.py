@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -17,9 +16,6 @@ from inhouse_retrieval import InhouseError
 from inhouse_training import (
     BASE,
     BaseModel,
-    Finished,
-    GenerationEvent,
-    GenerationRequest,
     Message,
     ScoredRow,
     TextDelta,
@@ -35,70 +31,23 @@ from inhouse_training.eight_bits.model import BLOCK, Model
 from inhouse_training.engine_choice import load_engine
 
 from .adapters import random_adapter
-from .conftest import make_tiny
-
-WORDS = "def total(self): return sum(line.price for line in self.lines) # class Order import json yield from with"
+from .answers import alone, request, text_of, together, unknown
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> BaseModel:
-    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "initializer_range": 0.2}
-    return BaseModel("tiny", make_tiny(tmp_path_factory.mktemp("grouped"), tokenizer, **sizes), "0" * 64, "")
-
-
-@pytest.fixture(scope="module")
-def folders(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(grouped: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = tmp_path_factory.mktemp("adapters")
-    return {name: random_adapter(base, made / name, r=rank) for name, rank in (("one", 8), ("two", 4), ("three", 2))}
-
-
-def unknown(folders: dict[str, Path], version: str) -> Path:
-    if version not in folders:
-        raise InhouseError(f"There is no adapter version {version}.", "Name another.")
-    return folders[version]
+    return {name: random_adapter(grouped, made / name, r=rank) for name, rank in (("one", 8), ("two", 4), ("three", 2))}
 
 
 @pytest.fixture(scope="module")
-def serial(base: BaseModel, folders: dict[str, Path]) -> EightBitEngine:
-    return EightBitEngine(base, lambda name: unknown(folders, name), streams=1)
+def serial(grouped: BaseModel, folders: dict[str, Path]) -> EightBitEngine:
+    return EightBitEngine(grouped, lambda name: unknown(folders, name), streams=1)
 
 
 @pytest.fixture(scope="module")
-def several(base: BaseModel, folders: dict[str, Path]) -> EightBitEngine:
-    return EightBitEngine(base, lambda name: unknown(folders, name), streams=4)
-
-
-def request(number: int, adapter: str = BASE, tokens: int = 24, words: int = 30) -> GenerationRequest:
-    text = " ".join((WORDS.split() * 100)[number : number + words])
-    return GenerationRequest((Message("user", text),), adapter=adapter, max_tokens=tokens)
-
-
-def text_of(events: Iterator[GenerationEvent]) -> tuple[str, Finished]:
-    *deltas, last = events
-    assert isinstance(last, Finished)
-    return "".join(each.text for each in deltas if isinstance(each, TextDelta)), last
-
-
-def alone(serial: EightBitEngine, asked: GenerationRequest) -> tuple[str, Finished]:
-    return text_of(serial.stream(asked, Event()))
-
-
-def together(engine: EightBitEngine, asked: list[GenerationRequest], pause_s: float = 0.0) -> list[Any]:
-    got: dict[int, Any] = {}
-
-    def ask(at: int) -> None:
-        try:
-            got[at] = text_of(engine.stream(asked[at], Event()))
-        except Exception as error:
-            got[at] = error
-
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(len(asked))]
-    for thread in threads:
-        thread.start()
-        time.sleep(pause_s)
-    for thread in threads:
-        thread.join(60)
-    return [got[at] for at in range(len(asked))]
+def several(grouped: BaseModel, folders: dict[str, Path]) -> EightBitEngine:
+    return EightBitEngine(grouped, lambda name: unknown(folders, name), streams=4)
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.01])
@@ -242,10 +191,10 @@ def test_an_answer_that_nobody_waits_for_makes_room(serial: EightBitEngine, seve
 
 
 def test_versions_in_use_stay_in_memory_and_one_more_waits(
-    serial: EightBitEngine, base: BaseModel, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    serial: EightBitEngine, grouped: BaseModel, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(versions, "KEPT_BYTES", 0)
-    engine = EightBitEngine(base, lambda name: unknown(folders, name), streams=4)
+    engine = EightBitEngine(grouped, lambda name: unknown(folders, name), streams=4)
     asked = [request(n, name, tokens=150) for n, name in enumerate(("one", "two", "three", BASE, "one"))]
     expected = [alone(serial, each) for each in asked]
     assert together(engine, asked, 0.02) == expected
@@ -259,9 +208,9 @@ def test_versions_in_use_stay_in_memory_and_one_more_waits(
 
 
 def test_making_a_version_holds_nobody_up(
-    serial: EightBitEngine, base: BaseModel, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    serial: EightBitEngine, grouped: BaseModel, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = EightBitEngine(base, lambda name: unknown(folders, name), streams=4)
+    engine = EightBitEngine(grouped, lambda name: unknown(folders, name), streams=4)
     old, new = request(1, "one", tokens=30), request(2, "two", tokens=30)
     assert text_of(engine.stream(old, Event())) == alone(serial, old)
     begun, go_on = Event(), Event()
@@ -326,17 +275,17 @@ def test_a_failure_of_openvino_reaches_everybody_and_the_next_one_is_answered(
 
 
 def test_more_requests_than_the_pool_holds_take_turns(
-    base: BaseModel, serial: EightBitEngine, monkeypatch: pytest.MonkeyPatch
+    grouped: BaseModel, serial: EightBitEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inhouse_training.eight_bits.engine.ROOM", 0)
-    engine = EightBitEngine(base, Path, streams=8)
+    engine = EightBitEngine(grouped, Path, streams=8)
     asked = [request(n, tokens=150, words=500) for n in range(3)]  # two of them fill the pool
     assert together(engine, asked) == [alone(serial, each) for each in asked]
 
 
-def test_the_setting_says_how_many_answers_are_made_at_once(base: BaseModel) -> None:
+def test_the_setting_says_how_many_answers_are_made_at_once(grouped: BaseModel) -> None:
     for batched, streams in (("auto", 8), ("on", 8), ("off", 1)):
-        engine = load_engine(base, Path, batched, "8bit")  # type: ignore[arg-type]
+        engine = load_engine(grouped, Path, batched, "8bit")  # type: ignore[arg-type]
         assert isinstance(engine, EightBitEngine) and engine.streams == streams
 
 

@@ -1,14 +1,10 @@
-"""The in-process engine for several users: as :class:`TransformersEngine`, but answers are made together.
-
-What is no conversation (scores, fixed questions answered in batches, filling in) goes as before, between two steps.
-"""
+"""The in-process engine for several users: as :class:`TransformersEngine`, but answers are made together."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
@@ -16,7 +12,7 @@ import torch
 from inhouse_retrieval import InhouseError
 
 from ..base_model import BaseModel
-from ..engine import BASE, Finished, GenerationEvent, GenerationRequest
+from ..engine import BASE
 from ..exchanged_attention import why_not_exchanged
 from ..transformers_engine import TransformersEngine
 from ..weights import Weights
@@ -25,6 +21,7 @@ from .attention import has_flash
 from .decoder import Decoder
 from .pool import Places
 from .scheduler import Scheduler
+from .together import NotTogether, TogetherEngine
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ SHARE_OF_FREE = 0.6
 """Of the memory that is free on a GPU once the model is loaded: blocks of long prompts and scores need the rest."""
 
 
-class BatchedEngine(TransformersEngine):
+class BatchedEngine(TogetherEngine, TransformersEngine):
     """Makes answers of several requests together.
 
     Args:
@@ -66,8 +63,8 @@ class BatchedEngine(TransformersEngine):
                 f"The answers of {base.name} cannot be made together. {reason}", 'Set engine.batched = "off".'
             )
         on_gpu = self._causal.device.type == "cuda"
-        self._streams = streams or (STREAMS if on_gpu else STREAMS_CPU)
-        self._pool = _pool(self._causal, self._streams, self.context_tokens)
+        streams = streams or (STREAMS if on_gpu else STREAMS_CPU)
+        self._pool = _pool(self._causal, streams, self.context_tokens)
         self._stack = StackedAdapters(self._causal.device, self._causal.dtype)
         self._decoder: Decoder | None = None
         self._decoded: Any = None  # the model of that decoder
@@ -77,13 +74,9 @@ class BatchedEngine(TransformersEngine):
             self._ready,
             self._stack_adapter,
             Places(self._pool.shape[2] - 1),
-            self._streams,
+            streams,
             BLOCK if on_gpu else BLOCK_CPU,
         )
-
-    @property
-    def streams(self) -> int:
-        return self._streams
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
@@ -100,31 +93,8 @@ class BatchedEngine(TransformersEngine):
         self._pool = self._decoder = self._decoded = None
         super().close()
 
-    def _generate(
-        self,
-        prompt: list[int],
-        request: GenerationRequest,
-        limit: int,
-        cancel: Event,
-        ends: frozenset[int],
-        patient: bool = False,
-    ) -> Iterator[GenerationEvent]:
-        if patient or request.adapter in self._alone or limit < 1:
-            yield from super()._generate(prompt, request, limit, cancel, ends, patient)
-            return
-        if cancel.is_set():
-            yield Finished("cancelled", len(prompt), 0)
-            return
-        asked = self._scheduler.ask(prompt, request, limit, ends, self._chooser(request), cancel)
-        try:
-            yield from self._events(asked.tokens(), prompt, request, cancel, ends)
-        except _MoreThanLora:
-            yield from super()._generate(prompt, request, limit, cancel, ends)
-
-    def forget(self) -> None:
-        with self._turn.hold(Event()):
-            self._scheduler.forget()
-        super().forget()
+    def _is_made_alone(self, adapter: str) -> bool:
+        return adapter in self._alone
 
     # ------------------------------------------------------------------------------------------------------
     # The scheduler calls these with the turn held.
@@ -134,7 +104,7 @@ class BatchedEngine(TransformersEngine):
         if self._decoder is None or self._decoded is not self._causal:
             config, model = self._causal.config, self._causal
             flash = has_flash(model.device, model.dtype, _head_width(config))
-            self._decoder = Decoder(model, self._pool, self._stack, self._streams, flash)
+            self._decoder = Decoder(model, self._pool, self._stack, self.streams, flash)
             self._decoded = model
         return self._decoder, self._stack
 
@@ -145,12 +115,8 @@ class BatchedEngine(TransformersEngine):
         if layers is None:
             self._alone.add(adapter)
             log.warning("adapter %s is more than LoRA, so its answers are made one at a time", adapter)
-            raise _MoreThanLora(adapter)
+            raise NotTogether(adapter)
         self._stack.add(adapter, layers, in_use)
-
-
-class _MoreThanLora(Exception):
-    """An adapter that cannot stand in a batch beside others."""
 
 
 def _head_width(config: Any) -> int:

@@ -138,6 +138,7 @@ class Scheduler:
         drafts: tokens that all answers under way may copy in one step; 0 where the model reads no drafts.
 
     Attributes:
+        streams: as given.
         tokens_read, tokens_copied: of prompts so far, by the model and from another conversation's place.
     """
 
@@ -155,7 +156,7 @@ class Scheduler:
         self._prepare = prepare
         self._load = load
         self._places = places
-        self._streams = streams
+        self.streams = streams
         self._block = block
         self._drafts = drafts
         self._changed = threading.Condition()
@@ -200,16 +201,13 @@ class Scheduler:
             prompt, request.adapter, min(limit, room), ends, choose, cancel, request.caller, request.begun,
             Drafts(prompt) if self._drafts and choose is None else None,
         )  # fmt: skip
-        self.submit(asked)
-        return asked
-
-    def submit(self, asked: Asked) -> None:
         with self._changed:
             self._arriving.push(asked.caller, asked)
             if not self._threads:
                 self._threads.append(threading.Thread(target=self._run, name="inhouse-answers", daemon=True))
                 self._threads[0].start()
             self._changed.notify()
+        return asked
 
     def close(self) -> None:
         """End the thread, which keeps what runs the model. Nothing may be submitted afterwards."""
@@ -295,7 +293,7 @@ class Scheduler:
 
     def _admit(self, stack: Versions) -> None:
         """Begin with those whose turn it is, as long as there is room for them."""
-        while self.under_way < self._streams:
+        while self.under_way < self.streams:
             with self._changed:
                 first = self._arriving.first()
             if first is None:

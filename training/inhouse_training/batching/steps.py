@@ -90,4 +90,4 @@ class Versions(Protocol):
         """Whether there is room for one more beside those ``in_use``."""
 
     def row(self, version: str) -> int:
-        """The number by which a token says that it is of this version."""
+        """The number by which a token of the next step says that it is of this version."""

@@ -7,10 +7,9 @@ are made in the same forward pass, those of several versions in passes one after
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -24,9 +23,10 @@ from ..base_model import BaseModel, unreadable
 from ..base_tensors import BaseTensors, config_of, hollow_model
 from ..batching.pool import Places
 from ..batching.scheduler import Scheduler
+from ..batching.together import TogetherEngine
 from ..devices import HeldMemory, give_back_memory, held_by_this_process
-from ..engine import BASE, Finished, GenerationEvent, GenerationRequest, RowScore, ScoredRow
-from ..in_process_engine import PREFILL_BLOCK, Conversation, InProcessEngine, generation_ends
+from ..engine import BASE, RowScore, ScoredRow
+from ..in_process_engine import PREFILL_BLOCK, Conversation, generation_ends
 from ..prompts import IGNORED
 from ..weights import Weights
 from .decoder import PagedDecoder
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 
 STREAMS = 8
 """Answers under way at once; further requests wait."""
-READ_AT_ONCE = 512
-"""Tokens of prompts in one forward pass."""
 COPIED_AT_ONCE = 32
 """Tokens that all answers under way may copy in one step."""
 ROOM = 4096
@@ -49,7 +47,7 @@ CONVERSATIONS_KEPT = 8
 """Ended conversations whose keys and values stay until their room is needed."""
 
 
-class EightBitEngine(InProcessEngine):
+class EightBitEngine(TogetherEngine):
     """Implements :class:`~inhouse_training.engine.Engine` with OpenVINO.
 
     Args:
@@ -76,12 +74,10 @@ class EightBitEngine(InProcessEngine):
         self._ends |= generation_ends(self._config)
         self._tensors = BaseTensors(base)
         self._core = ov.Core()
-        self._streams = streams
         pool = -(-max(self.context_tokens, streams * min(self.context_tokens, ROOM)) // BLOCK) * BLOCK
         self._aside = pool // BLOCK  # the first block of the conversation that is none of the scheduler's
         self._blocks = Blocks(pool + self.context_tokens)
         self._models = ModelsInMemory(self._load)
-        self._numbers = itertools.count()
         self._active: Model | None = None
         decoder = PagedDecoder(self._models, self._blocks)
         self._scheduler = Scheduler(
@@ -90,7 +86,7 @@ class EightBitEngine(InProcessEngine):
             self._use,
             Places(pool, BLOCK, CONVERSATIONS_KEPT),
             streams,
-            READ_AT_ONCE,
+            PREFILL_BLOCK,
             COPIED_AT_ONCE,
         )
 
@@ -101,10 +97,6 @@ class EightBitEngine(InProcessEngine):
     @property
     def context_tokens(self) -> int:
         return int(self._config.max_position_embeddings)
-
-    @property
-    def streams(self) -> int:
-        return self._streams
 
     @property
     def loaded_adapters(self) -> tuple[str, ...]:
@@ -127,11 +119,6 @@ class EightBitEngine(InProcessEngine):
         """See the base class. Answers with other versions are made meanwhile."""
         self._models.prepare(adapter)
 
-    def forget(self) -> None:
-        with self._turn.hold(Event()):
-            self._scheduler.forget()
-        super().forget()
-
     def score(self, rows: Sequence[ScoredRow], adapter: str = BASE) -> list[RowScore]:
         """Negative log-likelihood of labelled tokens; see the protocol. Answers may be given between two rows."""
         self._check_lengths(rows)
@@ -146,24 +133,8 @@ class EightBitEngine(InProcessEngine):
     def _device(self) -> torch.device:
         return torch.device("cpu")
 
-    def _generate(
-        self,
-        prompt: list[int],
-        request: GenerationRequest,
-        limit: int,
-        cancel: Event,
-        ends: frozenset[int],
-        patient: bool = False,
-    ) -> Iterator[GenerationEvent]:
-        if patient or limit < 1:
-            yield from super()._generate(prompt, request, limit, cancel, ends, patient)
-            return
-        if cancel.is_set():
-            yield Finished("cancelled", len(prompt), 0)
-            return
-        self.prepare(request.adapter)  # here nobody else waits for it
-        asked = self._scheduler.ask(prompt, request, limit, ends, self._chooser(request), cancel)
-        yield from self._events(asked.tokens(), prompt, request, cancel, ends)
+    def _get_ready(self, adapter: str) -> None:
+        self.prepare(adapter)
 
     # ------------------------------------------------------------------------------------------------------
     # What follows is called with the turn held.
@@ -187,7 +158,7 @@ class EightBitEngine(InProcessEngine):
         try:
             with weights_with(self._base, self._tensors, adapter, folder) as weight_of, torch.inference_mode():
                 graph = build(self._config, weight_of, self._tensors.names, *self._rope)
-            made = Model(self._core, graph, self._blocks, next(self._numbers))
+            made = Model(self._core, graph, self._blocks)
             del graph
         except RuntimeError as error:
             raise not_computed(error) from error

@@ -83,15 +83,13 @@ class Model:
     """One version's weights, ready to be computed with. Belongs to whoever holds the engine's turn.
 
     Attributes:
-        number: another one for each.
         nbytes: of the weights.
 
     Raises:
         InhouseError: OpenVINO cannot compile the graph.
     """
 
-    def __init__(self, core: ov.Core, graph: ov.Model, blocks: Blocks, number: int) -> None:
-        self.number = number
+    def __init__(self, core: ov.Core, graph: ov.Model, blocks: Blocks) -> None:
         self.nbytes = sum(each.get_byte_size() for each in graph.get_ops() if each.get_type_name() == "Constant")
         threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
         compiled = core.compile_model(graph, "CPU", _COMPILED | threads)

@@ -86,11 +86,11 @@ class ModelsInMemory:
             return self._made_ahead(version) or self._make(version)
 
     def row(self, version: str) -> int:
-        return self._models[version].number
+        return list(self._models).index(version)
 
-    def of_row(self, number: int) -> Model:
+    def of_row(self, row: int) -> Model:
         """The model whose :meth:`row` that is."""
-        return next(each for each in self._models.values() if each.number == number)
+        return list(self._models.values())[row]
 
     def __getitem__(self, version: str) -> Model:
         return self._models[version]
